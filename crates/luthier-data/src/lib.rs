@@ -1,0 +1,1 @@
+//! Dataset records, chat templates, tokenising and packing.

@@ -1,0 +1,5 @@
+//! Tensors, storage types and kernels.
+
+mod dtype;
+
+pub use dtype::DType;
