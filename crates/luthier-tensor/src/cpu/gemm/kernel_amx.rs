@@ -1,0 +1,216 @@
+//! The micro-kernel on the matrix unit: 32 x 32 numbers of the output in four tile registers. A step of 32 along k reads
+//! two tiles of A and two of B and multiplies each with each.
+//!
+//! A panel is `[k / 32][2 halves][1 KiB tile]`. A tile of A is `[16 rows][32 k]`; a tile of B is `[16 pairs along k][16
+//! columns][2]`. Tile registers are unknown to the compiler, which neither uses nor saves them, so their configuration
+//! stays from `enter` to `leave`; within one assembly block nothing else depends on them.
+
+use std::arch::asm;
+use std::arch::x86_64::_mm512_setzero_si512;
+
+use super::Layout;
+use super::epilogue::Destination;
+use super::kernel::{Group, MicroKernel, Side};
+use super::pack_avx512::{SQUARE, finish_bf16, load_pairs, store, transpose};
+use crate::cpu::isa::Isa;
+
+/// Rows and columns of a tile of the output: two tile registers each way.
+const TILE: usize = 32;
+const REGISTER_BYTES: usize = 1024;
+
+/// Products of bf16.
+pub(super) struct Amx;
+
+/// What `ldtilecfg` reads: palette 1, and 16 rows of 64 bytes for each of the eight registers.
+#[repr(C, align(64))]
+struct TileConfiguration([u8; 64]);
+
+static CONFIGURATION: TileConfiguration = {
+    let mut bytes = [0; 64];
+    bytes[0] = 1;
+    let mut register = 0;
+    while register < 8 {
+        bytes[16 + 2 * register] = 64;
+        bytes[48 + register] = 16;
+        register += 1;
+    }
+    TileConfiguration(bytes)
+};
+
+impl MicroKernel for Amx {
+    const ISA: Isa = Isa::Amx;
+    const ROWS: usize = TILE;
+    const COLUMNS: usize = TILE;
+    const UNIT: usize = 32;
+    const ELEMENT_BYTES: usize = 2;
+    const CHUNK: usize = 320;
+    const BLOCK_K: usize = 2048;
+    const B_BYTES: usize = 832 << 10;
+    const C_BYTES: usize = 896 << 10;
+    const OPERATIONS_PER_PACKED: usize = 400;
+
+    unsafe fn enter() {
+        // SAFETY: `Isa::Amx` exists only where the tile instructions may be used.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIGURATION, options(nostack, preserves_flags)) };
+    }
+
+    unsafe fn leave() {
+        // SAFETY: as above; nobody expects anything of the tiles after this.
+        unsafe { asm!("tilerelease", options(nostack, preserves_flags)) };
+    }
+
+    unsafe fn pack(side: Side, group: &Group, out: *mut u8) {
+        // SAFETY: passed on.
+        unsafe { pack(side, group, out) };
+    }
+
+    unsafe fn multiply(
+        rows: usize,
+        columns: usize,
+        units: usize,
+        a: *const u8,
+        b: *const u8,
+        c: *mut f32,
+        c_stride: usize,
+        accumulate: bool,
+    ) {
+        // SAFETY: passed on; a half panel that is not multiplied is not read either.
+        unsafe {
+            match (rows > SQUARE, columns > SQUARE) {
+                (true, true) => multiply_2x2(units, a, b, c, c_stride, accumulate),
+                (true, false) => multiply_2x1(units, a, b, c, c_stride, accumulate),
+                (false, true) => multiply_1x2(units, a, b, c, c_stride, accumulate),
+                (false, false) => multiply_1x1(units, a, b, c, c_stride, accumulate),
+            }
+        }
+    }
+
+    unsafe fn finish(tile: *const f32, rows: usize, columns: usize, to: &Destination) {
+        // SAFETY: passed on.
+        unsafe { finish_bf16(tile, TILE, rows, columns, to) };
+    }
+}
+
+/// # Safety
+/// As for [`MicroKernel::pack`].
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16")]
+unsafe fn pack(side: Side, group: &Group, out: *mut u8) {
+    // A wants registers that are rows, B registers that are pairs along k.
+    let transposed = (side == Side::A) == (group.layout == Layout::KStrided);
+    let mut square = [_mm512_setzero_si512(); SQUARE];
+    for half in 0..group.rows.div_ceil(SQUARE) {
+        // SAFETY: a half panel is one tile register.
+        unsafe {
+            load_pairs(group, half * SQUARE, &mut square);
+            if transposed {
+                transpose(&mut square);
+            }
+            store(&square, SQUARE, SQUARE, 4 * SQUARE, out.add(half * REGISTER_BYTES));
+        }
+    }
+}
+
+/// Defines the product of one or two tiles of A with one or two of B. Registers 0 to 3 hold the output, 4 and 5 are A,
+/// 6 and 7 are B.
+macro_rules! multiply_function {
+    ($name:ident, [$($zero:literal),*], [$($load:literal),*], [$($step:literal),*], [$($store:literal),*]) => {
+        /// # Safety
+        /// The panels have `units` units, the tile is readable and writable, and the tiles are configured.
+        unsafe fn $name(units: usize, a: *const u8, b: *const u8, c: *mut f32, c_stride: usize, accumulate: bool) {
+            // SAFETY: what is read and written is what the caller promises; every register that changes is named.
+            unsafe {
+                asm!(
+                    "test {accumulate}, {accumulate}",
+                    "jnz 2f",
+                    $($zero,)*
+                    "jmp 3f",
+                    "2:",
+                    $($load,)*
+                    "3:",
+                    "test {units}, {units}",
+                    "jz 5f",
+                    ".p2align 4",
+                    "4:",
+                    $($step,)*
+                    "add {a}, 2048",
+                    "add {b}, 2048",
+                    "dec {units}",
+                    "jnz 4b",
+                    "5:",
+                    $($store,)*
+                    accumulate = in(reg) usize::from(accumulate),
+                    units = inout(reg) units => _,
+                    a = inout(reg) a => _,
+                    b = inout(reg) b => _,
+                    c = in(reg) c,
+                    d = in(reg) c.wrapping_add(SQUARE * c_stride),
+                    stride = in(reg) 4 * c_stride,
+                    line = in(reg) 64usize,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                );
+            }
+        }
+    };
+}
+
+multiply_function!(
+    multiply_2x2,
+    ["tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3"],
+    [
+        "tileloadd tmm0, [{c} + {stride}]",
+        "tileloadd tmm1, [{c} + {stride} + 64]",
+        "tileloadd tmm2, [{d} + {stride}]",
+        "tileloadd tmm3, [{d} + {stride} + 64]"
+    ],
+    [
+        "tileloadd tmm6, [{b} + {line}]",
+        "tileloadd tmm4, [{a} + {line}]",
+        "tdpbf16ps tmm0, tmm4, tmm6",
+        "tileloadd tmm7, [{b} + {line} + 1024]",
+        "tdpbf16ps tmm1, tmm4, tmm7",
+        "tileloadd tmm5, [{a} + {line} + 1024]",
+        "tdpbf16ps tmm2, tmm5, tmm6",
+        "tdpbf16ps tmm3, tmm5, tmm7"
+    ],
+    [
+        "tilestored [{c} + {stride}], tmm0",
+        "tilestored [{c} + {stride} + 64], tmm1",
+        "tilestored [{d} + {stride}], tmm2",
+        "tilestored [{d} + {stride} + 64], tmm3"
+    ]
+);
+multiply_function!(
+    multiply_2x1,
+    ["tilezero tmm0", "tilezero tmm2"],
+    ["tileloadd tmm0, [{c} + {stride}]", "tileloadd tmm2, [{d} + {stride}]"],
+    [
+        "tileloadd tmm6, [{b} + {line}]",
+        "tileloadd tmm4, [{a} + {line}]",
+        "tdpbf16ps tmm0, tmm4, tmm6",
+        "tileloadd tmm5, [{a} + {line} + 1024]",
+        "tdpbf16ps tmm2, tmm5, tmm6"
+    ],
+    ["tilestored [{c} + {stride}], tmm0", "tilestored [{d} + {stride}], tmm2"]
+);
+multiply_function!(
+    multiply_1x2,
+    ["tilezero tmm0", "tilezero tmm1", "/* {d} */"],
+    ["tileloadd tmm0, [{c} + {stride}]", "tileloadd tmm1, [{c} + {stride} + 64]"],
+    [
+        "tileloadd tmm4, [{a} + {line}]",
+        "tileloadd tmm6, [{b} + {line}]",
+        "tdpbf16ps tmm0, tmm4, tmm6",
+        "tileloadd tmm7, [{b} + {line} + 1024]",
+        "tdpbf16ps tmm1, tmm4, tmm7"
+    ],
+    ["tilestored [{c} + {stride}], tmm0", "tilestored [{c} + {stride} + 64], tmm1"]
+);
+multiply_function!(
+    multiply_1x1,
+    ["tilezero tmm0", "/* {d} */"],
+    ["tileloadd tmm0, [{c} + {stride}]"],
+    ["tileloadd tmm4, [{a} + {line}]", "tileloadd tmm6, [{b} + {line}]", "tdpbf16ps tmm0, tmm4, tmm6"],
+    ["tilestored [{c} + {stride}], tmm0"]
+);

@@ -1,0 +1,281 @@
+//! Packing in AVX-512. A "number" here is 32 bits: an f32, or two bf16 that follow each other along k. Sixteen rows by
+//! sixteen numbers are read into sixteen registers, transposed if the destination wants it, and written.
+
+use std::arch::x86_64::*;
+
+use super::Layout;
+use super::kernel::{Group, Native};
+
+/// Numbers of 32 bits in a register, and registers of a square.
+pub(super) const SQUARE: usize = 16;
+
+/// A square of numbers. With `KContiguous` a register is a row and its lanes go along k; with `KStrided` it is one step
+/// along k and its lanes are rows.
+pub(super) type Square = [__m512i; SQUARE];
+
+/// The lowest `count` lanes of 16.
+fn lanes16(count: usize) -> __mmask16 {
+    if count >= 16 { !0 } else { (1 << count) - 1 }
+}
+
+/// The lowest `count` lanes of 32.
+fn lanes32(count: usize) -> __mmask32 {
+    if count >= 32 { !0 } else { (1 << count) - 1 }
+}
+
+/// Reads pairs of bf16 from row `row` of the group on and along all of its k. What is not there is zero.
+///
+/// # Safety
+/// The group is readable.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16")]
+pub(super) unsafe fn load_pairs(group: &Group, row: usize, square: &mut Square) {
+    let rows = group.rows.saturating_sub(row).min(SQUARE);
+    // SAFETY: masks leave out what is beyond the group's rows and k; bf16 vectors and integers have the same bits.
+    unsafe {
+        match (group.layout, group.native) {
+            (Layout::KContiguous, Native::Bf16) => {
+                let mask = lanes32(group.k);
+                for (i, register) in square.iter_mut().enumerate() {
+                    *register = if i < rows {
+                        let address = group.address.wrapping_add((row + i) * group.stride_bytes);
+                        _mm512_maskz_loadu_epi16(mask, address.cast())
+                    } else {
+                        _mm512_setzero_si512()
+                    };
+                }
+            }
+            (Layout::KContiguous, Native::F32) => {
+                let (low, high) = (lanes16(group.k), lanes16(group.k.saturating_sub(16)));
+                for (i, register) in square.iter_mut().enumerate() {
+                    *register = if i < rows {
+                        let address = group.address.wrapping_add((row + i) * group.stride_bytes).cast::<f32>();
+                        let first = _mm512_maskz_loadu_ps(low, address);
+                        let second = _mm512_maskz_loadu_ps(high, address.wrapping_add(16));
+                        std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first))
+                    } else {
+                        _mm512_setzero_si512()
+                    };
+                }
+            }
+            (Layout::KStrided, Native::Bf16) => {
+                let mask = lanes16(rows);
+                let line = |k: usize| {
+                    let address = group.address.wrapping_add(k * group.stride_bytes + 2 * row);
+                    let present = if k < group.k { mask } else { 0 };
+                    _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(present, address.cast()))
+                };
+                for (i, register) in square.iter_mut().enumerate() {
+                    *register = _mm512_or_si512(line(2 * i), _mm512_slli_epi32::<16>(line(2 * i + 1)));
+                }
+            }
+            (Layout::KStrided, Native::F32) => {
+                let mask = lanes16(rows);
+                let interleave = _mm512_loadu_si512(INTERLEAVE.as_ptr().cast());
+                let line = |k: usize| {
+                    let address = group.address.wrapping_add(k * group.stride_bytes + 4 * row);
+                    _mm512_maskz_loadu_ps(if k < group.k { mask } else { 0 }, address.cast())
+                };
+                for (i, register) in square.iter_mut().enumerate() {
+                    let pair = _mm512_cvtne2ps_pbh(line(2 * i + 1), line(2 * i));
+                    *register = _mm512_permutexvar_epi16(interleave, std::mem::transmute::<__m512bh, __m512i>(pair));
+                }
+            }
+        }
+    }
+}
+
+/// Lane i of the first half beside lane i of the second.
+static INTERLEAVE: [u16; 32] = {
+    let mut index = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        index[i] = (i / 2 + i % 2 * 16) as u16;
+        i += 1;
+    }
+    index
+};
+
+/// Reads f32, or bf16 widened to it, from row `row` and step `k` of the group on. What is not there is zero.
+///
+/// # Safety
+/// The group is readable.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+pub(super) unsafe fn load_f32(group: &Group, row: usize, k: usize, square: &mut Square) {
+    let rows = group.rows.saturating_sub(row).min(SQUARE);
+    let steps = group.k.saturating_sub(k).min(SQUARE);
+    let (lines, length, first_line, first) = match group.layout {
+        Layout::KContiguous => (rows, steps, row, k),
+        Layout::KStrided => (steps, rows, k, row),
+    };
+    let mask = lanes16(length);
+    let line = group.address.wrapping_add(first_line * group.stride_bytes);
+    // SAFETY: lines beyond `lines` are not read, and the mask leaves out what is beyond `length`.
+    unsafe {
+        for (i, register) in square.iter_mut().enumerate() {
+            let line = line.wrapping_add(i * group.stride_bytes);
+            *register = if i >= lines {
+                _mm512_setzero_si512()
+            } else if group.native == Native::F32 {
+                _mm512_maskz_loadu_epi32(mask, line.wrapping_add(4 * first).cast())
+            } else {
+                let half = _mm256_maskz_loadu_epi16(mask, line.wrapping_add(2 * first).cast());
+                _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half))
+            };
+        }
+    }
+}
+
+/// Writes the first `count` registers, of each the first `lanes` numbers, `stride_bytes` apart.
+///
+/// # Safety
+/// The destination is writable.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+pub(super) unsafe fn store(square: &Square, count: usize, lanes: usize, stride_bytes: usize, out: *mut u8) {
+    let mask = lanes16(lanes);
+    for (i, register) in square.iter().enumerate().take(count) {
+        // SAFETY: the mask leaves out what is beyond `lanes`.
+        unsafe { _mm512_mask_storeu_epi32(out.add(i * stride_bytes).cast(), mask, *register) };
+    }
+}
+
+/// Exchanges registers and lanes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+pub(super) fn transpose(r: &mut Square) {
+    let mut t = [_mm512_setzero_si512(); SQUARE];
+    for i in 0..8 {
+        t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+    }
+    for i in 0..4 {
+        r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+        r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+        r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+        r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+    }
+    for i in 0..4 {
+        t[i] = _mm512_shuffle_i32x4::<0x88>(r[i], r[i + 4]);
+        t[i + 4] = _mm512_shuffle_i32x4::<0xdd>(r[i], r[i + 4]);
+        t[i + 8] = _mm512_shuffle_i32x4::<0x88>(r[i + 8], r[i + 12]);
+        t[i + 12] = _mm512_shuffle_i32x4::<0xdd>(r[i + 8], r[i + 12]);
+    }
+    for i in 0..4 {
+        r[i] = _mm512_shuffle_i32x4::<0x88>(t[i], t[i + 8]);
+        r[i + 8] = _mm512_shuffle_i32x4::<0xdd>(t[i], t[i + 8]);
+        r[i + 4] = _mm512_shuffle_i32x4::<0x88>(t[i + 4], t[i + 12]);
+        r[i + 12] = _mm512_shuffle_i32x4::<0xdd>(t[i + 4], t[i + 12]);
+    }
+}
+
+/// Packs a group of bf16 pairs as `[pair][lanes of the panel]`, `width` rows wide.
+///
+/// # Safety
+/// The group is readable; `group.k.div_ceil(2)` lines of `4 * width` bytes are writable.
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16")]
+pub(super) unsafe fn pack_pairs(group: &Group, width: usize, out: *mut u8) {
+    let mut square = [_mm512_setzero_si512(); SQUARE];
+    for row in (0..width).step_by(SQUARE) {
+        // SAFETY: a part of the panel that is `width` rows wide.
+        unsafe {
+            load_pairs(group, row, &mut square);
+            if group.layout == Layout::KContiguous {
+                transpose(&mut square);
+            }
+            store(&square, group.k.div_ceil(2), width - row, 4 * width, out.add(4 * row));
+        }
+    }
+}
+
+/// Packs a group as f32 `[k][lanes of the panel]`, `width` rows wide.
+///
+/// # Safety
+/// The group is readable; `group.k` lines of `4 * width` bytes are writable.
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+pub(super) unsafe fn pack_f32(group: &Group, width: usize, out: *mut u8) {
+    let mut square = [_mm512_setzero_si512(); SQUARE];
+    for row in (0..width).step_by(SQUARE) {
+        for k in (0..group.k).step_by(SQUARE) {
+            // SAFETY: a part of the panel that is `width` rows wide.
+            unsafe {
+                load_f32(group, row, k, &mut square);
+                if group.layout == Layout::KContiguous {
+                    transpose(&mut square);
+                }
+                store(&square, group.k - k, width - row, 4 * width, out.add(4 * (k * width + row)));
+            }
+        }
+    }
+}
+
+/// Defines the AVX-512 version of the epilogue, once for each way to round to bf16.
+macro_rules! finish_function {
+    ($name:ident, $features:literal, $round:expr) => {
+        /// [`finish`](super::epilogue::finish) in AVX-512.
+        ///
+        /// # Safety
+        /// As there.
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn $name(
+            tile: *const f32,
+            tile_stride: usize,
+            rows: usize,
+            columns: usize,
+            to: &super::epilogue::Destination,
+        ) {
+            let scale = _mm512_set1_ps(to.scale);
+            for column in (0..columns).step_by(SQUARE) {
+                let mask = lanes16(columns - column);
+                // SAFETY: masks leave out what is beyond `columns`; the rest is what the caller promises.
+                unsafe {
+                    let bias = match to.bias {
+                        Some(bias) => _mm512_maskz_loadu_ps(mask, bias.add(column)),
+                        None => _mm512_setzero_ps(),
+                    };
+                    for row in 0..rows {
+                        let sum = _mm512_maskz_loadu_ps(mask, tile.add(row * tile_stride + column));
+                        let mut value = _mm512_mul_ps(scale, sum);
+                        if to.bias.is_some() {
+                            value = _mm512_add_ps(value, bias);
+                        }
+                        if let Some((address, dtype, stride)) = to.addend {
+                            let offset = row * stride + column;
+                            let addend = if dtype == DType::Bf16 {
+                                let half = _mm256_maskz_loadu_epi16(mask, address.add(2 * offset).cast());
+                                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)))
+                            } else {
+                                _mm512_maskz_loadu_ps(mask, address.add(4 * offset).cast())
+                            };
+                            value = _mm512_add_ps(value, addend);
+                        }
+                        let offset = row * to.stride + column;
+                        if to.dtype == DType::Bf16 {
+                            let half: __m256i = $round(value);
+                            _mm256_mask_storeu_epi16(to.address.add(2 * offset).cast(), mask, half);
+                        } else {
+                            _mm512_mask_storeu_ps(to.address.add(4 * offset).cast(), mask, value);
+                        }
+                    }
+                }
+            }
+        }
+    };
+}
+
+use crate::DType;
+
+finish_function!(finish_bf16, "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16", |value| std::mem::transmute::<
+    __m256bh,
+    __m256i,
+>(_mm512_cvtneps_pbh(value)));
+finish_function!(finish_f32, "avx512f,avx512dq,avx512bw,avx512vl", |value: __m512| {
+    let bits = _mm512_castps_si512(value);
+    let high = _mm512_srli_epi32::<16>(bits);
+    let tie = _mm512_and_si512(high, _mm512_set1_epi32(1));
+    let rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), tie);
+    let quiet = _mm512_or_si512(high, _mm512_set1_epi32(0x40));
+    let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(value, value);
+    _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(_mm512_srli_epi32::<16>(rounded), nan, quiet))
+});

@@ -1,0 +1,213 @@
+//! The rows of the head: what a block of logits adds to each token's softmax. Logits of a batch never exist; a block of
+//! the vocabulary is multiplied, folded into a running maximum and sums, and forgotten. From: Milakov & Gimelshein 2018
+//! (online softmax); Wijmans et al. 2024 (cut cross-entropy).
+
+use super::Cpu;
+use super::element::{Element, Rows, with_element};
+use super::gemm::decode::decode_row;
+use super::math::{exp, max_of, sum_over};
+use crate::Tensor;
+
+const GRAIN: usize = 8;
+
+/// Numbers that a row keeps between blocks: maximum, sum of exponentials, sum of logits, sum of exponential times logit,
+/// the target's logit, the most likely id.
+pub(crate) const STATE: usize = 6;
+
+/// One pass over the vocabulary.
+pub(crate) struct HeadRows<'a> {
+    /// u32 `[1, tokens]`
+    pub(crate) targets: &'a Tensor,
+    /// f32 `[tokens, STATE]`
+    pub(crate) state: &'a Tensor,
+}
+
+impl Cpu {
+    /// Sets the state of all rows to that of an empty vocabulary.
+    pub(crate) fn head_begin(&self, head: &HeadRows) {
+        let state = Rows::<f32>::of_mut(head.state);
+        for row in 0..head.state.rows() {
+            // SAFETY: the row is there, and nothing else runs.
+            let state = unsafe { state.row_mut(row) };
+            state.fill(0.0);
+            state[0] = f32::NEG_INFINITY;
+        }
+    }
+
+    /// Folds logits f32 `[tokens, block]` of ids from `first` on into the state. With `sums`, f32 `[tokens, hidden]`, they
+    /// become exponentials relative to the row's maximum, and a row of `sums` is scaled to the new maximum.
+    pub(crate) fn head_fold(&self, head: &HeadRows, logits: &Tensor, first: usize, sums: Option<&Tensor>) {
+        let (logits_rows, state) = (Rows::<f32>::of_mut(logits), Rows::<f32>::of_mut(head.state));
+        // SAFETY: one u32 for each row.
+        let targets = unsafe { std::slice::from_raw_parts(head.targets.address().cast::<u32>(), logits.rows()) };
+        let sums = sums.map(Rows::<f32>::of_mut);
+        self.pool.run_rows(logits.rows(), GRAIN, |range| {
+            for row in range {
+                // SAFETY: rows are there by the tensors' shapes; each row belongs to one task.
+                let (logits, state) = unsafe { (logits_rows.row_mut(row), state.row_mut(row)) };
+                let factor = self.isa.run(|| fold_row(logits, state, targets[row] as usize, first, sums.is_some()));
+                if let Some(sums) = sums
+                    && factor != 1.0
+                {
+                    // SAFETY: as above.
+                    let sums = unsafe { sums.row_mut(row) };
+                    self.isa.run(|| sums.iter_mut().for_each(|sum| *sum *= factor));
+                }
+            }
+        });
+    }
+
+    /// outputs f32 `[tokens, 5]`: log-probability of the target, logsumexp, mean logit, entropy, 1 where the target is the
+    /// most likely id.
+    pub(crate) fn head_finish(&self, head: &HeadRows, vocabulary: usize, outputs: &Tensor) {
+        let (state, out) = (Rows::<f32>::of(head.state), Rows::<f32>::of_mut(outputs));
+        // SAFETY: one u32 for each row.
+        let targets = unsafe { std::slice::from_raw_parts(head.targets.address().cast::<u32>(), outputs.rows()) };
+        for row in 0..outputs.rows() {
+            // SAFETY: rows are there by the tensors' shapes, and nothing else runs.
+            let (state, out) = unsafe { (state.row(row), out.row_mut(row)) };
+            let &[maximum, sum, total, weighted, target, best] = state else { unreachable!("a state row") };
+            let log_sum = maximum + sum.ln();
+            out[0] = target - log_sum;
+            out[1] = log_sum;
+            out[2] = total / vocabulary as f32;
+            out[3] = log_sum - weighted / sum;
+            out[4] = if best == targets[row] as f32 { 1.0 } else { 0.0 };
+        }
+    }
+
+    /// `unit[t] = scale * (weight[target] - sums[t] / denominator)`: the gradient of the target's log-probability.
+    pub(crate) fn head_unit(&self, head: &HeadRows, weight: &Tensor, sums: &Tensor, scale: f32, unit: &Tensor) {
+        let (state, sums_rows) = (Rows::<f32>::of(head.state), Rows::<f32>::of(sums));
+        // SAFETY: one u32 for each row.
+        let targets = unsafe { std::slice::from_raw_parts(head.targets.address().cast::<u32>(), unit.rows()) };
+        let width = weight.dtype().bytes(weight.columns());
+        let weights = Rows::<u8>::bytes(weight);
+        with_element!(unit.dtype(), E, {
+            let out = Rows::<E>::of_mut(unit);
+            self.pool.run_rows(unit.rows(), GRAIN, |range| {
+                let mut target = vec![0.0; weight.columns()];
+                for row in range {
+                    // SAFETY: rows are there by the tensors' shapes, the target is an id of the vocabulary; each output
+                    // row belongs to one task.
+                    let (state, sums, out) = unsafe {
+                        let id = (targets[row] as usize).min(weight.rows() - 1);
+                        let address = weights.at(0, id * width).cast_const();
+                        decode_row(weight.dtype(), address, 0, target.len(), target.as_mut_ptr());
+                        (state.row(row), sums_rows.row(row), out.row_mut(row))
+                    };
+                    let inverse = 1.0 / state[1];
+                    for ((out, target), sum) in out.iter_mut().zip(&target).zip(sums) {
+                        *out = E::store(scale * (target - sum * inverse));
+                    }
+                }
+            });
+        });
+    }
+
+    /// Overwrites logits f32 `[tokens, block]` of ids from `first` on with the loss's gradient by them. outputs as from
+    /// [`head_finish`](Self::head_finish); coefficients f32 `[tokens, 4]`: the loss's gradient by the first four.
+    pub(crate) fn head_slope(
+        &self,
+        head: &HeadRows,
+        logits: &Tensor,
+        first: usize,
+        vocabulary: usize,
+        outputs: &Tensor,
+        coefficients: &Tensor,
+    ) {
+        let (logits_rows, outputs) = (Rows::<f32>::of_mut(logits), Rows::<f32>::of(outputs));
+        let coefficients = Rows::<f32>::of(coefficients);
+        // SAFETY: one u32 for each row.
+        let targets = unsafe { std::slice::from_raw_parts(head.targets.address().cast::<u32>(), logits.rows()) };
+        self.pool.run_rows(logits.rows(), GRAIN, |range| {
+            for row in range {
+                // SAFETY: rows are there by the tensors' shapes; each row belongs to one task.
+                let (logits, out, by) = unsafe { (logits_rows.row_mut(row), outputs.row(row), coefficients.row(row)) };
+                let (log_sum, entropy) = (out[1], out[3]);
+                let (plain, mean) = (by[1] - by[0], by[2] / vocabulary as f32);
+                self.isa.run(|| {
+                    if by[3] == 0.0 {
+                        logits.iter_mut().for_each(|logit| *logit = exp(*logit - log_sum) * plain + mean);
+                    } else {
+                        for logit in logits.iter_mut() {
+                            let log_probability = *logit - log_sum;
+                            *logit = exp(log_probability) * (plain - by[3] * (log_probability + entropy)) + mean;
+                        }
+                    }
+                });
+                if let Some(logit) = (targets[row] as usize).checked_sub(first).and_then(|id| logits.get_mut(id)) {
+                    *logit += by[0];
+                }
+            }
+        });
+    }
+
+    /// `output[t] = input[t] * factors[t][column]`, and 0 where the factor is 0.
+    pub(crate) fn scale_rows(&self, input: &Tensor, factors: &Tensor, column: usize, output: &Tensor) {
+        let factors = Rows::<f32>::of(factors);
+        with_element!(input.dtype(), E, {
+            let (input, out) = (Rows::<E>::of(input), Rows::<E>::of_mut(output));
+            self.pool.run_rows(output.rows(), GRAIN, |range| {
+                for row in range {
+                    // SAFETY: rows are there by the tensors' shapes; each output row belongs to one task.
+                    let (input, out, factor) = unsafe { (input.row(row), out.row_mut(row), factors.row(row)[column]) };
+                    for (out, input) in out.iter_mut().zip(input) {
+                        *out = E::store(input.load() * factor);
+                    }
+                }
+            });
+        });
+    }
+}
+
+/// Folds one row in; returns the factor that sums relative to the old maximum need.
+#[inline(always)]
+fn fold_row(logits: &mut [f32], state: &mut [f32], target: usize, first: usize, keep: bool) -> f32 {
+    if let Some(logit) = target.checked_sub(first).and_then(|id| logits.get(id)) {
+        state[4] = *logit;
+    }
+    let top = max_of(logits);
+    let (old, new) = (state[0], if top > state[0] { top } else { state[0] });
+    if top > old {
+        let place = logits.iter().position(|&logit| logit == top).unwrap_or(0);
+        state[5] = (first + place) as f32;
+    }
+    let factor = exp(old - new);
+    let total = sum_over(logits.len(), |i| logits[i]);
+    let (sum, weighted);
+    if keep {
+        let mut weights = 0.0;
+        // Entropy needs logits and exponentials together: pieces small enough to stay in the first cache.
+        let mut exponentials = 0.0;
+        for piece in logits.chunks_mut(256) {
+            let mut numbers = [0.0; 256];
+            let numbers = &mut numbers[..piece.len()];
+            numbers.copy_from_slice(piece);
+            for logit in piece.iter_mut() {
+                *logit = exp(*logit - new);
+            }
+            weights += sum_over(piece.len(), |i| piece[i] * numbers[i]);
+            exponentials += sum_over(piece.len(), |i| piece[i]);
+        }
+        (sum, weighted) = (exponentials, weights);
+    } else {
+        let mut weights = 0.0;
+        let mut exponentials = 0.0;
+        for piece in logits.chunks(256) {
+            let mut numbers = [0.0; 256];
+            let numbers = &mut numbers[..piece.len()];
+            for (number, logit) in numbers.iter_mut().zip(piece) {
+                *number = exp(*logit - new);
+            }
+            weights += sum_over(piece.len(), |i| piece[i] * numbers[i]);
+            exponentials += sum_over(piece.len(), |i| numbers[i]);
+        }
+        (sum, weighted) = (exponentials, weights);
+    }
+    state[0] = new;
+    state[1] = state[1] * factor + sum;
+    state[2] += total;
+    state[3] = state[3] * factor + weighted;
+    factor
+}

@@ -1,0 +1,57 @@
+//! The processor. Kernels work on raw rows because threads write disjoint parts of one tensor; each kernel's partition is
+//! next to its loop. All unsafe code of the engine is below this folder. Elementwise loops are plain Rust, written once
+//! and compiled for each instruction set by [`Isa::run`]; only the GEMM has kernels of its own per set.
+
+mod activation;
+mod adamw;
+mod attention;
+mod copy;
+mod element;
+pub(crate) mod gemm;
+// gemv
+mod head;
+mod isa;
+mod math;
+mod norm;
+mod pool;
+mod reduce;
+mod rotary;
+
+pub(crate) use activation::Activated;
+pub(crate) use attention::{AttentionShape, KeySource};
+pub(crate) use element::bytes_of;
+pub(crate) use head::{HeadRows, STATE};
+pub use isa::Isa;
+pub(crate) use norm::RowNorm;
+pub(crate) use reduce::PIECE;
+pub(crate) use rotary::{HeadNorm, RotaryShape};
+
+use gemm::{Compute, Epilogue, Output, Product};
+use pool::Pool;
+
+/// Threads and the instructions that they use.
+pub(crate) struct Cpu {
+    pool: Pool,
+    isa: Isa,
+}
+
+impl Cpu {
+    pub(crate) fn new(isa: Isa, threads: usize) -> std::io::Result<Self> {
+        Ok(Self { pool: Pool::new(threads)?, isa })
+    }
+
+    /// `out = epilogue(sum of products)`, `[m, n]`.
+    pub(crate) fn multiply(
+        &self,
+        compute: Compute,
+        m: usize,
+        n: usize,
+        products: &[Product],
+        out: Output,
+        epilogue: &Epilogue,
+    ) {
+        // SAFETY: operations build operands from live tensors in their shapes; an output is a tensor of its own, and the
+        // tape runs one operation at a time.
+        unsafe { gemm::gemm(&self.pool, self.isa, compute, m, n, products, out, epilogue) };
+    }
+}

@@ -1,0 +1,182 @@
+//! A device: where tensors live and operations run. `cpu` computes; `meta` knows shapes only and counts, by the code that
+//! will run, every allocation of the real run. An operation asks its device for outputs and then hands it the work, so
+//! the two cannot differ in what they allocate. Nothing here reads a clock or an environment variable: time is taken by
+//! an [`Observer`] that the caller brings.
+
+use std::sync::Arc;
+
+use crate::cpu::{Cpu, Isa};
+use crate::memory::{Arena, Memory, Usage};
+use crate::{DType, Tensor};
+
+/// Sees every operation begin and end. The caller brings one that has a clock.
+pub trait Observer: Send + Sync {
+    /// The operation of this name begins.
+    fn begin(&self, operation: &'static str);
+    /// It has ended.
+    fn end(&self, operation: &'static str);
+}
+
+/// How a processor is used.
+#[derive(Clone, Copy, Debug)]
+pub struct CpuOptions {
+    /// Threads that compute.
+    pub threads: usize,
+    /// The instructions they use.
+    pub isa: Isa,
+    /// The most memory that tensors may take; only what is used becomes real.
+    pub memory_bytes: usize,
+    /// Fill fresh memory with NaN: for tests.
+    pub poison: bool,
+}
+
+/// Why a device cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The operating system refused the address space.
+    #[error("{bytes} bytes of address space for tensors were refused: {source}")]
+    Memory {
+        /// Bytes asked for.
+        bytes: usize,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The operating system refused a thread.
+    #[error("{threads} threads could not be started: {reason}")]
+    Threads {
+        /// Threads asked for.
+        threads: usize,
+        /// What the system said.
+        reason: String,
+    },
+}
+
+struct Inner {
+    cpu: Option<Cpu>,
+    arena: Arc<Arena>,
+    observer: Option<Box<dyn Observer>>,
+}
+
+/// A device. A clone is a second handle.
+#[derive(Clone)]
+pub struct Device(Arc<Inner>);
+
+impl Device {
+    /// The processor.
+    ///
+    /// # Errors
+    /// When the system refuses the address space or the threads.
+    pub fn cpu(options: CpuOptions, observer: Option<Box<dyn Observer>>) -> Result<Self, DeviceError> {
+        let bytes = options.memory_bytes;
+        let arena = Arena::reserve(bytes, options.poison).map_err(|source| DeviceError::Memory { bytes, source })?;
+        let threads = options.threads.max(1);
+        let cpu = Cpu::new(options.isa, threads)
+            .map_err(|source| DeviceError::Threads { threads, reason: source.to_string() })?;
+        Ok(Self(Arc::new(Inner { cpu: Some(cpu), arena, observer })))
+    }
+
+    /// Shapes only.
+    pub fn meta() -> Self {
+        Self(Arc::new(Inner { cpu: None, arena: Arena::counting(), observer: None }))
+    }
+
+    /// Whether values can be read from its tensors.
+    pub fn has_data(&self) -> bool {
+        self.0.cpu.is_some()
+    }
+
+    /// What its tensors take.
+    pub fn usage(&self) -> Usage {
+        self.0.arena.usage()
+    }
+
+    /// Starts a new count of allocations and a new peak.
+    pub fn reset_usage(&self) {
+        self.0.arena.reset_usage();
+    }
+
+    /// A tensor `[rows, columns]` whose content is undefined.
+    pub fn empty(&self, dtype: DType, rows: usize, columns: usize) -> Tensor {
+        let block = self.0.arena.allocate(dtype.bytes(columns) * rows);
+        Tensor::from_memory(Memory::Owned(Arc::new(block)), dtype, rows, columns)
+    }
+
+    /// A tensor of zeros.
+    pub fn zeros(&self, dtype: DType, rows: usize, columns: usize) -> Tensor {
+        let tensor = self.empty(dtype, rows, columns);
+        self.fill_zero(&tensor);
+        tensor
+    }
+
+    /// Sets every number to zero.
+    pub fn fill_zero(&self, tensor: &Tensor) {
+        self.run("fill", |cpu| cpu.fill_zero(tensor));
+    }
+
+    /// An f32 tensor of these numbers, row by row.
+    ///
+    /// # Panics
+    /// When their count is not `rows * columns`.
+    pub fn upload(&self, values: &[f32], rows: usize, columns: usize) -> Tensor {
+        assert_eq!(values.len(), rows * columns, "values for a tensor of {rows} x {columns}");
+        let tensor = self.empty(DType::F32, rows, columns);
+        self.run("upload", |cpu| cpu.write(&tensor, bytes_of_f32(values)));
+        tensor
+    }
+
+    /// A u32 tensor `[1, values.len()]`.
+    pub fn upload_ids(&self, values: &[u32]) -> Tensor {
+        let tensor = self.empty(DType::U32, 1, values.len());
+        self.run("upload", |cpu| cpu.write(&tensor, bytes_of_u32(values)));
+        tensor
+    }
+
+    /// Overwrites `target` with numbers in its storage type, given as bytes.
+    ///
+    /// # Panics
+    /// When their count differs.
+    pub fn write_bytes(&self, target: &Tensor, bytes: &[u8]) {
+        assert_eq!(bytes.len(), target.bytes(), "bytes for {target:?}");
+        self.run("upload", |cpu| cpu.write(target, bytes));
+    }
+
+    /// The numbers of `tensor` as f32, whatever their storage; zeros on the device without data.
+    pub fn download(&self, tensor: &Tensor) -> Vec<f32> {
+        let mut values = vec![0.0; tensor.len()];
+        self.run("download", |cpu| cpu.read(tensor, &mut values));
+        values
+    }
+
+    /// A copy in `dtype`, which is `F32` or `Bf16`.
+    pub fn convert(&self, tensor: &Tensor, dtype: DType) -> Tensor {
+        let out = self.empty(dtype, tensor.rows(), tensor.columns());
+        self.run("convert", |cpu| cpu.convert(tensor, &out));
+        out
+    }
+
+    /// Runs `work` where there is data, between the observer's two calls.
+    pub(crate) fn run(&self, operation: &'static str, work: impl FnOnce(&Cpu)) {
+        let Some(cpu) = &self.0.cpu else { return };
+        if let Some(observer) = &self.0.observer {
+            observer.begin(operation);
+            work(cpu);
+            observer.end(operation);
+        } else {
+            work(cpu);
+        }
+    }
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.has_data() { "Device(cpu)" } else { "Device(meta)" })
+    }
+}
+
+fn bytes_of_f32(values: &[f32]) -> &[u8] {
+    crate::cpu::bytes_of(values)
+}
+
+fn bytes_of_u32(values: &[u32]) -> &[u8] {
+    crate::cpu::bytes_of(values)
+}

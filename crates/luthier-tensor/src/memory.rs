@@ -1,0 +1,212 @@
+//! Memory of tensors. A device owns one arena: a range of addresses from which every engine allocation is cut, first fit
+//! from the low end. The bookkeeping needs no memory behind the addresses, so the device without data runs the very same
+//! code, and its peak is the peak of the real run, fragmentation included. Freed memory is used again before new pages
+//! are touched: in the steady state of training the operating system is never asked.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use memmap2::{MmapMut, MmapOptions};
+
+use crate::tensor::SharedBytes;
+
+/// Every allocation starts on a multiple of this, wider than any vector.
+const ALIGNMENT: usize = 256;
+
+/// What an arena has handed out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes in use now.
+    pub live_bytes: usize,
+    /// The highest address ever in use, from the arena's start: the memory that the process really holds for tensors.
+    pub peak_bytes: usize,
+    /// Allocations since the device was made or since [`reset`](crate::Device::reset_usage).
+    pub allocations: usize,
+}
+
+/// Addresses in use and free.
+#[derive(Debug, Default)]
+struct Book {
+    /// Free ranges below `end`, start to length; neighbours are always merged.
+    free: BTreeMap<usize, usize>,
+    /// Everything from here on has never been used, or is free again.
+    end: usize,
+    usage: Usage,
+}
+
+impl Book {
+    fn take(&mut self, bytes: usize) -> usize {
+        self.usage.allocations += 1;
+        self.usage.live_bytes += bytes;
+        let hole = self.free.iter().find(|&(_, &length)| length >= bytes).map(|(&start, &length)| (start, length));
+        if let Some((start, length)) = hole {
+            self.free.remove(&start);
+            if length > bytes {
+                self.free.insert(start + bytes, length - bytes);
+            }
+            return start;
+        }
+        let start = self.end;
+        self.end += bytes;
+        self.usage.peak_bytes = self.usage.peak_bytes.max(self.end);
+        start
+    }
+
+    fn give_back(&mut self, start: usize, bytes: usize) {
+        self.usage.live_bytes -= bytes;
+        let (mut start, mut bytes) = (start, bytes);
+        if let Some((&before, &length)) = self.free.range(..start).next_back()
+            && before + length == start
+        {
+            self.free.remove(&before);
+            (start, bytes) = (before, bytes + length);
+        }
+        if let Some(length) = self.free.remove(&(start + bytes)) {
+            bytes += length;
+        }
+        if start + bytes == self.end {
+            self.end = start;
+        } else {
+            self.free.insert(start, bytes);
+        }
+    }
+}
+
+/// The memory of one device.
+pub(crate) struct Arena {
+    book: Mutex<Book>,
+    base: *mut u8,
+    capacity: usize,
+    poison: bool,
+    /// Keeps the addresses from `base` on mapped; `None` on the device without data.
+    _pages: Option<MmapMut>,
+}
+
+// SAFETY: the pages are plain bytes without thread affinity; a kernel's partition decides which thread writes which part.
+unsafe impl Send for Arena {}
+// SAFETY: as above; the bookkeeping is behind a mutex.
+unsafe impl Sync for Arena {}
+
+impl Arena {
+    /// `capacity` bytes of address space; pages become memory when first written. With `poison` every allocation starts
+    /// as NaN, so that a test sees what is read before it is written.
+    pub(crate) fn reserve(capacity: usize, poison: bool) -> std::io::Result<Arc<Self>> {
+        let mut pages = MmapOptions::new().len(capacity.max(ALIGNMENT)).no_reserve_swap().map_anon()?;
+        #[cfg(target_os = "linux")]
+        let _ = pages.advise(memmap2::Advice::HugePage); // a kernel without huge pages refuses, and nothing is lost
+        let base = pages.as_mut_ptr();
+        Ok(Arc::new(Self { book: Mutex::default(), base, capacity, poison, _pages: Some(pages) }))
+    }
+
+    /// An arena that counts and has no memory.
+    pub(crate) fn counting() -> Arc<Self> {
+        Arc::new(Self {
+            book: Mutex::default(),
+            base: std::ptr::null_mut(),
+            capacity: usize::MAX / 2,
+            poison: false,
+            _pages: None,
+        })
+    }
+
+    fn book(&self) -> std::sync::MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// # Panics
+    /// When the address space that the device was given is used up: the caller compared the plan with it before.
+    pub(crate) fn allocate(self: &Arc<Self>, bytes: usize) -> Block {
+        let bytes = bytes.max(1).next_multiple_of(ALIGNMENT);
+        let mut book = self.book();
+        let offset = book.take(bytes);
+        let end = book.end;
+        drop(book);
+        assert!(end <= self.capacity, "the device's memory of {} bytes is used up", self.capacity);
+        let block = Block { arena: Arc::clone(self), offset, bytes };
+        if self.poison {
+            // SAFETY: the block was just handed out to nobody else and lies within the mapped pages.
+            unsafe { block.address().write_bytes(0xff, bytes) };
+        }
+        block
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        self.book().usage
+    }
+
+    /// Starts a new count of allocations and a new peak at what is in use now.
+    pub(crate) fn reset_usage(&self) {
+        let mut book = self.book();
+        book.usage.allocations = 0;
+        book.usage.peak_bytes = book.end;
+    }
+}
+
+/// One allocation; dropping it gives the addresses back.
+pub(crate) struct Block {
+    arena: Arc<Arena>,
+    offset: usize,
+    bytes: usize,
+}
+
+impl Block {
+    pub(crate) fn address(&self) -> *mut u8 {
+        self.arena.base.wrapping_add(self.offset)
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.arena.book().give_back(self.offset, self.bytes);
+    }
+}
+
+/// Where a tensor's bytes are.
+#[derive(Clone)]
+pub(crate) enum Memory {
+    /// In a device's arena.
+    Owned(Arc<Block>),
+    /// Somebody else's bytes, read only.
+    Shared(SharedBytes),
+}
+
+impl Memory {
+    pub(crate) fn address(&self) -> *const u8 {
+        match self {
+            Self::Owned(block) => block.address(),
+            Self::Shared(bytes) => (**bytes).as_ref().as_ptr(),
+        }
+    }
+
+    pub(crate) fn is_writable(&self) -> bool {
+        matches!(self, Self::Owned(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn freed_ranges_merge_and_are_used_again() {
+        let arena = Arena::counting();
+        let blocks: Vec<_> = (0..4).map(|_| arena.allocate(256)).collect();
+        let [first, second, third, fourth] = <[Block; 4]>::try_from(blocks).ok().unwrap();
+        drop(second);
+        drop(third);
+        let merged = arena.allocate(512);
+        assert_eq!(merged.offset, 256);
+        drop((first, merged, fourth));
+        assert_eq!(arena.usage(), Usage { live_bytes: 0, peak_bytes: 1024, allocations: 5 });
+        assert_eq!(arena.book().end, 0);
+        assert!(arena.book().free.is_empty());
+    }
+
+    #[test]
+    fn poisoned_memory_is_nan() {
+        let arena = Arena::reserve(1 << 20, true).unwrap();
+        let block = arena.allocate(4);
+        // SAFETY: the block has at least four bytes, all written by the poison.
+        assert!(unsafe { block.address().cast::<f32>().read() }.is_nan());
+    }
+}

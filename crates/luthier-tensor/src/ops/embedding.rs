@@ -1,0 +1,22 @@
+//! Token embedding: rows of a table, decoded from whatever storage it has.
+
+use crate::{Tape, Tensor, Var, Weight};
+
+impl<'a> Tape<'a> {
+    /// `out[t] = table[ids[t]] * scale`, `[tokens, width]`. ids u32 `[1, tokens]`.
+    pub fn embedding(&mut self, table: &Weight, ids: &Tensor, scale: f32) -> Var {
+        let out = self.device().empty(self.precision().storage(), ids.len(), table.value.columns());
+        self.device().run("embedding", |cpu| cpu.embed(&table.value, ids, scale, &out));
+        let Some(gradient) = table.gradient.clone().filter(|_| self.wants(&[], true)) else {
+            return Var::constant(out);
+        };
+        let out = self.reached(out);
+        let (slot, ids) = (out.slot(), ids.clone());
+        self.record("embedding", move |gradients| {
+            let Some(upstream) = slot.and_then(|slot| gradients.take(slot)) else { return };
+            let device = gradients.device.clone();
+            device.run("embedding backward", |cpu| cpu.embed_backward(&ids, scale, &upstream, &gradient));
+        });
+        out
+    }
+}

@@ -1,0 +1,245 @@
+//! The head: from the residual stream to what objectives and metrics are written on, for the tokens that are trained.
+//! Logits exist for one block of the vocabulary at a time. When the head's matrix is frozen and only log-probabilities are
+//! differentiated, forward also forms each token's unit gradient W_y - sum_v p_v W_v, so that backward only scales it and
+//! the vocabulary is walked once. From: Wijmans et al. 2024 (cut cross-entropy).
+
+use super::linear::{add_product, columns_of, part, rows_of};
+use crate::cpu::gemm::{Compute, Epilogue, Product};
+use crate::cpu::{HeadRows, RowNorm, STATE};
+use crate::tape::Gradients;
+use crate::{DType, Device, Tape, Tensor, Var, Weight};
+
+/// Ids of one block of logits. Fixed, because sums over the vocabulary are added block by block.
+const BLOCK: usize = 4096;
+/// Tokens that are computed together.
+const TOKENS: usize = 1024;
+
+/// Columns of [`HeadOutputs::values`].
+pub const OUTPUTS: usize = 5;
+/// Those that can be differentiated: the first ones.
+const DIFFERENTIABLE: usize = 4;
+
+/// What the head is made of and asked for.
+#[derive(Clone, Debug)]
+pub struct HeadOptions {
+    /// f32 `[1, hidden]`: the norm before the head.
+    pub norm: Weight,
+    /// Added to the norm's mean square.
+    pub epsilon: f32,
+    /// `[vocabulary, hidden]`, in any storage type.
+    pub weight: Weight,
+    /// Factor of the logits.
+    pub scale: f32,
+    /// Whether backward may get coefficients for more than the log-probability.
+    pub differentiate_all: bool,
+}
+
+/// What the head found, per token.
+#[derive(Clone, Debug)]
+pub struct HeadOutputs {
+    /// f32 `[tokens, OUTPUTS]`: the target's log-probability, logsumexp, mean logit, entropy (these four differentiable),
+    /// and 1 where the target is the most likely id. Backward takes coefficients f32 `[tokens, 4]` for it.
+    pub values: Var,
+}
+
+impl<'a> Tape<'a> {
+    /// Scores `targets` at the rows `positions` of `hidden` `[tokens, hidden]`. Both u32 `[1, trained tokens]`.
+    pub fn head(&mut self, hidden: &Var, options: &HeadOptions, positions: &Tensor, targets: &Tensor) -> HeadOutputs {
+        let device = self.device().clone();
+        let (count, width) = (positions.len(), hidden.value().columns());
+        let dtype = hidden.value().dtype();
+        let input = device.empty(dtype, count, width);
+        device.run("head", |cpu| cpu.gather(hidden.value(), positions, &input));
+        let inverse_rms = device.empty(DType::F32, 1, count);
+        let frozen = !options.weight.is_trained();
+        let wanted = self.wants(&[hidden], !frozen || options.norm.is_trained());
+        let unit = wanted && frozen && !options.differentiate_all;
+        let head = Head { options: options.clone(), compute: self.precision().compute(), input, inverse_rms };
+        let values = device.empty(DType::F32, count, OUTPUTS);
+        let units = unit.then(|| device.empty(dtype, count, width));
+        let normed = head.normalise(&device);
+        for first in (0..count).step_by(TOKENS) {
+            let tokens = TOKENS.min(count - first);
+            let cut = |tensor: &Tensor| tensor.slice_rows(first, tokens);
+            let targets = targets.reshape(count, 1).slice_rows(first, tokens).reshape(1, tokens);
+            head.forward(&device, &cut(&normed), &targets, &cut(&values), units.as_ref().map(cut).as_ref());
+        }
+        drop(normed);
+        if !wanted {
+            return HeadOutputs { values: Var::constant(values) };
+        }
+        let out = self.reached(values.clone());
+        let (slot, hidden_slot, rows) = (out.slot(), hidden.slot(), hidden.value().rows());
+        let (positions, targets) = (positions.clone(), targets.clone());
+        self.record("head", move |gradients| {
+            let Some(coefficients) = slot.and_then(|slot| gradients.take(slot)) else { return };
+            let gradient = match units {
+                Some(units) => {
+                    let out = gradients.device.empty(dtype, count, width);
+                    gradients.device.run("head backward", |cpu| cpu.scale_rows(&units, &coefficients, 0, &out));
+                    out
+                }
+                None => head.backward(gradients, &targets, &values, &coefficients),
+            };
+            head.finish_backward(gradients, &gradient, &positions, hidden_slot, rows);
+        });
+        HeadOutputs { values: out }
+    }
+
+    /// The logits themselves of rows `positions`: f32 `[positions, vocabulary]`. For generation, not for training.
+    pub fn logits(&mut self, hidden: &Var, options: &HeadOptions, positions: &Tensor) -> Tensor {
+        let device = self.device().clone();
+        let (count, width) = (positions.len(), hidden.value().columns());
+        let input = device.empty(hidden.value().dtype(), count, width);
+        device.run("head", |cpu| cpu.gather(hidden.value(), positions, &input));
+        let inverse_rms = device.empty(DType::F32, 1, count);
+        let head = Head { options: options.clone(), compute: self.precision().compute(), input, inverse_rms };
+        let normed = head.normalise(&device);
+        let logits = device.empty(DType::F32, count, options.weight.value.rows());
+        device.run("head", |cpu| {
+            let product = Product { a: rows_of(&normed, 0), b: rows_of(&options.weight.value, 0), k: width };
+            let scaled = Epilogue { scale: options.scale, ..Epilogue::NONE };
+            cpu.multiply(head.compute, count, logits.columns(), &[product], part(&logits, 0), &scaled);
+        });
+        logits
+    }
+
+    /// `sums[0] += sum over tokens of values[t][column] * weights[t]`. sums f32 `[1, 1]`, weights f32 `[1, tokens]`.
+    pub fn add_weighted(&mut self, values: &Tensor, column: usize, weights: &Tensor, sums: &Tensor) {
+        self.device().run("loss", |cpu| cpu.weighted_sum(values, column, weights, sums));
+    }
+}
+
+struct Head {
+    options: HeadOptions,
+    compute: Compute,
+    input: Tensor,
+    inverse_rms: Tensor,
+}
+
+impl Head {
+    fn norm(&self) -> RowNorm<'_> {
+        RowNorm {
+            input: &self.input,
+            weight: &self.options.norm.value,
+            inverse_rms: &self.inverse_rms,
+            epsilon: self.options.epsilon,
+        }
+    }
+
+    fn normalise(&self, device: &Device) -> Tensor {
+        let out = device.empty(self.input.dtype(), self.input.rows(), self.input.columns());
+        device.run("head", |cpu| cpu.rms_norm(&self.norm(), &out));
+        out
+    }
+
+    /// The blocks of the vocabulary: first id and rows of the matrix.
+    fn blocks(&self) -> impl Iterator<Item = (usize, Tensor)> + '_ {
+        let weight = &self.options.weight.value;
+        (0..weight.rows()).step_by(BLOCK).map(move |first| {
+            let count = BLOCK.min(weight.rows() - first);
+            (first, weight.slice_rows(first, count))
+        })
+    }
+
+    fn logits_of(&self, device: &Device, h: &Tensor, block: &Tensor, buffer: &Tensor) -> Tensor {
+        let logits = buffer.prefix(h.rows(), block.rows());
+        device.run("head", |cpu| {
+            let product = Product { a: rows_of(h, 0), b: rows_of(block, 0), k: h.columns() };
+            let scaled = Epilogue { scale: self.options.scale, ..Epilogue::NONE };
+            cpu.multiply(self.compute, h.rows(), block.rows(), &[product], part(&logits, 0), &scaled);
+        });
+        logits
+    }
+
+    fn buffer(&self, device: &Device, tokens: usize) -> Tensor {
+        device.empty(DType::F32, tokens, BLOCK.min(self.options.weight.value.rows()))
+    }
+
+    fn forward(&self, device: &Device, h: &Tensor, targets: &Tensor, values: &Tensor, unit: Option<&Tensor>) {
+        let tokens = h.rows();
+        let weight = &self.options.weight.value;
+        let state = device.empty(DType::F32, tokens, STATE);
+        let rows = HeadRows { targets, state: &state };
+        let sums = unit.map(|_| device.zeros(DType::F32, tokens, h.columns()));
+        let buffer = self.buffer(device, tokens);
+        device.run("head", |cpu| cpu.head_begin(&rows));
+        for (first, block) in self.blocks() {
+            let logits = self.logits_of(device, h, &block, &buffer);
+            device.run("head softmax", |cpu| cpu.head_fold(&rows, &logits, first, sums.as_ref()));
+            if let Some(sums) = &sums {
+                device.run("head", |cpu| {
+                    let product = Product { a: rows_of(&logits, 0), b: columns_of(&block, 0), k: block.rows() };
+                    add_product(cpu, self.compute, product, sums, 1.0);
+                });
+            }
+        }
+        device.run("head", |cpu| {
+            cpu.head_finish(&rows, weight.rows(), values);
+            if let (Some(sums), Some(unit)) = (&sums, unit) {
+                cpu.head_unit(&rows, weight, sums, self.options.scale, unit);
+            }
+        });
+    }
+
+    /// The gradient with respect to the normalised rows; adds to the matrix's own.
+    fn backward(&self, gradients: &Gradients, targets: &Tensor, values: &Tensor, coefficients: &Tensor) -> Tensor {
+        let device = &gradients.device;
+        let weight = &self.options.weight;
+        let (count, width) = (self.input.rows(), self.input.columns());
+        debug_assert_eq!(coefficients.columns(), DIFFERENTIABLE);
+        let normed = self.normalise(device);
+        let out = device.empty(self.input.dtype(), count, width);
+        for start in (0..count).step_by(TOKENS) {
+            let tokens = TOKENS.min(count - start);
+            let cut = |tensor: &Tensor| tensor.slice_rows(start, tokens);
+            let (h, values, coefficients) = (cut(&normed), cut(values), cut(coefficients));
+            let targets = targets.reshape(count, 1).slice_rows(start, tokens).reshape(1, tokens);
+            let rows = HeadRows { targets: &targets, state: &values };
+            let sums = device.zeros(DType::F32, tokens, width);
+            let buffer = self.buffer(device, tokens);
+            for (first, block) in self.blocks() {
+                let logits = self.logits_of(device, &h, &block, &buffer);
+                device.run("head softmax", |cpu| {
+                    cpu.head_slope(&rows, &logits, first, weight.value.rows(), &values, &coefficients);
+                });
+                device.run("head backward", |cpu| {
+                    let product = Product { a: rows_of(&logits, 0), b: columns_of(&block, 0), k: block.rows() };
+                    add_product(cpu, self.compute, product, &sums, self.options.scale);
+                    if let Some(gradient) = &weight.gradient {
+                        let gradient = gradient.slice_rows(first, block.rows());
+                        let product = Product { a: columns_of(&logits, 0), b: columns_of(&h, 0), k: tokens };
+                        add_product(cpu, self.compute, product, &gradient, self.options.scale);
+                    }
+                });
+            }
+            device.run("convert", |cpu| cpu.convert(&sums, &cut(&out)));
+        }
+        out
+    }
+
+    /// Through the norm and back to the rows that the tokens came from.
+    fn finish_backward(
+        &self,
+        gradients: &mut Gradients,
+        gradient: &Tensor,
+        positions: &Tensor,
+        hidden_slot: Option<usize>,
+        rows: usize,
+    ) {
+        let device = gradients.device.clone();
+        if let Some(sums) = &self.options.norm.gradient {
+            device.run("head backward", |cpu| cpu.rms_norm_weight_gradient(&self.norm(), gradient, sums));
+        }
+        if hidden_slot.is_some() {
+            let before = device.empty(gradient.dtype(), gradient.rows(), gradient.columns());
+            let hidden = device.empty(gradient.dtype(), rows, gradient.columns());
+            device.run("head backward", |cpu| {
+                cpu.rms_norm_backward(&self.norm(), gradient, &before, false);
+                cpu.scatter(&before, positions, &hidden);
+            });
+            gradients.add(hidden_slot, hidden);
+        }
+    }
+}
+

@@ -1,0 +1,13 @@
+//! The operations that models are written in. Each is a forward that allocates its outputs from the device, and a
+//! backward that it records; a decoder layer is about six of them.
+
+mod attention;
+mod embedding;
+mod head;
+mod linear;
+mod rotary;
+
+pub use attention::{AttentionOptions, KeyValues};
+pub use head::{HeadOptions, HeadOutputs, OUTPUTS};
+pub use linear::{AdapterTerm, LinearInput, Projection, Residual};
+pub use rotary::{HeadNormWeights, RotaryTables};

@@ -1,0 +1,242 @@
+//! The tape: what was computed, and how gradients go back through it. An operation records one closure with the tensors
+//! that its derivative needs; backward runs the closures in reverse and frees what each held. Values that no trained
+//! parameter influences have no slot: nothing is recorded above them, and backward never goes below the lowest trained
+//! parameter.
+
+use crate::cpu::gemm::Compute;
+use crate::{DType, Device, Tensor};
+
+/// How a run computes and what it keeps between forward and backward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// f32 throughout.
+    F32,
+    /// Products of bf16 numbers summed in f32; activations and their gradients stored in bf16; reductions, routers,
+    /// trained parameters and their gradients in f32.
+    Bf16,
+}
+
+impl Precision {
+    /// How activations are stored.
+    pub fn storage(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::Bf16,
+        }
+    }
+
+    pub(crate) fn compute(self) -> Compute {
+        match self {
+            Self::F32 => Compute::F32,
+            Self::Bf16 => Compute::Bf16,
+        }
+    }
+}
+
+/// A matrix of the model. A trained one is f32 and has a gradient of its shape that backward adds to.
+#[derive(Clone, Debug)]
+pub struct Weight {
+    /// The numbers.
+    pub value: Tensor,
+    /// f32; `None` when the weight is frozen.
+    pub gradient: Option<Tensor>,
+}
+
+impl Weight {
+    /// A weight that is not trained, in any storage type.
+    pub fn frozen(value: Tensor) -> Self {
+        Self { value, gradient: None }
+    }
+
+    /// Whether backward computes its gradient.
+    pub fn is_trained(&self) -> bool {
+        self.gradient.is_some()
+    }
+}
+
+/// A value on the tape.
+#[derive(Clone, Debug)]
+pub struct Var {
+    value: Tensor,
+    slot: Option<usize>,
+}
+
+impl Var {
+    /// A value that needs no gradient.
+    pub fn constant(value: Tensor) -> Self {
+        Self { value, slot: None }
+    }
+
+    /// What was computed.
+    pub fn value(&self) -> &Tensor {
+        &self.value
+    }
+
+    /// Whether backward will reach it.
+    pub fn needs_gradient(&self) -> bool {
+        self.slot.is_some()
+    }
+
+    pub(crate) fn slot(&self) -> Option<usize> {
+        self.slot
+    }
+}
+
+/// The gradients of a backward pass, by slot.
+pub struct Gradients {
+    pub(crate) device: Device,
+    pub(crate) precision: Precision,
+    slots: Vec<Option<Tensor>>,
+}
+
+impl Gradients {
+    /// Takes the gradient that has been collected; `None` when nothing depended on the value.
+    pub(crate) fn take(&mut self, slot: usize) -> Option<Tensor> {
+        self.slots[slot].take()
+    }
+
+    /// Adds to a slot. The tensor must be the caller's alone: later additions write into it.
+    pub(crate) fn add(&mut self, slot: Option<usize>, gradient: Tensor) {
+        let Some(slot) = slot else { return };
+        match &self.slots[slot] {
+            None => self.slots[slot] = Some(gradient),
+            Some(sum) => self.device.run("add", |cpu| cpu.add(sum, &gradient)),
+        }
+    }
+
+    /// The tensor to write a slot's gradient into, and whether it already holds a sum to add to.
+    pub(crate) fn target(&mut self, slot: usize, rows: usize, columns: usize) -> (Tensor, bool) {
+        match self.slots[slot].take() {
+            Some(sum) => (sum, true),
+            None => (self.device.empty(self.precision.storage(), rows, columns), false),
+        }
+    }
+
+    /// Puts back what [`target`](Self::target) gave.
+    pub(crate) fn put(&mut self, slot: usize, gradient: Tensor) {
+        self.slots[slot] = Some(gradient);
+    }
+}
+
+type Backward<'a> = Box<dyn FnOnce(&mut Gradients) + 'a>;
+
+/// A forward pass in progress.
+pub struct Tape<'a> {
+    device: Device,
+    precision: Precision,
+    records: Vec<(&'static str, Backward<'a>)>,
+    slots: usize,
+    recording: bool,
+    dropout: Option<Dropout>,
+}
+
+/// What random masks are a function of, so that recomputation, threads and resuming do not change them.
+#[derive(Clone, Debug)]
+pub struct Dropout {
+    /// Mixed from the run's seed and the step.
+    pub seed: u64,
+    /// u32 `[1, tokens]`: a number for each token that does not depend on what else is in the batch.
+    pub tokens: Tensor,
+}
+
+impl<'a> Tape<'a> {
+    /// A tape that records.
+    pub fn new(device: &Device, precision: Precision) -> Self {
+        Self { device: device.clone(), precision, records: Vec::new(), slots: 0, recording: true, dropout: None }
+    }
+
+    /// A tape that computes only: for evaluation and generation.
+    pub fn without_gradients(device: &Device, precision: Precision) -> Self {
+        Self { recording: false, ..Self::new(device, precision) }
+    }
+
+    /// Turns dropout on for what follows.
+    pub fn set_dropout(&mut self, dropout: Option<Dropout>) {
+        self.dropout = dropout;
+    }
+
+    pub(crate) fn dropout(&self) -> Option<&Dropout> {
+        self.dropout.as_ref()
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// How it computes.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Whether a gradient will be wanted of something that depends on these.
+    pub(crate) fn wants(&self, inputs: &[&Var], trained: bool) -> bool {
+        self.recording && (trained || inputs.iter().any(|input| input.slot.is_some()))
+    }
+
+    /// A fresh value that backward reaches.
+    pub(crate) fn reached(&mut self, value: Tensor) -> Var {
+        let slot = Some(self.slots);
+        self.slots += 1;
+        Var { value, slot }
+    }
+
+    /// A value to differentiate with respect to: its gradient is returned by [`backward`](Self::backward).
+    pub fn input(&mut self, value: Tensor) -> Var {
+        self.reached(value)
+    }
+
+    pub(crate) fn record(&mut self, operation: &'static str, backward: impl FnOnce(&mut Gradients) + 'a) {
+        self.records.push((operation, Box::new(backward)));
+    }
+
+    /// How many operations stand on the tape.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// True when nothing was recorded.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Runs the tape backwards from `seeds`, pairs of a value and the loss's gradient with respect to it, and returns the
+    /// gradients of `wanted`. Gradients of weights are added to the weights' own.
+    pub fn backward(self, seeds: Vec<(&Var, Tensor)>, wanted: &[&Var]) -> Vec<Option<Tensor>> {
+        let mut gradients =
+            Gradients { device: self.device, precision: self.precision, slots: vec![None; self.slots] };
+        for (var, gradient) in seeds {
+            gradients.add(var.slot, gradient);
+        }
+        for (_, backward) in self.records.into_iter().rev() {
+            backward(&mut gradients);
+        }
+        wanted.iter().map(|var| var.slot.and_then(|slot| gradients.take(slot))).collect()
+    }
+
+    /// Runs `layer` on `input` and keeps only the input: backward runs it a second time. From: Chen et al. 2016.
+    pub fn checkpoint(&mut self, input: &Var, trained: bool, layer: impl Fn(&mut Tape<'a>, &Var) -> Var + 'a) -> Var {
+        let mut inner = Tape::without_gradients(&self.device, self.precision);
+        inner.dropout.clone_from(&self.dropout);
+        let output = layer(&mut inner, &Var::constant(input.value.clone())).value;
+        drop(inner);
+        if !self.wants(&[input], trained) {
+            return Var::constant(output);
+        }
+        let out = self.reached(output);
+        let (slot, input_slot, value) = (out.slot.unwrap_or(0), input.slot, input.value.clone());
+        let (device, precision, dropout) = (self.device.clone(), self.precision, self.dropout.clone());
+        self.record("checkpoint", move |gradients| {
+            let Some(gradient) = gradients.take(slot) else { return };
+            let mut inner = Tape::new(&device, precision);
+            inner.dropout = dropout;
+            let start = if input_slot.is_some() { inner.input(value) } else { Var::constant(value) };
+            let end = layer(&mut inner, &start);
+            let mut found = inner.backward(vec![(&end, gradient)], &[&start]);
+            if let Some(gradient) = found.pop().flatten() {
+                gradients.add(input_slot, gradient);
+            }
+        });
+        out
+    }
+}

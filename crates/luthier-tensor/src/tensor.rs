@@ -1,0 +1,143 @@
+//! A tensor: a row-major matrix of one storage type in shared memory. Every value of the engine is one: activations are
+//! `[tokens, width]`, weights `[out_features, in_features]`, vectors `[1, length]`. It has no operators of its own; devices
+//! act on it. A clone is a second handle on the same memory.
+
+use std::sync::Arc;
+
+use crate::DType;
+use crate::memory::Memory;
+
+/// Read-only bytes that outlive every tensor made of them, such as a mapped file.
+pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// A row-major matrix `[rows, columns]`.
+#[derive(Clone)]
+pub struct Tensor {
+    memory: Memory,
+    byte_offset: usize,
+    dtype: DType,
+    rows: usize,
+    columns: usize,
+}
+
+/// Why bytes cannot be a tensor.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("a {dtype} tensor of {rows} x {columns} needs {expected} bytes, found {found}")]
+pub struct SizeError {
+    /// The storage type asked for.
+    pub dtype: DType,
+    /// Rows asked for.
+    pub rows: usize,
+    /// Columns asked for; a multiple of the storage type's block length.
+    pub columns: usize,
+    /// Bytes that such a tensor occupies.
+    pub expected: usize,
+    /// Bytes given.
+    pub found: usize,
+}
+
+impl Tensor {
+    /// A tensor over `bytes[byte_offset..][..byte_length]`, which are never written.
+    ///
+    /// # Errors
+    /// When the length does not fit the shape, a row is no whole number of blocks, or the range is outside the bytes.
+    pub fn from_shared(
+        bytes: SharedBytes,
+        byte_offset: usize,
+        byte_length: usize,
+        dtype: DType,
+        rows: usize,
+        columns: usize,
+    ) -> Result<Self, SizeError> {
+        let expected = dtype.bytes(columns).saturating_mul(rows);
+        let available = (*bytes).as_ref().len().saturating_sub(byte_offset).min(byte_length);
+        if expected != available || available != byte_length || !columns.is_multiple_of(dtype.block_len()) {
+            return Err(SizeError { dtype, rows, columns, expected, found: available });
+        }
+        Ok(Self { memory: Memory::Shared(bytes), byte_offset, dtype, rows, columns })
+    }
+
+    pub(crate) fn from_memory(memory: Memory, dtype: DType, rows: usize, columns: usize) -> Self {
+        Self { memory, byte_offset: 0, dtype, rows, columns }
+    }
+
+    /// This matrix and `next` below it as one, when `next` begins where this one ends in the same memory.
+    pub(crate) fn join_below(&self, next: &Self) -> Option<Self> {
+        let (Memory::Owned(left), Memory::Owned(right)) = (&self.memory, &next.memory) else { return None };
+        let adjacent = Arc::ptr_eq(left, right)
+            && self.dtype == next.dtype
+            && self.columns == next.columns
+            && self.byte_offset + self.bytes() == next.byte_offset;
+        adjacent.then(|| Self { rows: self.rows + next.rows, ..self.clone() })
+    }
+
+    /// The beginning of the same memory as `[rows, columns]`.
+    pub(crate) fn prefix(&self, rows: usize, columns: usize) -> Self {
+        assert!(rows * columns <= self.len(), "{rows} x {columns} of {self:?}");
+        Self { rows, columns, ..self.clone() }
+    }
+
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns, in numbers.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// How the numbers are stored.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Numbers in all.
+    pub fn len(&self) -> usize {
+        self.rows * self.columns
+    }
+
+    /// True when there is no number.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of the numbers, without what else the memory holds.
+    pub fn bytes(&self) -> usize {
+        self.dtype.bytes(self.columns) * self.rows
+    }
+
+    /// Rows `first .. first + count` of the same memory.
+    ///
+    /// # Panics
+    /// When the rows are not there: a slice is chosen by code, never by input.
+    pub fn slice_rows(&self, first: usize, count: usize) -> Self {
+        assert!(first + count <= self.rows, "rows {first}..{} of a tensor with {} rows", first + count, self.rows);
+        let byte_offset = self.byte_offset + first * self.dtype.bytes(self.columns);
+        Self { byte_offset, rows: count, ..self.clone() }
+    }
+
+    /// The same memory as `[rows, columns]`.
+    ///
+    /// # Panics
+    /// When the number of numbers differs.
+    pub fn reshape(&self, rows: usize, columns: usize) -> Self {
+        assert_eq!(rows * columns, self.len(), "reshape {}x{} to {rows}x{columns}", self.rows, self.columns);
+        Self { rows, columns, ..self.clone() }
+    }
+
+    pub(crate) fn address(&self) -> *const u8 {
+        self.memory.address().wrapping_add(self.byte_offset)
+    }
+
+    pub(crate) fn address_mut(&self) -> *mut u8 {
+        assert!(self.memory.is_writable(), "a tensor over shared read-only bytes is never an output");
+        self.address().cast_mut()
+    }
+}
+
+impl std::fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}[{}, {}]", self.dtype, self.rows, self.columns)
+    }
+}
