@@ -1,1 +1,23 @@
-//! Model families as data and checkpoint files.
+//! Model families as data, the files they come in, and the one decoder that they are expressed in. Loading is a function
+//! of bytes: this crate opens no file.
+
+pub mod adapter;
+pub mod checkpoint;
+pub mod config;
+mod error;
+pub mod families;
+
+pub use checkpoint::Checkpoint;
+pub use error::Error;
+pub use adapter::LoraAdapter;
+
+mod decoder;
+mod generate;
+mod parameters;
+mod rotary;
+mod tuning;
+
+pub use decoder::{Decoder, Inputs};
+pub use generate::{Generator, most_likely};
+pub use parameters::{Parameter, Parameters};
+pub use tuning::{LoraSettings, Tuning};

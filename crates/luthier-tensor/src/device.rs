@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::cpu::{Cpu, Isa};
 use crate::memory::{Arena, Memory, Usage};
-use crate::{DType, Tensor};
+use crate::{DType, HeadLayout, Tensor};
 
 /// Sees every operation begin and end. The caller brings one that has a clock.
 pub trait Observer: Send + Sync {
@@ -129,6 +129,30 @@ impl Device {
         let tensor = self.empty(DType::U32, 1, values.len());
         self.run("upload", |cpu| cpu.write(&tensor, bytes_of_u32(values)));
         tensor
+    }
+
+    /// Overwrites an f32 `target` with these numbers.
+    ///
+    /// # Panics
+    /// When their count differs.
+    pub fn write_f32(&self, target: &Tensor, values: &[f32]) {
+        assert_eq!(target.dtype(), DType::F32, "numbers for {target:?}");
+        self.write_bytes(target, bytes_of_f32(values));
+    }
+
+    /// Overwrites `target`, which is `F32` or `Bf16`, with the numbers of `source`, of one shape in any storage type.
+    ///
+    /// # Panics
+    /// When the shapes differ.
+    pub fn copy(&self, source: &Tensor, target: &Tensor) {
+        assert_eq!((source.rows(), source.columns()), (target.rows(), target.columns()), "{source:?} to {target:?}");
+        self.run("copy", |cpu| cpu.convert(source, target));
+    }
+
+    /// Copies the key and value heads of `heads` `[tokens, layout.columns()]` to the rows from `first_row` on of a cache's
+    /// `keys` and `values`, each `[capacity, key_value_heads * head_dim]` of the same storage type.
+    pub fn store_keys(&self, heads: &Tensor, layout: &HeadLayout, keys: &Tensor, values: &Tensor, first_row: usize) {
+        self.run("cache", |cpu| cpu.store_keys(heads, layout, keys, values, first_row));
     }
 
     /// Overwrites `target` with numbers in its storage type, given as bytes.

@@ -3,7 +3,7 @@
 use super::Cpu;
 use super::element::{Element, Rows, with_element};
 use super::gemm::decode::decode_row;
-use crate::{DType, Tensor};
+use crate::{DType, HeadLayout, Tensor};
 
 const GRAIN: usize = 16;
 
@@ -102,6 +102,24 @@ impl Cpu {
                     });
                 }
             });
+        });
+    }
+
+    /// Copies each row's key and value heads to the cache's rows from `first` on.
+    pub(crate) fn store_keys(&self, heads: &Tensor, layout: &HeadLayout, keys: &Tensor, values: &Tensor, first: usize) {
+        assert!(first + heads.rows() <= keys.rows().min(values.rows()), "rows from {first} of {keys:?}");
+        with_element!(heads.dtype(), E, {
+            let (rows, keys, values) = (Rows::<E>::of(heads), Rows::<E>::of_mut(keys), Rows::<E>::of_mut(values));
+            let width = layout.head_dim;
+            for row in 0..heads.rows() {
+                // SAFETY: rows are there by the assertion above; the cache is other memory than the heads.
+                let (row, keys, values) =
+                    unsafe { (rows.row(row), keys.row_mut(first + row), values.row_mut(first + row)) };
+                for head in 0..layout.key_value_heads {
+                    keys[head * width..][..width].copy_from_slice(&row[layout.key_column(head)..][..width]);
+                    values[head * width..][..width].copy_from_slice(&row[layout.value_column(head)..][..width]);
+                }
+            }
         });
     }
 

@@ -94,34 +94,35 @@ unsafe fn decode_blocks(dtype: DType, row: *const u8, first: usize, count: usize
 /// `block` is a whole block of this type; `out` has room for 32 numbers.
 #[inline(always)]
 unsafe fn decode_block(dtype: DType, block: *const u8, out: *mut f32) {
+    // Codes and numbers pass through arrays of our own: the compiler then knows that they do not overlap.
+    let mut numbers = [0.0f32; BLOCK];
     // SAFETY: offsets are inside a block, whose length `DType::block_bytes` tells.
     unsafe {
         let scale = f16_to_f32(block.cast::<u16>().read_unaligned());
         match dtype {
             DType::Q4_0 => {
-                let codes = block.add(2);
-                for i in 0..BLOCK / 2 {
-                    let code = i32::from(*codes.add(i));
-                    *out.add(i) = scale * ((code & 15) - 8) as f32;
-                    *out.add(i + BLOCK / 2) = scale * ((code >> 4) - 8) as f32;
+                let codes = block.add(2).cast::<[u8; BLOCK / 2]>().read();
+                for (i, code) in codes.into_iter().enumerate() {
+                    numbers[i] = scale * (i32::from(code & 15) - 8) as f32;
+                    numbers[i + BLOCK / 2] = scale * (i32::from(code >> 4) - 8) as f32;
                 }
             }
             DType::Q4_1 => {
                 let minimum = f16_to_f32(block.add(2).cast::<u16>().read_unaligned());
-                let codes = block.add(4);
-                for i in 0..BLOCK / 2 {
-                    let code = i32::from(*codes.add(i));
-                    *out.add(i) = scale * (code & 15) as f32 + minimum;
-                    *out.add(i + BLOCK / 2) = scale * (code >> 4) as f32 + minimum;
+                let codes = block.add(4).cast::<[u8; BLOCK / 2]>().read();
+                for (i, code) in codes.into_iter().enumerate() {
+                    numbers[i] = scale * i32::from(code & 15) as f32 + minimum;
+                    numbers[i + BLOCK / 2] = scale * i32::from(code >> 4) as f32 + minimum;
                 }
             }
             _ => {
-                let codes = block.add(2).cast::<i8>();
-                for i in 0..BLOCK {
-                    *out.add(i) = scale * f32::from(*codes.add(i));
+                let codes = block.add(2).cast::<[i8; BLOCK]>().read();
+                for (number, code) in numbers.iter_mut().zip(codes) {
+                    *number = scale * i32::from(code) as f32;
                 }
             }
         }
+        out.cast::<[f32; BLOCK]>().write_unaligned(numbers);
     }
 }
 
@@ -141,7 +142,9 @@ mod tests {
             };
             let expected = if sign == 1 { -magnitude } else { magnitude };
             let value = f64::from(f16_to_f32(bits));
-            assert!(value == expected && value.is_sign_negative() == (sign == 1) || value.is_nan() && expected.is_nan());
+            assert!(
+                value == expected && value.is_sign_negative() == (sign == 1) || value.is_nan() && expected.is_nan()
+            );
         }
     }
 

@@ -1,26 +1,30 @@
-//! The loops around a micro-kernel, the same for all of them. A task packs B of its column block, then takes rows of A
-//! strip by strip: it packs a strip of one panel, multiplies it with all of B, and finishes each tile of the output while
-//! that is in the first-level cache. While a strip is multiplied, the memory of the next one is fetched.
+//! The loops around a micro-kernel, the same for all of them. A task packs B of its column block, then takes rows of A: it
+//! packs a panel of them, multiplies it with all of B, and finishes each tile of the output while that is in the
+//! first-level cache. While one panel is multiplied, the memory of the next is fetched.
+//!
+//! Of an operand whose rows lie side by side, a panel is only 64 bytes wide or so; several panels are packed at once, so
+//! that each page, once found, is read further.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::epilogue::Destination;
-use super::kernel::{MicroKernel, Side, unit_bytes};
+use super::kernel::{GROUP, MicroKernel, Side, unit_bytes};
 use super::pack::pack;
-use super::plan::{Block, Plan, most_columns};
+use super::plan::{Block, MOST_STRIPS, Plan, most_columns};
 use super::{Epilogue, Layout, Output, Product};
 use crate::cpu::pool::{GEMM_SLOT, Pool, with_scratch};
 
 const CACHE_LINE: usize = 64;
+const PAGE: usize = 4096;
 
 const fn a_bytes<K: MicroKernel>() -> usize {
-    K::ROWS * K::BLOCK_K * K::ELEMENT_BYTES
+    MOST_STRIPS * K::ROWS * K::BLOCK_K * K::ELEMENT_BYTES
 }
 
-/// Of one strip when k is one block, of a part's rows when it is several.
+/// Of a few panels' rows when k is one block, of a part's rows when it is several.
 const fn c_bytes<K: MicroKernel>() -> usize {
-    let strip = 4 * K::ROWS * most_columns::<K>(super::kernel::GROUP);
-    if strip > K::C_BYTES { strip } else { K::C_BYTES }
+    let strips = 4 * K::ROWS * most_columns::<K>(GROUP);
+    if strips > K::C_BYTES { strips } else { K::C_BYTES }
 }
 
 /// Scratch memory of each thread, whatever the shapes.
@@ -89,23 +93,33 @@ impl Work<'_> {
                     unsafe { self.pack_block::<K>(Side::B, block, first_column, columns, b) };
                     packed = true;
                 }
-                for (strip, row) in (first_row..first_row + rows).step_by(K::ROWS).enumerate() {
-                    let strip_rows = K::ROWS.min(self.m - row);
-                    let next = if row + K::ROWS < first_row + rows {
-                        Some((block, row + K::ROWS))
+                for offset in (0..rows).step_by(plan.strips * K::ROWS) {
+                    let row = first_row + offset;
+                    let following = offset + plan.strips * K::ROWS;
+                    let packed_rows = (plan.strips * K::ROWS).min(rows - offset);
+                    let next = if following < rows {
+                        Some((block, first_row + following))
                     } else if index < last_block {
                         Some((&plan.blocks[index + 1], first_row))
                     } else {
                         (next_part < plan.row_parts).then(|| (&plan.blocks[0], next_part * plan.row_step))
                     };
                     let mut fetch = next.map_or(Fetch::NOTHING, |(block, row)| self.fetch::<K>(block, row));
-                    // SAFETY: the rows are there; a strip has one panel, and each strip of a part its own tiles.
-                    unsafe {
-                        self.pack_block::<K>(Side::A, block, row, strip_rows, a);
-                        let tiles = if last_block > 0 { c.add(strip * panels * K::ROWS * K::COLUMNS) } else { c };
-                        let place = Strip { row, rows: strip_rows, first_column, columns };
+                    // SAFETY: the rows are there, and the plan packs no more of them than there is room for.
+                    unsafe { self.pack_block::<K>(Side::A, block, row, packed_rows, a) };
+                    let lines = fetch.lines().div_ceil(packed_rows.div_ceil(K::ROWS));
+                    for strip in 0..packed_rows.div_ceil(K::ROWS) {
+                        let row = row + strip * K::ROWS;
+                        let place = Strip { row, rows: K::ROWS.min(self.m - row), first_column, columns };
+                        let a = a.wrapping_add(strip * block.units * unit_bytes::<K>(Side::A));
+                        // Sums that wait for another block have tiles of their own.
+                        let waiting = if last_block > 0 { offset / K::ROWS + strip } else { 0 };
+                        let tiles = c.wrapping_add(waiting * panels * K::ROWS * K::COLUMNS);
                         let continues = (index > 0, index < last_block);
-                        self.multiply_strip::<K>(block.units, (a, b, tiles), &place, continues, &mut fetch);
+                        // SAFETY: the panels are packed, and the tiles of a part fit the scratch memory.
+                        unsafe {
+                            self.multiply_strip::<K>(block.units, (a, b, tiles), &place, continues, &mut fetch, lines);
+                        }
                     }
                 }
             }
@@ -140,6 +154,7 @@ impl Work<'_> {
         place: &Strip,
         (from_earlier, to_later): (bool, bool),
         fetch: &mut Fetch,
+        fetch_lines: usize,
     ) {
         let panels = place.columns.div_ceil(K::COLUMNS);
         let chunks = (units * K::UNIT).div_ceil(K::CHUNK).max(1);
@@ -147,7 +162,7 @@ impl Work<'_> {
         let tile_size = K::ROWS * K::COLUMNS;
         // A tile that one call begins and finishes needs no place of its own.
         let tile_step = if chunks == 1 && !from_earlier && !to_later { 0 } else { tile_size };
-        let lines_per_call = fetch.lines().div_ceil(chunks * panels);
+        let lines_per_call = fetch_lines.div_ceil(chunks * panels);
         for index in 0..chunks {
             let first = index * chunk;
             let count = chunk.min(units.saturating_sub(first));
@@ -155,13 +170,20 @@ impl Work<'_> {
                 fetch.advance(lines_per_call);
                 let column = panel * K::COLUMNS;
                 let columns = K::COLUMNS.min(place.columns - column);
+                let to = Destination::new(&self.out, self.epilogue, place.row, place.first_column + column);
+                let finishes = index + 1 == chunks && !to_later;
+                if finishes {
+                    prefetch_to_write(&to, place.rows, columns);
+                }
                 // SAFETY: `first` is inside the panels, `panel` inside packed B; the tile is this panel's.
                 unsafe {
                     let tile = tiles.add(panel * tile_step);
-                    let (a, b) = (a.add(first * unit_bytes::<K>(Side::A)), b.add((panel * units + first) * unit_bytes::<K>(Side::B)));
+                    let (a, b) = (
+                        a.add(first * unit_bytes::<K>(Side::A)),
+                        b.add((panel * units + first) * unit_bytes::<K>(Side::B)),
+                    );
                     K::multiply(place.rows, columns, count, a, b, tile, K::COLUMNS, from_earlier || index > 0);
-                    if index + 1 == chunks && !to_later {
-                        let to = Destination::new(&self.out, self.epilogue, place.row, place.first_column + column);
+                    if finishes {
                         K::finish(tile, place.rows, columns, &to);
                     }
                 }
@@ -169,12 +191,16 @@ impl Work<'_> {
         }
     }
 
-    /// The memory of a strip of A; of several pieces the first, which is the longest as products are built.
+    /// The memory of the rows of A that are packed from `row` on; of several pieces the first, which is the longest as products are built.
     fn fetch<K: MicroKernel>(&self, block: &Block, row: usize) -> Fetch {
         let Some(piece) = self.plan.pieces[block.pieces.clone()].first() else { return Fetch::NOTHING };
         let operand = &self.products[piece.product].a;
-        let rows = K::ROWS.min(self.m - row);
+        let rows = (self.plan.strips * K::ROWS).min(self.m - row);
         let stride_bytes = operand.dtype.bytes(operand.stride);
+        if operand.layout == Layout::KStrided && stride_bytes.is_multiple_of(PAGE) {
+            // All these lines would share a few sets of the cache, and drive each other out.
+            return Fetch::NOTHING;
+        }
         let (strided, contiguous, runs, length) = match operand.layout {
             Layout::KContiguous => (row, piece.first_k, rows, piece.k),
             Layout::KStrided => (piece.first_k, row, piece.k, rows),
@@ -224,6 +250,26 @@ impl Fetch {
                 self.runs -= 1;
                 self.address = self.address.wrapping_add(self.stride_bytes);
             }
+        }
+    }
+}
+
+/// Fetches the lines that a tile will be written to, while it is still being computed.
+#[inline(always)]
+fn prefetch_to_write(to: &Destination, rows: usize, columns: usize) {
+    let (stride_bytes, run_bytes) = (to.dtype.bytes(to.stride), to.dtype.bytes(columns));
+    for row in 0..rows {
+        let line = to.address.wrapping_add(row * stride_bytes);
+        for offset in (0..run_bytes).step_by(CACHE_LINE) {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: a hint, which faults at no address.
+            unsafe {
+                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_ET0 }>(
+                    line.wrapping_add(offset).cast(),
+                );
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = (line, offset);
         }
     }
 }

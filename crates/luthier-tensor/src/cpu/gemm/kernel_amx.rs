@@ -10,8 +10,8 @@ use std::arch::x86_64::_mm512_setzero_si512;
 
 use super::Layout;
 use super::epilogue::Destination;
-use super::kernel::{Group, MicroKernel, Side};
-use super::pack_avx512::{SQUARE, finish_bf16, load_pairs, store, transpose};
+use super::kernel::{Group, MicroKernel, Native, Side};
+use super::pack_avx512::{SQUARE, finish_bf16, load_pairs, load_two_squares, store, transpose};
 use crate::cpu::isa::Isa;
 
 /// Rows and columns of a tile of the output: two tile registers each way.
@@ -44,7 +44,7 @@ impl MicroKernel for Amx {
     const UNIT: usize = 32;
     const ELEMENT_BYTES: usize = 2;
     const CHUNK: usize = 320;
-    const BLOCK_K: usize = 2048;
+    const BLOCK_K: usize = 1024;
     const B_BYTES: usize = 832 << 10;
     const C_BYTES: usize = 896 << 10;
     const OPERATIONS_PER_PACKED: usize = 400;
@@ -98,6 +98,22 @@ unsafe fn pack(side: Side, group: &Group, out: *mut u8) {
     // A wants registers that are rows, B registers that are pairs along k.
     let transposed = (side == Side::A) == (group.layout == Layout::KStrided);
     let mut square = [_mm512_setzero_si512(); SQUARE];
+    if group.layout == Layout::KStrided && group.native == Native::Bf16 && group.rows > SQUARE {
+        let mut other = square;
+        // SAFETY: both halves have rows, so both tile registers are written.
+        unsafe {
+            load_two_squares(group, &mut square, &mut other);
+            if transposed {
+                transpose(&mut square);
+            }
+            store(&square, SQUARE, SQUARE, 4 * SQUARE, out);
+            if transposed {
+                transpose(&mut other);
+            }
+            store(&other, SQUARE, SQUARE, 4 * SQUARE, out.add(REGISTER_BYTES));
+        }
+        return;
+    }
     for half in 0..group.rows.div_ceil(SQUARE) {
         // SAFETY: a half panel is one tile register.
         unsafe {

@@ -55,14 +55,7 @@ impl MicroKernel for Avx2 {
 /// # Safety
 /// The panels have `steps` steps; the tile is readable and writable.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn multiply(
-    steps: usize,
-    mut a: *const f32,
-    mut b: *const f32,
-    c: *mut f32,
-    c_stride: usize,
-    accumulate: bool,
-) {
+unsafe fn multiply(steps: usize, mut a: *const f32, mut b: *const f32, c: *mut f32, c_stride: usize, accumulate: bool) {
     // SAFETY: the addresses stay within the panels and the tile.
     unsafe {
         let mut sums = [[_mm256_setzero_ps(); 2]; ROWS];

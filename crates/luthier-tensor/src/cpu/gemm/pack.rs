@@ -61,7 +61,8 @@ unsafe fn pack_group<K: MicroKernel>(
     };
     let stride_bytes = operand.dtype.bytes(operand.stride);
     let line = operand.address.wrapping_add(strided * stride_bytes);
-    let group = |address, native, stride_bytes| Group { address, native, layout: operand.layout, stride_bytes, rows, k };
+    let group =
+        |address, native, stride_bytes| Group { address, native, layout: operand.layout, stride_bytes, rows, k };
     // SAFETY: the group is inside the operand; the strip has room for each of its lines.
     unsafe {
         match operand.dtype {

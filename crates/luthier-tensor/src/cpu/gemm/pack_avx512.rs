@@ -85,16 +85,47 @@ pub(super) unsafe fn load_pairs(group: &Group, row: usize, square: &mut Square) 
     }
 }
 
-/// Lane i of the first half beside lane i of the second.
-static INTERLEAVE: [u16; 32] = {
+/// Reads all 32 rows of a `KStrided` bf16 group at once, whose lines hold both halves: pairs of bf16, the first 16 rows in
+/// one square and the rest in the other.
+///
+/// # Safety
+/// The group is readable.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+pub(super) unsafe fn load_two_squares(group: &Group, first: &mut Square, second: &mut Square) {
+    let mask = lanes32(group.rows);
+    // SAFETY: masks leave out what is beyond the group's rows and k.
+    unsafe {
+        let low = _mm512_loadu_si512(FIRST_HALVES.as_ptr().cast());
+        let high = _mm512_loadu_si512(SECOND_HALVES.as_ptr().cast());
+        let line = |k: usize| {
+            let address = group.address.wrapping_add(k * group.stride_bytes);
+            _mm512_maskz_loadu_epi16(if k < group.k { mask } else { 0 }, address.cast())
+        };
+        for i in 0..SQUARE {
+            let (even, odd) = (line(2 * i), line(2 * i + 1));
+            first[i] = _mm512_permutex2var_epi16(even, low, odd);
+            second[i] = _mm512_permutex2var_epi16(even, high, odd);
+        }
+    }
+}
+
+/// For a choice of 16-bit lanes: lane `from + i / 2` of one register, or of the other, which begins at lane `other`.
+const fn alternate(from: u16, other: u16) -> [u16; 32] {
     let mut index = [0; 32];
     let mut i = 0;
     while i < 32 {
-        index[i] = (i / 2 + i % 2 * 16) as u16;
+        index[i as usize] = from + i / 2 + i % 2 * other;
         i += 1;
     }
     index
-};
+}
+
+/// Lane i of the first half of a register beside lane i of its second half.
+static INTERLEAVE: [u16; 32] = alternate(0, 16);
+/// Lane i of one register beside lane i of another, for the first 16 lanes, and for the last.
+static FIRST_HALVES: [u16; 32] = alternate(0, 32);
+static SECOND_HALVES: [u16; 32] = alternate(16, 32);
 
 /// Reads f32, or bf16 widened to it, from row `row` and step `k` of the group on. What is not there is zero.
 ///

@@ -5,11 +5,14 @@
 //! column block; they then take its row parts from a common counter. More slots pack B more often, more column blocks
 //! pack A more often; the cheapest division is chosen by counting both.
 
-use super::Product;
 use super::kernel::{GROUP, MicroKernel};
+use super::{Layout, Product};
 
 /// The most columns of a column block; bounds the scratch memory when k is small.
 const MAX_COLUMNS: usize = 1024;
+
+/// The most panels of A that are packed at once.
+pub(super) const MOST_STRIPS: usize = 4;
 
 /// A run of one product's k inside a block.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +41,8 @@ pub(super) struct Plan {
     pub(super) column_blocks: usize,
     /// Tasks that share a column block.
     pub(super) slots: usize,
+    /// Panels of A that are packed at once.
+    pub(super) strips: usize,
     /// Rows of a part, a whole number of panels; the last part may have fewer.
     pub(super) row_step: usize,
     pub(super) row_parts: usize,
@@ -59,6 +64,8 @@ impl Plan {
         let most_panels = most_columns::<K>(depth) / K::COLUMNS;
         let k: usize = blocks.iter().map(|block| block.units * K::UNIT).sum();
 
+        let strided = products.first().is_some_and(|product| product.a.layout == Layout::KStrided);
+        let at_once = if strided { MOST_STRIPS } else { 1 };
         let mut best: Option<(f64, Self)> = None;
         for slots in 1..=threads.min(strips) {
             let fewest = panels.div_ceil(most_panels).max(threads.div_ceil(slots)).min(panels);
@@ -72,7 +79,7 @@ impl Plan {
                     let most = (K::C_BYTES / (4 * K::ROWS * K::COLUMNS * width)).max(1);
                     strips_per_slot.div_ceil(strips_per_slot.div_ceil(most))
                 } else {
-                    1
+                    strips_per_slot.div_ceil(strips_per_slot.div_ceil(at_once))
                 };
                 let b_packed = if blocks.len() > 1 { strips_per_slot.div_ceil(part) } else { 1 };
                 let (rows, columns) = (strips_per_slot.next_multiple_of(part) * K::ROWS, width * K::COLUMNS);
@@ -86,6 +93,7 @@ impl Plan {
                         column_step: columns,
                         column_blocks,
                         slots,
+                        strips: at_once.min(part),
                         row_step: part * K::ROWS,
                         row_parts: strips.div_ceil(part),
                     };

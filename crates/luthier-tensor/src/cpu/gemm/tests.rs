@@ -42,7 +42,9 @@ impl Stored {
                 match dtype {
                     DType::F32 => place.copy_from_slice(&value.to_le_bytes()),
                     DType::Bf16 => place.copy_from_slice(&f32_to_bf16(value).to_le_bytes()),
-                    DType::F16 => place.copy_from_slice(&(F16_ONE - 0x400 + (value * 500.0) as i16 as u16).to_le_bytes()),
+                    DType::F16 => {
+                        place.copy_from_slice(&(F16_ONE - 0x400 + (value * 500.0) as i16 as u16).to_le_bytes())
+                    }
                     _ => {
                         place.fill_with(|| (random(&mut state) * 127.0) as i8 as u8);
                         place[..2].copy_from_slice(&(F16_ONE - 0x1400).to_le_bytes());
@@ -228,16 +230,26 @@ fn several_products_are_one_sum() {
                 .enumerate()
                 .map(|(i, &k)| {
                     let (la, lb) = (LAYOUTS[i % 2], LAYOUTS[(i + 1) / 2 % 2]);
-                    (stored(DType::F32, la, m, k, 7 + i as u64), la, stored(DType::Bf16, lb, n, k, 17 + i as u64), lb, k)
+                    (
+                        stored(DType::F32, la, m, k, 7 + i as u64),
+                        la,
+                        stored(DType::Bf16, lb, n, k, 17 + i as u64),
+                        lb,
+                        k,
+                    )
                 })
                 .collect();
             let products: Vec<_> =
                 parts.iter().map(|(a, la, b, lb, k)| Product { a: a.operand(*la), b: b.operand(*lb), k: *k }).collect();
-            let sums: Vec<_> = parts.iter().map(|(a, la, b, lb, k)| expected(a, *la, b, *lb, [m, n, *k], as_bf16)).collect();
+            let sums: Vec<_> =
+                parts.iter().map(|(a, la, b, lb, k)| expected(a, *la, b, *lb, [m, n, *k], as_bf16)).collect();
             for pool in &pools {
                 for (at, value) in product(pool, isa, compute, m, n, &products).into_iter().enumerate() {
                     let (sum, magnitude) = sums.iter().fold((0.0, 0.0), |s, part| (s.0 + part[at].0, s.1 + part[at].1));
-                    assert!((f64::from(value) - sum).abs() < 1e-6 * magnitude * (k as f64).sqrt(), "{isa:?} {compute:?} {k}");
+                    assert!(
+                        (f64::from(value) - sum).abs() < 1e-6 * magnitude * (k as f64).sqrt(),
+                        "{isa:?} {compute:?} {k}"
+                    );
                 }
             }
         }
@@ -378,5 +390,54 @@ fn packed_operands_multiply_as_the_driver_does() {
 fn scratch_memory_has_a_bound() {
     for (isa, compute) in sets() {
         assert!(scratch_bytes(isa, compute) < 4 << 20, "{isa:?} {compute:?}");
+    }
+}
+
+#[test]
+fn few_rows_of_any_weight() {
+    let pools = pools();
+    let dtypes = [DType::F32, DType::Bf16, DType::F16, DType::Q4_0, DType::Q4_1, DType::Q8_0];
+    for isa in Isa::available() {
+        for dtype in dtypes {
+            for (m, n, k) in [(1, 1, 1usize), (2, 33, 257), (4, 70, 300), (3, 200, 1024), (1, 257, 64)] {
+                let k = k.next_multiple_of(dtype.block_len());
+                let [along, _] = LAYOUTS;
+                let x = Stored::random(DType::Bf16, m, k, 3);
+                let w = Stored::random(dtype, n, k, 4);
+                let (xa, b) = (Stored::random(DType::F32, m, 8, 5), Stored::random(DType::F32, n, 8, 6));
+                let products = [
+                    Product { a: x.operand(along), b: w.operand(along), k },
+                    Product { a: xa.operand(along), b: b.operand(along), k: 8 },
+                ];
+                let base = expected(&x, along, &w, along, [m, n, k], false);
+                let term = expected(&xa, along, &b, along, [m, n, 8], false);
+                let bias: Vec<f32> = (0..n).map(|j| j as f32).collect();
+                let mut out = vec![f32::NAN; m * (n + 1)];
+                let output = Output { address: out.as_mut_ptr().cast(), dtype: DType::F32, stride: n + 1 };
+                let added = Stored::random(DType::Bf16, m, n, 7);
+                let addend = Addend { address: added.address(), dtype: DType::Bf16, stride: added.stride };
+                let epilogue = Epilogue { scale: 2.0, bias: Some(bias.as_ptr()), addend: Some(addend) };
+                let added = added.numbers(false);
+                let mut results = pools.iter().map(|pool| {
+                    // SAFETY: all of it is as large as the shapes say.
+                    unsafe { crate::cpu::gemv::gemv(pool, isa, m, n, &products, output, &epilogue) };
+                    out.iter().map(|value| value.to_bits()).collect::<Vec<_>>()
+                });
+                let first = results.next();
+                assert_eq!(first, results.next(), "threads");
+                for (at, bits) in first.into_iter().flatten().enumerate() {
+                    let (i, j) = (at / (n + 1), at % (n + 1));
+                    let value = f64::from(f32::from_bits(bits));
+                    if j == n {
+                        assert!(value.is_nan());
+                        continue;
+                    }
+                    let (base, term) = (base[i * n + j], term[i * n + j]);
+                    let sum = 2.0 * (base.0 + term.0) + j as f64 + added[i * n + j];
+                    let bound = 1e-5 * (base.1 + term.1 + j as f64 + 1.0);
+                    assert!((value - sum).abs() <= bound, "{isa:?} {dtype} {m}x{n}x{k} at {i},{j}: {value} for {sum}");
+                }
+            }
+        }
     }
 }

@@ -1,0 +1,12 @@
+//! The disk side of Luthier: what must survive is written here, what is large is mapped here, and nothing else opens a
+//! model's files. It reads no pickle: a `.bin` or `.pt` file can execute code while it is loaded, so it is refused.
+
+mod error;
+mod map;
+mod model;
+mod write;
+
+pub use error::Error;
+pub use map::map;
+pub use model::{read_adapter, read_model};
+pub use write::{write_atomically, write_folder_atomically, write_model};

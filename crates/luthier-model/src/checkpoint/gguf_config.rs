@@ -1,0 +1,362 @@
+//! A GGUF file as a checkpoint: its metadata becomes a Hugging Face configuration, its tensors get Hugging Face names and
+//! layouts, so that the same family functions read both.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use luthier_tensor::{DType, SharedBytes};
+use serde_json::{Map, Value, json};
+
+use super::gguf::{Gguf, TensorInfo};
+use super::gguf_names::{ARCHITECTURES, Architecture, hugging_face_name, is_rotary_table, permuted_row};
+use super::gguf_tokenizer::GgufTokenizer;
+use super::stored::StoredTensor;
+use crate::error::Error;
+
+/// What a GGUF file says.
+pub(super) struct GgufModel {
+    pub(super) config: Value,
+    pub(super) tensors: BTreeMap<String, StoredTensor>,
+    pub(super) tokenizer: GgufTokenizer,
+}
+
+pub(super) fn read(file: &str, bytes: &SharedBytes, ignored: &mut Vec<String>) -> Result<GgufModel, Error> {
+    let gguf = Gguf::parse(file, (**bytes).as_ref())?;
+    if let Some(count) = gguf.integer("split.count")?.filter(|count| *count > 1) {
+        let reason = "merge the parts first: llama-gguf-split --merge FIRST-PART OUTPUT";
+        return Err(unsupported(file, "split.count", &count.to_string(), reason));
+    }
+    let architecture = architecture(&gguf)?;
+    let tokenizer = GgufTokenizer::read(&gguf)?;
+    let mut stored = stored_tensors(&gguf, bytes)?;
+    let keys = Keys { gguf: &gguf, architecture };
+    let config = keys.config(&stored, &tokenizer)?;
+
+    let names: Vec<String> = stored.keys().filter(|name| is_rotary_table(name)).cloned().collect();
+    names.iter().for_each(|name| drop(stored.remove(name)));
+    ignored.extend(names);
+    let head_dim = keys.head_dim()?;
+    let mut tensors = BTreeMap::new();
+    for (name, mut tensor) in stored {
+        // A name that no family knows stays as it is and is reported as such.
+        let name = hugging_face_name(architecture, &name).unwrap_or(name);
+        let turned = [".q_proj.weight", ".k_proj.weight", ".q_proj.bias", ".k_proj.bias"];
+        if architecture.permuted && turned.iter().any(|end| name.ends_with(end)) {
+            let rows = tensor.dims()[0];
+            if head_dim < 2 || !head_dim.is_multiple_of(2) || !rows.is_multiple_of(head_dim) {
+                return Err(gguf.damaged(format!("`{name}` has {rows} rows, no whole number of heads of {head_dim}")));
+            }
+            tensor = tensor.with_rows(&name, |row| permuted_row(row, head_dim))?;
+        }
+        tensors.insert(name, tensor);
+    }
+    Ok(GgufModel { config, tensors, tokenizer })
+}
+
+fn unsupported(file: &str, key: &str, found: &str, reason: &str) -> Error {
+    Error::Unsupported { file: file.into(), key: key.into(), found: found.into(), reason: reason.into() }
+}
+
+fn architecture(gguf: &Gguf<'_>) -> Result<Architecture, Error> {
+    const KEY: &str = "general.architecture";
+    let Some(name) = gguf.text(KEY)? else {
+        let expected = "the name of a model architecture".to_owned();
+        return Err(Error::MissingKey { file: gguf.file.into(), key: KEY.into(), expected });
+    };
+    let known = ARCHITECTURES.iter().find(|architecture| architecture.name == name);
+    known.copied().ok_or_else(|| {
+        let names: Vec<&str> = ARCHITECTURES.iter().map(|architecture| architecture.name).collect();
+        let reason = format!("supported architectures of GGUF files are {}", names.join(", "));
+        unsupported(gguf.file, KEY, &format!("`{name}`"), &reason)
+    })
+}
+
+fn stored_tensors(gguf: &Gguf<'_>, bytes: &SharedBytes) -> Result<BTreeMap<String, StoredTensor>, Error> {
+    let file: Arc<str> = Arc::from(gguf.file);
+    let mut tensors = BTreeMap::new();
+    for info in &gguf.tensors {
+        let dtype = storage_type(gguf, info)?;
+        let columns = info.dims.last().copied().unwrap_or(1);
+        if !columns.is_multiple_of(dtype.block_len()) {
+            let reason = format!("rows of `{}` have {columns} numbers, no whole number of {dtype} blocks", info.name);
+            return Err(gguf.damaged(reason));
+        }
+        let length = dtype.bytes(info.dims.iter().product());
+        let end = info.offset.saturating_add(length);
+        if end > gguf.bytes.len() {
+            let found = gguf.bytes.len() as u64;
+            return Err(Error::Truncated { file: gguf.file.into(), expected: end as u64, found });
+        }
+        let tensor = StoredTensor::new(&file, &info.name, bytes, info.offset, dtype, info.dims.clone())?;
+        if tensors.insert(info.name.clone(), tensor).is_some() {
+            return Err(gguf.damaged(format!("tensor `{}` occurs twice", info.name)));
+        }
+    }
+    Ok(tensors)
+}
+
+/// Names of ggml's storage types, by their numbers.
+const TYPE_NAMES: [&str; 42] = [
+    "F32",
+    "F16",
+    "Q4_0",
+    "Q4_1",
+    "Q4_2",
+    "Q4_3",
+    "Q5_0",
+    "Q5_1",
+    "Q8_0",
+    "Q8_1",
+    "Q2_K",
+    "Q3_K",
+    "Q4_K",
+    "Q5_K",
+    "Q6_K",
+    "Q8_K",
+    "IQ2_XXS",
+    "IQ2_XS",
+    "IQ3_XXS",
+    "IQ1_S",
+    "IQ4_NL",
+    "IQ3_S",
+    "IQ2_S",
+    "IQ4_XS",
+    "I8",
+    "I16",
+    "I32",
+    "I64",
+    "F64",
+    "IQ1_M",
+    "BF16",
+    "Q4_0_4_4",
+    "Q4_0_4_8",
+    "Q4_0_8_8",
+    "TQ1_0",
+    "TQ2_0",
+    "IQ4_NL_4_4",
+    "IQ4_NL_4_8",
+    "IQ4_NL_8_8",
+    "MXFP4",
+    "NVFP4",
+    "Q1_0",
+];
+
+fn storage_type(gguf: &Gguf<'_>, info: &TensorInfo) -> Result<DType, Error> {
+    Ok(match info.kind {
+        0 => DType::F32,
+        1 => DType::F16,
+        2 => DType::Q4_0,
+        3 => DType::Q4_1,
+        8 => DType::Q8_0,
+        30 => DType::Bf16,
+        other => {
+            let name = TYPE_NAMES.get(other as usize).map_or_else(|| format!("type {other}"), ToString::to_string);
+            return Err(Error::TensorType {
+                file: gguf.file.into(),
+                tensor: info.name.clone(),
+                found: name,
+                supported: "F32, F16, BF16, Q4_0, Q4_1 and Q8_0; convert the file with llama-quantize --allow-requantize",
+            });
+        }
+    })
+}
+
+/// The metadata under the architecture's name.
+struct Keys<'a> {
+    gguf: &'a Gguf<'a>,
+    architecture: Architecture,
+}
+
+impl Keys<'_> {
+    fn key(&self, key: &str) -> String {
+        format!("{}.{key}", self.architecture.name)
+    }
+
+    fn size(&self, key: &str) -> Result<u64, Error> {
+        let key = self.key(key);
+        let size = self.gguf.integer(&key)?;
+        let expected = "a positive whole number".to_owned();
+        size.filter(|size| *size > 0).ok_or(Error::MissingKey { file: self.gguf.file.into(), key, expected })
+    }
+
+    fn integer(&self, key: &str) -> Result<Option<u64>, Error> {
+        self.gguf.integer(&self.key(key))
+    }
+
+    fn number(&self, key: &str) -> Result<Option<f64>, Error> {
+        self.gguf.number(&self.key(key))
+    }
+
+    fn head_dim(&self) -> Result<usize, Error> {
+        let derived = self.size("embedding_length")? / self.size("attention.head_count")?;
+        Ok(self.integer("attention.key_length")?.unwrap_or(derived) as usize)
+    }
+
+    fn config(&self, tensors: &BTreeMap<String, StoredTensor>, tokenizer: &GgufTokenizer) -> Result<Value, Error> {
+        let mut config = Map::new();
+        let has = |name: &str| tensors.contains_key(name);
+        let mut set = |key: &str, value: Value| drop(config.insert(key.to_owned(), value));
+        self.refuse_other_variants()?;
+        let Some(embedding) = tensors.get("token_embd.weight") else {
+            return Err(self.gguf.damaged("it has no tensor `token_embd.weight`; a vocabulary alone is no model"));
+        };
+        set("model_type", self.architecture.family.into());
+        set("architectures", json!([class_name(self.architecture.family)]));
+        set("vocab_size", embedding.dims()[0].into());
+        set("hidden_size", self.size("embedding_length")?.into());
+        set("intermediate_size", self.size("feed_forward_length")?.into());
+        set("num_hidden_layers", self.size("block_count")?.into());
+        let heads = self.size("attention.head_count")?;
+        set("num_attention_heads", heads.into());
+        set("num_key_value_heads", self.integer("attention.head_count_kv")?.unwrap_or(heads).into());
+        set("head_dim", self.head_dim()?.into());
+        set("max_position_embeddings", self.size("context_length")?.into());
+        if let Some(epsilon) = self.number("attention.layer_norm_rms_epsilon")? {
+            set("rms_norm_eps", shortest(epsilon));
+        }
+        set("hidden_act", if self.architecture.family == "arcee" { "relu2" } else { "silu" }.into());
+        set("tie_word_embeddings", (!has("output.weight")).into());
+        set("attention_bias", has("blk.0.attn_q.bias").into());
+        set("attention_out_bias", has("blk.0.attn_output.bias").into());
+        set("mlp_bias", has("blk.0.ffn_down.bias").into());
+        if let Some(window) = self.integer("attention.sliding_window")?.filter(|window| *window > 0) {
+            set("sliding_window", window.into());
+            set("use_sliding_window", true.into());
+        }
+        if self.architecture.family == "granite" {
+            self.multipliers(&mut set)?;
+        }
+        let ends: Vec<u32> =
+            tokenizer.eos.into_iter().chain(tokenizer.eot.filter(|id| tokenizer.eos != Some(*id))).collect();
+        set("bos_token_id", tokenizer.bos.into());
+        set("eos_token_id", if let [id] = ends.as_slice() { json!(id) } else { json!(ends) });
+        set("pad_token_id", tokenizer.padding.into());
+        self.rope(tensors, &mut set)?;
+        Ok(Value::Object(config))
+    }
+
+    fn refuse_other_variants(&self) -> Result<(), Error> {
+        let head_dim = self.head_dim()? as u64;
+        if let Some(experts) = self.integer("expert_count")?.filter(|experts| *experts > 0) {
+            let key = self.key("expert_count");
+            return Err(unsupported(self.gguf.file, &key, &experts.to_string(), "mixtures of experts are not yet"));
+        }
+        if let Some(length) = self.integer("attention.value_length")?.filter(|length| *length != head_dim) {
+            let key = self.key("attention.value_length");
+            let reason = "values must be as wide as keys";
+            return Err(unsupported(self.gguf.file, &key, &length.to_string(), reason));
+        }
+        if self.architecture.name == "baichuan" && self.size("block_count")? == 40 {
+            let reason =
+                "a Baichuan model of 40 layers is the 13B variant, whose ALiBi positions are not supported yet";
+            return Err(unsupported(self.gguf.file, "baichuan.block_count", "40", reason));
+        }
+        Ok(())
+    }
+
+    /// `logit_scale` divides, as in Granite. Old MiniCPM files lack all of them; llama.cpp then takes those of MiniCPM 2B.
+    fn multipliers(&self, set: &mut impl FnMut(&str, Value)) -> Result<(), Error> {
+        let minicpm = self.architecture.name == "minicpm";
+        let (hidden, layers) = (self.size("embedding_length")? as f64, self.size("block_count")? as f64);
+        let default = |value: f64| if minicpm { value } else { 1.0 };
+        let number =
+            |key: &str, default: f64| Ok::<_, Error>(self.number(key)?.filter(|n| *n != 0.0).unwrap_or(default));
+        set("embedding_multiplier", shortest(number("embedding_scale", default(12.0))?));
+        set("residual_multiplier", shortest(number("residual_scale", default(1.4 / layers.sqrt()))?));
+        set("logits_scaling", shortest(number("logit_scale", default(hidden / 256.0))?));
+        let plain = (self.head_dim()? as f64).powf(-0.5);
+        set("attention_multiplier", shortest(number("attention.scale", plain)?));
+        Ok(())
+    }
+
+    /// Rotary parameters. Per-dimension divisors (`rope_freqs` of Llama 3) are what `longrope` has as factors.
+    fn rope(&self, tensors: &BTreeMap<String, StoredTensor>, set: &mut impl FnMut(&str, Value)) -> Result<(), Error> {
+        let mut rope = Map::new();
+        let theta = self.number("rope.freq_base")?.unwrap_or(10_000.0);
+        rope.insert("rope_theta".into(), shortest(theta));
+        let head_dim = self.head_dim()? as u64;
+        let rotated = self.integer("rope.dimension_count")?.unwrap_or(head_dim);
+        if rotated != head_dim {
+            if self.architecture.family != "phi3" {
+                let (key, reason) = (self.key("rope.dimension_count"), "this architecture rotates whole heads");
+                return Err(unsupported(self.gguf.file, &key, &rotated.to_string(), reason));
+            }
+            rope.insert("partial_rotary_factor".into(), json!(rotated as f64 / head_dim as f64));
+        }
+        let kind = self.gguf.text(&self.key("rope.scaling.type"))?.unwrap_or("none");
+        let factor = self.number("rope.scaling.factor")?.filter(|factor| *factor != 0.0);
+        let attention = self.number("rope.scaling.attn_factor")?;
+        let context = self.size("context_length")?;
+        let original = self.integer("rope.scaling.original_context_length")?.unwrap_or(context);
+        let divisors = |name: &str| tensors.get(name).map(|tensor| tensor.to_f32().unwrap_or_default());
+        let (short, long) = (divisors("rope_factors_short.weight"), divisors("rope_factors_long.weight"));
+        let mut scaling = |kind: &str| drop(rope.insert("rope_type".into(), kind.into()));
+        if let Some(divisors) = divisors("rope_freqs.weight").filter(|divisors| divisors.iter().any(|d| *d != 1.0)) {
+            scaling("longrope");
+            rope.insert("short_factor".into(), json!(divisors));
+            rope.insert("long_factor".into(), json!(divisors));
+            rope.insert("attention_factor".into(), json!(1.0));
+            rope.insert("original_max_position_embeddings".into(), context.into());
+        } else if let (Some(short), Some(long)) = (short, long) {
+            scaling("longrope");
+            rope.insert("short_factor".into(), json!(short));
+            rope.insert("long_factor".into(), json!(long));
+            if let Some(attention) = attention {
+                rope.insert("attention_factor".into(), shortest(attention));
+            }
+            rope.insert("original_max_position_embeddings".into(), original.into());
+            set("original_max_position_embeddings", original.into());
+        } else {
+            match (kind, factor) {
+                ("none", _) | ("linear", None) => scaling("default"),
+                ("linear", Some(factor)) => {
+                    scaling("linear");
+                    rope.insert("factor".into(), shortest(factor));
+                }
+                ("yarn", Some(factor)) => {
+                    scaling("yarn");
+                    rope.insert("factor".into(), shortest(factor));
+                    rope.insert("original_max_position_embeddings".into(), original.into());
+                    for (ours, theirs) in [("beta_fast", "yarn_beta_fast"), ("beta_slow", "yarn_beta_slow")] {
+                        if let Some(beta) = self.number(&format!("rope.scaling.{theirs}"))? {
+                            rope.insert(ours.into(), shortest(beta));
+                        }
+                    }
+                    // llama.cpp multiplies its own factor with the file's.
+                    if let Some(attention) = attention {
+                        rope.insert("attention_factor".into(), json!(attention * (0.1 * factor.ln() + 1.0)));
+                    }
+                }
+                _ => {
+                    let reason = "known are none, linear and yarn with a factor, and longrope with its two tables";
+                    let key = self.key("rope.scaling.type");
+                    return Err(unsupported(self.gguf.file, &key, &format!("`{kind}`"), reason));
+                }
+            }
+        }
+        set("rope_parameters", Value::Object(rope));
+        Ok(())
+    }
+}
+
+/// The class that transformers loads such a configuration with.
+fn class_name(family: &str) -> &'static str {
+    match family {
+        "arcee" => "ArceeForCausalLM",
+        "granite" => "GraniteForCausalLM",
+        "hunyuan_v1_dense" => "HunYuanDenseV1ForCausalLM",
+        "phi3" => "Phi3ForCausalLM",
+        "qwen2" => "Qwen2ForCausalLM",
+        "qwen3" => "Qwen3ForCausalLM",
+        "seed_oss" => "SeedOssForCausalLM",
+        "smollm3" => "SmolLM3ForCausalLM",
+        _ => "LlamaForCausalLM",
+    }
+}
+
+/// A number that the file has in f32, by the shortest decimal that means the same there: 1e-6, not 9.99999997e-7.
+fn shortest(number: f64) -> Value {
+    let narrow = number as f32;
+    let exact = if f64::from(narrow) == number { narrow.to_string().parse().unwrap_or(number) } else { number };
+    json!(exact)
+}

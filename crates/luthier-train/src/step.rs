@@ -1,0 +1,95 @@
+//! One optimiser step: its rows go through the model in parts, every part adds to the same gradients, and the loss is the
+//! mean over all trained tokens of the step, whatever the parts. Nothing is read from the device before the step has ended.
+
+use luthier_model::Decoder;
+use luthier_tensor::{DType, Device, Dropout, OUTPUTS, Precision, Tape, Tensor};
+
+use crate::{MicroBatch, Optimiser};
+
+/// Numbers that [`HeadOutputs`](luthier_tensor::HeadOutputs) differentiates.
+const COEFFICIENTS: usize = 4;
+
+/// How a step is computed.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Storage and products of activations.
+    pub precision: Precision,
+    /// Layers, from the first, that keep their input only and run again in backward.
+    pub recomputed_layers: usize,
+    /// Mixed from the run's seed and the step; `None` where nothing is dropped.
+    pub dropout_seed: Option<u64>,
+    /// The rate of this step.
+    pub learning_rate: f64,
+}
+
+/// What a step has left on the device.
+pub struct StepResult {
+    /// f32 `[1, 1]`: mean negative log-probability of the trained tokens.
+    pub loss: Tensor,
+    /// f32 `[1, 1]`: norm of all gradients together before clipping.
+    pub gradient_norm: Tensor,
+}
+
+/// The same, read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepNumbers {
+    /// Mean negative log-probability of the trained tokens.
+    pub loss: f64,
+    /// Norm of all gradients together before clipping.
+    pub gradient_norm: f64,
+}
+
+impl StepResult {
+    /// Reads both numbers: the only time in a step that the host waits for the device.
+    pub fn read(&self, device: &Device) -> StepNumbers {
+        let number = |tensor| f64::from(device.download(tensor)[0]);
+        StepNumbers { loss: number(&self.loss), gradient_norm: number(&self.gradient_norm) }
+    }
+}
+
+/// Forward, backward and update over all `parts` of a step.
+pub fn run_step(device: &Device, decoder: &Decoder, optimiser: &mut Optimiser, parts: &[MicroBatch], step: &Step) -> StepResult {
+    let loss = accumulate(device, decoder, parts, step);
+    let gradient_norm = optimiser.step(device, decoder.parameters(), step.learning_rate);
+    StepResult { loss, gradient_norm }
+}
+
+/// Forward and backward over all parts: sets the parameters' gradients and returns the loss, f32 `[1, 1]`.
+pub fn accumulate(device: &Device, decoder: &Decoder, parts: &[MicroBatch], step: &Step) -> Tensor {
+    decoder.parameters().zero_gradients(device);
+    let loss = device.zeros(DType::F32, 1, 1);
+    let trained: usize = parts.iter().map(|part| part.targets.len()).sum();
+    for part in parts.iter().filter(|part| !part.targets.is_empty()) {
+        let mut tape = Tape::new(device, step.precision);
+        if let Some(seed) = step.dropout_seed {
+            tape.set_dropout(Some(Dropout { seed, tokens: device.upload_ids(&part.token_numbers) }));
+        }
+        let count = part.targets.len();
+        let inputs = decoder.inputs(device, &part.ids, part.segments.clone());
+        let hidden = decoder.hidden(&mut tape, &inputs, step.recomputed_layers);
+        let (positions, targets) = (device.upload_ids(&part.positions), device.upload_ids(&part.targets));
+        let head = tape.head(&hidden, &decoder.head_options(false), &positions, &targets);
+        let share = -1.0 / trained as f32;
+        let weights = device.upload(&vec![share; count], 1, count);
+        tape.add_weighted(head.values.value(), 0, &weights, &loss);
+        let mut coefficients = vec![0.0; count * COEFFICIENTS];
+        coefficients.iter_mut().step_by(COEFFICIENTS).for_each(|by_log_probability| *by_log_probability = share);
+        let coefficients = device.upload(&coefficients, count, COEFFICIENTS);
+        drop(hidden);
+        tape.backward(vec![(&head.values, coefficients)], &[]);
+    }
+    loss
+}
+
+/// The head's outputs, `OUTPUTS` numbers for each trained token of `part`, without gradients.
+pub fn evaluate(device: &Device, decoder: &Decoder, precision: Precision, part: &MicroBatch) -> Vec<[f32; OUTPUTS]> {
+    if part.targets.is_empty() {
+        return Vec::new();
+    }
+    let mut tape = Tape::without_gradients(device, precision);
+    let inputs = decoder.inputs(device, &part.ids, part.segments.clone());
+    let hidden = decoder.hidden(&mut tape, &inputs, 0);
+    let (positions, targets) = (device.upload_ids(&part.positions), device.upload_ids(&part.targets));
+    let head = tape.head(&hidden, &decoder.head_options(false), &positions, &targets);
+    device.download(head.values.value()).as_chunks::<OUTPUTS>().0.to_vec()
+}
