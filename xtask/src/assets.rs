@@ -52,7 +52,7 @@ const PACKAGES: [Package; 2] = [
     },
     Package {
         requirement: "llamafactory==0.9.5",
-        options: &["--no-binary", "llamafactory", "--no-build-isolation"],
+        options: &["--no-binary", "llamafactory"],
         unpack: "tarfile",
         files: &[
             Asset {

@@ -1,4 +1,5 @@
 //! What is refused, and the whole sentence that says so.
+#![allow(clippy::unwrap_used, reason = "a test may stop anywhere")]
 
 mod support;
 
@@ -13,7 +14,8 @@ fn check(fixture: &str, changes: Value, expected: &str) {
 fn a_missing_or_wrong_size() {
     check("llama", json!({ "hidden_size": "absent" }), "`hidden_size` is missing; expected a positive whole number");
     check("llama", json!({ "hidden_size": null }), "`hidden_size` is missing; expected a positive whole number");
-    let wrong = |value: &str| format!("`num_attention_heads` is {value}; expected a positive whole number up to 268435456");
+    let wrong =
+        |value: &str| format!("`num_attention_heads` is {value}; expected a positive whole number up to 268435456");
     for value in [json!(0), json!(-3), json!(1.5), json!([4]), json!(1e18)] {
         check("llama", json!({ "num_attention_heads": value }), &wrong(&value.to_string()));
     }
@@ -22,7 +24,11 @@ fn a_missing_or_wrong_size() {
 
 #[test]
 fn heads_that_do_not_divide() {
-    check("llama", json!({ "num_key_value_heads": 3 }), "`num_key_value_heads` is 3; expected a divisor of the 4 attention heads");
+    check(
+        "llama",
+        json!({ "num_key_value_heads": 3 }),
+        "`num_key_value_heads` is 3; expected a divisor of the 4 attention heads",
+    );
     check(
         "llama",
         json!({ "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": null }),
@@ -39,7 +45,11 @@ fn heads_that_do_not_divide() {
 #[test]
 fn rotary_parameters_out_of_range() {
     let rope = |rope: Value| json!({ "rope_parameters": rope });
-    check("llama", rope(json!({ "rope_type": "linear" })), "`rope_parameters.factor` is missing; expected a number above 0");
+    check(
+        "llama",
+        rope(json!({ "rope_type": "linear" })),
+        "`rope_parameters.factor` is missing; expected a number above 0",
+    );
     check(
         "llama",
         rope(json!({ "rope_type": "linear", "factor": 0 })),
@@ -122,7 +132,11 @@ fn what_the_decoder_cannot_do() {
         json!({ "layer_types": ["full_attention"] }),
         "`layer_types` is [\"full_attention\"]; expected a list of 2 names, each `full_attention` or `sliding_attention`",
     );
-    check("minicpm", json!({ "num_experts": 8 }), "`num_experts` is 8, which is not supported: only the dense MiniCPM models are");
+    check(
+        "minicpm",
+        json!({ "num_experts": 8 }),
+        "`num_experts` is 8, which is not supported: only the dense MiniCPM models are",
+    );
 }
 
 #[test]
@@ -144,8 +158,22 @@ fn an_unknown_family_lists_the_known_ones() {
 /// Whatever a key is replaced with, reading ends in a value or an error, never in a panic.
 #[test]
 fn no_value_of_any_key_panics() {
-    let values = [json!(null), json!(0), json!(-1), json!(1), json!(3), json!(1e300), json!(0.3), json!("x"), json!([]), json!({}), json!(true)];
-    for name in ["llama", "llama3-rope", "phi3", "qwen2-yarn", "smollm3", "hunyuan_v1_dense", "helium", "minicpm", "granite"] {
+    let values = [
+        json!(null),
+        json!(0),
+        json!(-1),
+        json!(1),
+        json!(3),
+        json!(1e300),
+        json!(0.3),
+        json!("x"),
+        json!([]),
+        json!({}),
+        json!(true),
+    ];
+    for name in
+        ["llama", "llama3-rope", "phi3", "qwen2-yarn", "smollm3", "hunyuan_v1_dense", "helium", "minicpm", "granite"]
+    {
         let original = config(name);
         for key in original.as_object().unwrap().keys() {
             for value in &values {

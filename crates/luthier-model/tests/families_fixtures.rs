@@ -1,4 +1,5 @@
 //! Every fixture's configuration becomes the switches that its family has in transformers 5.6.
+#![allow(clippy::unwrap_used, reason = "a test may stop anywhere")]
 
 mod support;
 

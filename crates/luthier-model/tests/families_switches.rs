@@ -1,4 +1,5 @@
 //! Other values of the switches, with the defaults and the precedence of transformers 5.6.
+#![allow(clippy::unwrap_used, reason = "a test may stop anywhere")]
 
 mod support;
 
@@ -106,7 +107,8 @@ fn llama_ignores_a_part_as_transformers_does() {
 #[test]
 fn windows_slide_where_the_family_says() {
     let qwen = |changes: Value| windows("qwen2", changes);
-    let sliding = json!({ "layer_types": "absent", "use_sliding_window": true, "sliding_window": 8, "max_window_layers": 1 });
+    let sliding =
+        json!({ "layer_types": "absent", "use_sliding_window": true, "sliding_window": 8, "max_window_layers": 1 });
     assert_eq!(qwen(sliding), [None, Some(8)]);
     assert_eq!(qwen(json!({ "layer_types": "absent", "sliding_window": 8, "max_window_layers": 0 })), [None, None]);
     let typed = json!({ "layer_types": ["sliding_attention", "full_attention"], "use_sliding_window": true, "sliding_window": 4 });
@@ -152,10 +154,17 @@ fn biases_follow_the_switches() {
         assert_eq!(biases(family, json!({ "mlp_bias": true })), [false, false, true], "{family}");
     }
     for family in ["qwen3", "hunyuan_v1_dense", "minicpm"] {
-        assert_eq!(biases(family, json!({ "attention_bias": true, "mlp_bias": true })), [true, true, false], "{family}");
+        assert_eq!(
+            biases(family, json!({ "attention_bias": true, "mlp_bias": true })),
+            [true, true, false],
+            "{family}"
+        );
     }
     assert_eq!(biases("helium", json!({ "attention_bias": true, "mlp_bias": true })), [true, false, true]);
-    assert_eq!(biases("seed_oss", json!({ "attention_bias": false, "attention_out_bias": true })), [false, true, false]);
+    assert_eq!(
+        biases("seed_oss", json!({ "attention_bias": false, "attention_out_bias": true })),
+        [false, true, false]
+    );
     assert_eq!(biases("internlm2", json!({ "bias": "absent" })), [true, true, false]);
     assert_eq!(biases("mistral-window", json!({ "attention_bias": true })), [false, false, false]);
 }
@@ -192,7 +201,9 @@ fn tokens_that_start_and_end() {
 
 #[test]
 fn heads_are_tied_by_the_file_or_by_the_family() {
-    let tied = |fixture: &str, value: Value| described(&changed(fixture, json!({ "tie_word_embeddings": value }))).decoder.tied_head;
+    let tied = |fixture: &str, value: Value| {
+        described(&changed(fixture, json!({ "tie_word_embeddings": value }))).decoder.tied_head
+    };
     assert!(tied("llama", json!(true)));
     assert!(!tied("llama-tied", json!(false)));
     assert!(!tied("llama", json!("absent")));

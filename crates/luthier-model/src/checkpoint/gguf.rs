@@ -276,7 +276,7 @@ impl<'a> Cursor<'a> {
         let mut numbers = 1u64;
         for _ in 0..ranks {
             let length = self.u64(&name)?;
-            let product = numbers.checked_mul(length).filter(|product| *product < 1 << 48);
+            let product = numbers.checked_mul(length.max(1)).filter(|product| *product < 1 << 48);
             numbers = product.ok_or_else(|| self.damaged(format!("tensor `{name}` has absurd dimensions")))?;
             dims.push(length as usize);
         }

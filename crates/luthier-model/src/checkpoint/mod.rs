@@ -4,6 +4,7 @@
 mod files;
 mod gguf;
 mod gguf_config;
+mod gguf_model;
 mod gguf_names;
 mod gguf_tokenizer;
 mod inventory;
@@ -54,7 +55,7 @@ impl Checkpoint {
     pub fn from_files(files: &ModelFiles) -> Result<Self, Error> {
         let mut ignored = Vec::new();
         if let Some(name) = files.gguf_name() {
-            let gguf = gguf_config::read(&files.path(name), &files.files[name], &mut ignored)?;
+            let gguf = gguf_model::read(&files.path(name), &files.files[name], &mut ignored)?;
             let weights = files.path(name);
             let (config, tensors, tokenizer) = (gguf.config, gguf.tensors, gguf.tokenizer);
             return Self::settled(files, &weights, &weights, config, tensors, ignored, Some(tokenizer));

@@ -27,6 +27,12 @@ impl StoredTensor {
         dtype: DType,
         dims: Vec<usize>,
     ) -> Result<Self, Error> {
+        // An empty tensor can still have dimensions whose product overflows.
+        let numbers = dims.iter().try_fold(1usize, |product, length| product.checked_mul((*length).max(1)));
+        if numbers.is_none_or(|numbers| numbers >= 1 << 48) {
+            let reason = format!("tensor `{name}` has the absurd dimensions {}", crate::error::shape(&dims));
+            return Err(Error::Damaged { file: file.to_string(), format: "weight", reason });
+        }
         let (rows, columns) = matrix(&dims);
         let length = dtype.bytes(columns).saturating_mul(rows);
         let view = (**bytes).as_ref().get(offset..offset.saturating_add(length)).unwrap_or_default();
@@ -37,7 +43,7 @@ impl StoredTensor {
         };
         let tensor =
             Tensor::from_shared(Arc::clone(&bytes), offset, length, dtype, rows, columns).map_err(|error| {
-                Error::Damaged { file: file.to_string(), format: "tensor", reason: format!("tensor `{name}`: {error}") }
+                Error::Damaged { file: file.to_string(), format: "weight", reason: format!("tensor `{name}`: {error}") }
             })?;
         Ok(Self { bytes, offset, dtype, dims, tensor, file: Arc::clone(file) })
     }

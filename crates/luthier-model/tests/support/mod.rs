@@ -1,5 +1,7 @@
 //! What the tests of files share: fixtures as `ModelFiles`, and changed configurations.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
+
+pub mod gguf;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,10 +28,7 @@ pub fn shared(bytes: Vec<u8>) -> SharedBytes {
 pub fn model_files(name: &str) -> ModelFiles {
     let folder = fixture("models").join(name);
     let file = |file: &str| (file.to_owned(), shared(read(&folder.join(file))));
-    ModelFiles {
-        label: "model".into(),
-        files: BTreeMap::from([file("config.json"), file("model.safetensors")]),
-    }
+    ModelFiles { label: "model".into(), files: BTreeMap::from([file("config.json"), file("model.safetensors")]) }
 }
 
 pub fn config(name: &str) -> Value {

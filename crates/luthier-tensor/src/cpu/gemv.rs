@@ -4,8 +4,6 @@
 //! A sum is 64 interleaved chains, so its last bits may differ from [`gemm`](super::gemm::gemm)'s; they depend neither on
 //! the other rows nor on the number of threads. Its tests stand with those of the other products.
 
-use std::ops::Range;
-
 use super::gemm::decode::{bf16_to_f32, decode_row, f32_to_bf16};
 use super::gemm::{Epilogue, Layout, Output, Product};
 use super::isa::Isa;
@@ -15,9 +13,9 @@ use crate::DType;
 /// The most rows of x.
 pub(crate) const MOST_ROWS: usize = 4;
 /// Numbers of a weight row that are decoded at a time.
-const CHUNK: usize = 256;
-/// Chains that a sum is made of.
-const CHAINS: usize = 16;
+const CHUNK: usize = 512;
+/// Chains that a sum is made of; four registers of sixteen.
+const CHAINS: usize = 64;
 /// Output columns of a task.
 const GRAIN: usize = 32;
 
@@ -42,75 +40,43 @@ pub(crate) unsafe fn gemv(
     let layouts = products.iter().flat_map(|product| [product.a.layout, product.b.layout]);
     assert!(layouts.into_iter().all(|layout| layout == Layout::KContiguous), "rows of a weight are read along k");
 
-    // x as f32 `[products][rows][k]`, each row padded with zeros to whole steps, and rows as many as the kernel has.
-    let rows = rows_together(m, isa);
+    // x as f32 `[products][m][k]`, each row padded with zeros to whole steps.
     let padded = |k: usize| k.next_multiple_of(CHAINS);
-    let mut x = vec![0.0f32; products.iter().map(|product| rows * padded(product.k)).sum()];
+    let mut x = vec![0.0f32; products.iter().map(|product| m * padded(product.k)).sum()];
     let mut offset = 0;
     for Product { a, k, .. } in products {
         for row in 0..m {
-            let line = &mut x[offset + row * padded(*k)..][..*k];
+            let line = &mut x[offset..][..*k];
             // SAFETY: the row holds k numbers, and so does its place in x.
             unsafe { decode_row(a.dtype, a.at(row, 0).address, 0, *k, line.as_mut_ptr()) };
+            offset += padded(*k);
         }
-        offset += rows * padded(*k);
     }
-    let task = |columns: Range<usize>| {
+    pool.run_rows(n, GRAIN, |columns| {
         isa.run(
             #[inline(always)]
             || {
-                // SAFETY: each column is written by one task; x is as asked for.
-                unsafe {
-                    match (m, isa) {
-                        (_, Isa::Portable) => columns_of::<MOST_ROWS, false>(columns, products, &x, m, &out, epilogue),
-                        (1, _) => columns_of::<1, true>(columns, products, &x, m, &out, epilogue),
-                        (2, _) => columns_of::<2, true>(columns, products, &x, m, &out, epilogue),
-                        _ => columns_of::<MOST_ROWS, true>(columns, products, &x, m, &out, epilogue),
+                for column in columns {
+                    // SAFETY: each column is written by one task; the weights have this row.
+                    unsafe {
+                        let sums = dot(isa, products, &x, m, column);
+                        for (row, sum) in sums.into_iter().enumerate().take(m) {
+                            finish(sum, row, column, &out, epilogue);
+                        }
                     }
                 }
             },
         );
-    };
-    pool.run_rows(n, GRAIN, task);
-}
-
-/// Rows of x that are computed together for `m` of them; rows that are not there are zeros.
-fn rows_together(m: usize, isa: Isa) -> usize {
-    match (m, isa) {
-        (1 | 2, Isa::Amx | Isa::Avx512 | Isa::Avx2) => m,
-        _ => MOST_ROWS,
-    }
-}
-
-/// # Safety
-/// The weights have these rows, x has `ROWS` rows for each product, the output is writable.
-#[inline(always)]
-unsafe fn columns_of<const ROWS: usize, const FUSED: bool>(
-    columns: Range<usize>,
-    products: &[Product],
-    x: &[f32],
-    m: usize,
-    out: &Output,
-    epilogue: &Epilogue,
-) {
-    for column in columns {
-        // SAFETY: passed on.
-        unsafe {
-            let sums = dot::<ROWS, FUSED>(products, x, column);
-            for (row, sum) in sums.into_iter().enumerate().take(m) {
-                finish(sum, row, column, out, epilogue);
-            }
-        }
-    }
+    });
 }
 
 /// Row `column` of all weights times each row of x.
 ///
 /// # Safety
-/// The weights have this row, and x has `ROWS` rows for each product.
+/// The weights have this row, and x is as [`gemv`] makes it.
 #[inline(always)]
-unsafe fn dot<const ROWS: usize, const FUSED: bool>(products: &[Product], x: &[f32], column: usize) -> [f32; ROWS] {
-    let mut chains = [[0.0f32; CHAINS]; ROWS];
+unsafe fn dot(isa: Isa, products: &[Product], x: &[f32], m: usize, column: usize) -> [f32; MOST_ROWS] {
+    let mut chains = [[0.0f32; CHAINS]; MOST_ROWS];
     let mut decoded = [0.0f32; CHUNK];
     let mut offset = 0;
     for Product { b, k, .. } in products {
@@ -129,27 +95,24 @@ unsafe fn dot<const ROWS: usize, const FUSED: bool>(products: &[Product], x: &[f
                 &raw const decoded
             };
             // SAFETY: a whole chunk of f32, in the weight or decoded.
-            let line = unsafe { &(&*line)[..used] };
-            let rows: [&[f32]; ROWS] = std::array::from_fn(|row| &x[offset + row * padded + first..][..used]);
-            let (lines, _) = line.as_chunks::<CHAINS>();
-            let rows = rows.map(|row| row.as_chunks::<CHAINS>().0);
-            // By value, so that the chains stay in registers.
-            let mut sums = chains;
-            for (index, line) in lines.iter().enumerate() {
-                for row in 0..ROWS {
-                    let x = &rows[row][index];
-                    for lane in 0..CHAINS {
-                        let sum = sums[row][lane];
-                        let (weight, x) = (line[lane], x[lane]);
-                        sums[row][lane] = if FUSED { weight.mul_add(x, sum) } else { sum + weight * x };
-                    }
+            let (line, _) = unsafe { &*line }[..used].as_chunks::<CHAINS>();
+            for (row, chains) in chains.iter_mut().enumerate().take(m) {
+                let (x, _) = x[offset + row * padded + first..][..used].as_chunks::<CHAINS>();
+                match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    // SAFETY: the set is available.
+                    Isa::Amx | Isa::Avx512 => unsafe { x86_64::add_products_avx512(line, x, chains) },
+                    #[cfg(target_arch = "x86_64")]
+                    // SAFETY: the set is available.
+                    Isa::Avx2 => unsafe { x86_64::add_products_avx2(line, x, chains) },
+                    _ => add_products(line, x, chains),
                 }
             }
-            chains = sums;
         }
-        offset += ROWS * padded;
+        offset += m * padded;
     }
-    chains.map(|mut chains| {
+    let mut sums = [0.0; MOST_ROWS];
+    for (sum, chains) in sums.iter_mut().zip(&mut chains).take(m) {
         let mut width = CHAINS / 2;
         while width > 0 {
             for i in 0..width {
@@ -157,8 +120,52 @@ unsafe fn dot<const ROWS: usize, const FUSED: bool>(products: &[Product], x: &[f
             }
             width /= 2;
         }
-        chains[0]
-    })
+        *sum = chains[0];
+    }
+    sums
+}
+
+/// `chains += line * x`, lane by lane.
+fn add_products(line: &[[f32; CHAINS]], x: &[[f32; CHAINS]], chains: &mut [f32; CHAINS]) {
+    for (line, x) in line.iter().zip(x) {
+        for ((chain, weight), x) in chains.iter_mut().zip(line).zip(x) {
+            *chain += weight * x;
+        }
+    }
+}
+
+/// [`add_products`] with chains in registers, which the compiler does not manage by itself.
+#[cfg(target_arch = "x86_64")]
+mod x86_64 {
+    use std::arch::x86_64::*;
+
+    use super::CHAINS;
+
+    macro_rules! add_products {
+        ($name:ident, $features:literal, $lanes:literal, $load:ident, $fused:ident, $store:ident) => {
+            #[inline]
+            #[target_feature(enable = $features)]
+            pub(super) fn $name(line: &[[f32; CHAINS]], x: &[[f32; CHAINS]], chains: &mut [f32; CHAINS]) {
+                // SAFETY: each array has CHAINS numbers.
+                unsafe {
+                    let mut sums: [_; CHAINS / $lanes] =
+                        std::array::from_fn(|i| $load(chains.as_ptr().add($lanes * i)));
+                    for (line, x) in line.iter().zip(x) {
+                        for (i, sum) in sums.iter_mut().enumerate() {
+                            let (line, x) = (line.as_ptr().add($lanes * i), x.as_ptr().add($lanes * i));
+                            *sum = $fused($load(line), $load(x), *sum);
+                        }
+                    }
+                    for (i, sum) in sums.into_iter().enumerate() {
+                        $store(chains.as_mut_ptr().add($lanes * i), sum);
+                    }
+                }
+            }
+        };
+    }
+
+    add_products!(add_products_avx512, "avx512f", 16, _mm512_loadu_ps, _mm512_fmadd_ps, _mm512_storeu_ps);
+    add_products!(add_products_avx2, "avx2,fma", 8, _mm256_loadu_ps, _mm256_fmadd_ps, _mm256_storeu_ps);
 }
 
 /// # Safety

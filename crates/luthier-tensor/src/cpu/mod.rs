@@ -8,7 +8,7 @@ mod attention;
 mod copy;
 mod element;
 pub(crate) mod gemm;
-// gemv
+pub(crate) mod gemv;
 mod head;
 mod isa;
 mod math;

@@ -1,0 +1,7 @@
+//! The operations as models use them, through the public interface.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails is what an unwrap is for here")]
+
+mod common;
+mod gradients;
+mod invariance;
