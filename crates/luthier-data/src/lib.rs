@@ -1,1 +1,40 @@
-//! Dataset records, chat templates, tokenising and packing.
+//! Dataset records, chat templates, tokenising and packing: records in, token batches out.
+//!
+//! The path of a row, one file each: [`Dataset`] reads a file into [`Record`]s; a [`ChatTemplate`] renders a
+//! conversation; `mask` finds which bytes of it are replies; a [`Tokenizer`] turns it into ids; [`tokenize_sft`] and
+//! [`tokenize_pt`] make [`Example`]s of a whole dataset and a [`Report`] of all that was cut, dropped or added;
+//! [`permutation`] orders them; a [`Step`] holds the [`Batch`]es of one optimiser step.
+//!
+//! What it refuses to do: read a clock, print, repair a broken record in silence, or compare token ids to find replies.
+
+mod batch;
+mod dataset;
+mod dataset_info;
+mod error;
+mod example;
+mod gguf_tokenizer;
+mod layout;
+mod mask;
+mod order;
+mod pre_tokenizer;
+mod pretrain;
+mod records;
+mod strftime;
+mod template;
+mod template_functions;
+mod tokenizer;
+mod truncate;
+
+pub use batch::{Batch, Step};
+pub use dataset::Dataset;
+pub use error::Error;
+pub use example::{Example, Report, SftOptions, Tokenized, tokenize_sft};
+pub use gguf_tokenizer::GgufTokenizer;
+pub use layout::{AlpacaLayout, Layout, MessagesLayout};
+pub use mask::{MaskedText, masked_text};
+pub use order::permutation;
+pub use pretrain::{PtOptions, tokenize_pt};
+pub use records::{Message, Record, Role};
+pub use template::{ChatTemplate, Rendered, SpecialTexts};
+pub use tokenizer::{Specials, StreamDecoder, Tokenizer};
+pub use truncate::Truncation;

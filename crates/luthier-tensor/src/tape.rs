@@ -203,8 +203,7 @@ impl<'a> Tape<'a> {
     /// Runs the tape backwards from `seeds`, pairs of a value and the loss's gradient with respect to it, and returns the
     /// gradients of `wanted`. Gradients of weights are added to the weights' own.
     pub fn backward(self, seeds: Vec<(&Var, Tensor)>, wanted: &[&Var]) -> Vec<Option<Tensor>> {
-        let mut gradients =
-            Gradients { device: self.device, precision: self.precision, slots: vec![None; self.slots] };
+        let mut gradients = Gradients { device: self.device, precision: self.precision, slots: vec![None; self.slots] };
         for (var, gradient) in seeds {
             gradients.add(var.slot, gradient);
         }

@@ -25,7 +25,10 @@ impl Cpu {
                 for row in range {
                     // SAFETY: rows are there by the tensors' shapes; each row belongs to one task.
                     let (x, y) = unsafe { (input.row(row), out.row_mut(row)) };
-                    self.isa.run(|| by_function(how.activation, Forward { x, y, gated: how.gated }));
+                    self.isa.run(
+                        #[inline(always)]
+                        || by_function(how.activation, Forward { x, y, gated: how.gated }),
+                    );
                 }
             });
         });
@@ -39,7 +42,10 @@ impl Cpu {
                 for row in range {
                     // SAFETY: as in forward.
                     let (x, dy) = unsafe { (x.row_mut(row), upstream.row(row)) };
-                    self.isa.run(|| by_function(how.activation, Backward { x, dy, gated: how.gated }));
+                    self.isa.run(
+                        #[inline(always)]
+                        || by_function(how.activation, Backward { x, dy, gated: how.gated }),
+                    );
                 }
             });
         });

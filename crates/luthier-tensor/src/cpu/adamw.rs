@@ -31,14 +31,17 @@ impl Cpu {
                 let moments = (first.part_mut(0, start, count), second.part_mut(0, start, count));
                 (gradient.part(0, start, count), value.part_mut(0, start, count), moments.0, moments.1)
             };
-            self.isa.run(|| {
-                for (((value, gradient), first), second) in value.iter_mut().zip(gradient).zip(first).zip(second) {
-                    let g = gradient * clip;
-                    *first = rule.beta_1 * *first + (1.0 - rule.beta_1) * g;
-                    *second = rule.beta_2 * *second + (1.0 - rule.beta_2) * g * g;
-                    *value = *value * keep - rate * *first / (second.sqrt() / correction_2 + rule.epsilon);
-                }
-            });
+            self.isa.run(
+                #[inline(always)]
+                || {
+                    for (((value, gradient), first), second) in value.iter_mut().zip(gradient).zip(first).zip(second) {
+                        let g = gradient * clip;
+                        *first = rule.beta_1 * *first + (1.0 - rule.beta_1) * g;
+                        *second = rule.beta_2 * *second + (1.0 - rule.beta_2) * g * g;
+                        *value = *value * keep - rate * *first / (second.sqrt() / correction_2 + rule.epsilon);
+                    }
+                },
+            );
         });
     }
 }

@@ -152,12 +152,16 @@ impl Cpu {
                 for row in range {
                     // SAFETY: rows are there by the tensors' shapes; each row belongs to one task.
                     let (out, upstream, sums) = unsafe { (out.row(row), upstream.row(row), sums.row_mut(row)) };
-                    self.isa.run(|| {
-                        for (head, sum) in sums.iter_mut().enumerate() {
-                            let (out, upstream) = (&out[head * width..][..width], &upstream[head * width..][..width]);
-                            *sum = sum_over(width, |i| out[i].load() * upstream[i].load());
-                        }
-                    });
+                    self.isa.run(
+                        #[inline(always)]
+                        || {
+                            for (head, sum) in sums.iter_mut().enumerate() {
+                                let (out, upstream) =
+                                    (&out[head * width..][..width], &upstream[head * width..][..width]);
+                                *sum = sum_over(width, |i| out[i].load() * upstream[i].load());
+                            }
+                        },
+                    );
                 }
             });
             debug_assert_eq!(delta.columns(), heads);
@@ -262,18 +266,21 @@ impl<E: Element> Forward<'_, E> {
                     for (member, packed) in packed_queries.iter().enumerate() {
                         kernels.multiply(count, tile.count, width, *packed, packed_keys, scores, KEYS, false);
                         let sums = &mut sums[member * QUERIES * width..][..QUERIES * width];
-                        self.cpu.isa.run(|| {
-                            for query in 0..count {
-                                let row = std::slice::from_raw_parts_mut(scores.add(query * KEYS), tile.count);
-                                let state = member * QUERIES + query;
-                                let (maximum, denominator) = (&mut maxima[state], &mut denominators[state]);
-                                let visible = tile.visible(position + query);
-                                let factor = soften(row, visible, self.shape.scale, maximum, denominator);
-                                if factor != 1.0 {
-                                    sums[query * width..][..width].iter_mut().for_each(|sum| *sum *= factor);
+                        self.cpu.isa.run(
+                            #[inline(always)]
+                            || {
+                                for query in 0..count {
+                                    let row = std::slice::from_raw_parts_mut(scores.add(query * KEYS), tile.count);
+                                    let state = member * QUERIES + query;
+                                    let (maximum, denominator) = (&mut maxima[state], &mut denominators[state]);
+                                    let visible = tile.visible(position + query);
+                                    let factor = soften(row, visible, self.shape.scale, maximum, denominator);
+                                    if factor != 1.0 {
+                                        sums[query * width..][..width].iter_mut().for_each(|sum| *sum *= factor);
+                                    }
                                 }
-                            }
-                        });
+                            },
+                        );
                         let weights = scratch_operand(scores, KEYS, Layout::KContiguous);
                         kernels.pack_a(&weights, count, tile.count, packed_scores);
                         let sums = sums.as_mut_ptr();
@@ -300,13 +307,7 @@ impl<E: Element> Forward<'_, E> {
 
 /// Turns scores into weights relative to the running maximum; returns the factor of everything summed before.
 #[inline(always)]
-fn soften(
-    row: &mut [f32],
-    (first, end): (usize, usize),
-    scale: f32,
-    maximum: &mut f32,
-    denominator: &mut f32,
-) -> f32 {
+fn soften(row: &mut [f32], (first, end): (usize, usize), scale: f32, maximum: &mut f32, denominator: &mut f32) -> f32 {
     if first >= end {
         row.fill(0.0);
         return 1.0;
@@ -378,7 +379,8 @@ impl<E: Element> Backward<'_, E> {
                         (at.0, at.1, keys.stride())
                     })
                 };
-                let own = (self.gradient.at(tile.first_row, key_column), self.gradient.at(tile.first_row, value_column));
+                let own =
+                    (self.gradient.at(tile.first_row, key_column), self.gradient.at(tile.first_row, value_column));
                 let key_gradient =
                     if source.own { Some((own.0, own.1, self.gradient.stride())) } else { add_to(source.gradients) };
                 // SAFETY: buffers lie within this task's scratch memory; all rows are there by the tensors' shapes; the
@@ -401,19 +403,40 @@ impl<E: Element> Backward<'_, E> {
                             let dy = |layout| operand(self.upstream, first, head * width, layout);
                             kernels.pack_a(&q(Layout::KContiguous), count, width, packed_queries);
                             kernels.pack_a(&dy(Layout::KContiguous), count, width, packed_upstream);
-                            kernels.multiply(count, tile.count, width, packed_queries, keys_by_row, weights, KEYS, false);
-                            kernels
-                                .multiply(count, tile.count, width, packed_upstream, values_by_row, slopes, KEYS, false);
-                            self.cpu.isa.run(|| {
-                                for query in 0..count {
-                                    let row = std::slice::from_raw_parts_mut(weights.add(query * KEYS), tile.count);
-                                    let slope = std::slice::from_raw_parts_mut(slopes.add(query * KEYS), tile.count);
-                                    let log_sum = self.log_sums.at(first + query, head).read();
-                                    let delta = self.delta.at(first + query, head).read();
-                                    let visible = tile.visible(position + query);
-                                    slope_row(row, slope, visible, self.shape.scale, log_sum, delta);
-                                }
-                            });
+                            kernels.multiply(
+                                count,
+                                tile.count,
+                                width,
+                                packed_queries,
+                                keys_by_row,
+                                weights,
+                                KEYS,
+                                false,
+                            );
+                            kernels.multiply(
+                                count,
+                                tile.count,
+                                width,
+                                packed_upstream,
+                                values_by_row,
+                                slopes,
+                                KEYS,
+                                false,
+                            );
+                            self.cpu.isa.run(
+                                #[inline(always)]
+                                || {
+                                    for query in 0..count {
+                                        let row = std::slice::from_raw_parts_mut(weights.add(query * KEYS), tile.count);
+                                        let slope =
+                                            std::slice::from_raw_parts_mut(slopes.add(query * KEYS), tile.count);
+                                        let log_sum = self.log_sums.at(first + query, head).read();
+                                        let delta = self.delta.at(first + query, head).read();
+                                        let visible = tile.visible(position + query);
+                                        slope_row(row, slope, visible, self.shape.scale, log_sum, delta);
+                                    }
+                                },
+                            );
                             let by_query = |address| scratch_operand(address, KEYS, Layout::KContiguous);
                             let by_key = |address| scratch_operand(address, KEYS, Layout::KStrided);
                             kernels.pack_a(&by_query(slopes), count, tile.count, packed_slopes);
@@ -426,11 +449,27 @@ impl<E: Element> Backward<'_, E> {
                                 kernels.pack_b(&dy(Layout::KStrided), width, count, upstream_by_column);
                                 let m = tile.count;
                                 kernels.pack_a(&by_key(slopes), m, count, transposed);
-                                kernels
-                                    .multiply(m, width, count, transposed, queries_by_column, key_target, stride, true);
+                                kernels.multiply(
+                                    m,
+                                    width,
+                                    count,
+                                    transposed,
+                                    queries_by_column,
+                                    key_target,
+                                    stride,
+                                    true,
+                                );
                                 kernels.pack_a(&by_key(weights), m, count, transposed);
-                                kernels
-                                    .multiply(m, width, count, transposed, upstream_by_column, value_target, stride, true);
+                                kernels.multiply(
+                                    m,
+                                    width,
+                                    count,
+                                    transposed,
+                                    upstream_by_column,
+                                    value_target,
+                                    stride,
+                                    true,
+                                );
                             }
                         }
                     }
@@ -442,14 +481,7 @@ impl<E: Element> Backward<'_, E> {
 
 /// Scores become weights, and the weights' gradients become the scores' gradients.
 #[inline(always)]
-fn slope_row(
-    row: &mut [f32],
-    slope: &mut [f32],
-    (first, end): (usize, usize),
-    scale: f32,
-    log_sum: f32,
-    delta: f32,
-) {
+fn slope_row(row: &mut [f32], slope: &mut [f32], (first, end): (usize, usize), scale: f32, log_sum: f32, delta: f32) {
     let end = end.max(first);
     for values in [&mut *row, &mut *slope] {
         values[..first].fill(0.0);

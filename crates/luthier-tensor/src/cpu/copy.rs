@@ -95,11 +95,14 @@ impl Cpu {
                 for row in range {
                     // SAFETY: rows are there by the tensors' shapes; each row belongs to one task.
                     let (sums, row) = unsafe { (sums.row_mut(row), rows.row(row)) };
-                    self.isa.run(|| {
-                        for (sum, number) in sums.iter_mut().zip(row) {
-                            *sum = E::store(sum.load() + number.load());
-                        }
-                    });
+                    self.isa.run(
+                        #[inline(always)]
+                        || {
+                            for (sum, number) in sums.iter_mut().zip(row) {
+                                *sum = E::store(sum.load() + number.load());
+                            }
+                        },
+                    );
                 }
             });
         });
@@ -147,12 +150,15 @@ impl Cpu {
                     // SAFETY: rows are there by the tensors' shapes; each row belongs to one task.
                     let (input, out) = unsafe { (rows.row(row), out.row_mut(row)) };
                     let start = mix(mix(seed as u32) ^ mix((seed >> 32) as u32 ^ 0x9e37_79b9) ^ mix(tokens[row]));
-                    self.isa.run(|| {
-                        for (index, (out, input)) in out.iter_mut().zip(input).enumerate() {
-                            let random = mix(start.wrapping_add((index as u32).wrapping_mul(0x85eb_ca6b)));
-                            *out = E::store(if random < limit { 0.0 } else { input.load() * keep });
-                        }
-                    });
+                    self.isa.run(
+                        #[inline(always)]
+                        || {
+                            for (index, (out, input)) in out.iter_mut().zip(input).enumerate() {
+                                let random = mix(start.wrapping_add((index as u32).wrapping_mul(0x85eb_ca6b)));
+                                *out = E::store(if random < limit { 0.0 } else { input.load() * keep });
+                            }
+                        },
+                    );
                 }
             });
         });
@@ -168,19 +174,22 @@ impl Cpu {
                 for row in range {
                     // SAFETY: the source row is there by the caller's bound; each output row belongs to one task.
                     let (out, address) = unsafe { (rows.row_mut(row), table.at(0, source(row) * width).cast_const()) };
-                    self.isa.run(|| {
-                        if let Some(out) = f32_slice(out) {
-                            // SAFETY: as above.
-                            unsafe { decode_row(dtype, address, 0, out.len(), out.as_mut_ptr()) };
-                            out.iter_mut().for_each(|number| *number *= scale);
-                        } else {
-                            // SAFETY: as above.
-                            unsafe { decode_row(dtype, address, 0, numbers.len(), numbers.as_mut_ptr()) };
-                            for (out, number) in out.iter_mut().zip(&numbers) {
-                                *out = E::store(number * scale);
+                    self.isa.run(
+                        #[inline(always)]
+                        || {
+                            if let Some(out) = f32_slice(out) {
+                                // SAFETY: as above.
+                                unsafe { decode_row(dtype, address, 0, out.len(), out.as_mut_ptr()) };
+                                out.iter_mut().for_each(|number| *number *= scale);
+                            } else {
+                                // SAFETY: as above.
+                                unsafe { decode_row(dtype, address, 0, numbers.len(), numbers.as_mut_ptr()) };
+                                for (out, number) in out.iter_mut().zip(&numbers) {
+                                    *out = E::store(number * scale);
+                                }
                             }
-                        }
-                    });
+                        },
+                    );
                 }
             });
         });
@@ -200,7 +209,8 @@ fn mix(mut x: u32) -> u32 {
 /// The slice itself when it already holds f32.
 fn f32_slice<E: Element>(values: &mut [E]) -> Option<&mut [f32]> {
     // SAFETY: E is f32 where its storage type says so.
-    (E::DTYPE == DType::F32).then(|| unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len()) })
+    (E::DTYPE == DType::F32)
+        .then(|| unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len()) })
 }
 
 /// The address of a row in whatever storage type.

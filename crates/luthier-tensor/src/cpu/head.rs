@@ -45,13 +45,19 @@ impl Cpu {
             for row in range {
                 // SAFETY: rows are there by the tensors' shapes; each row belongs to one task.
                 let (logits, state) = unsafe { (logits_rows.row_mut(row), state.row_mut(row)) };
-                let factor = self.isa.run(|| fold_row(logits, state, targets[row] as usize, first, sums.is_some()));
+                let factor = self.isa.run(
+                    #[inline(always)]
+                    || fold_row(logits, state, targets[row] as usize, first, sums.is_some()),
+                );
                 if let Some(sums) = sums
                     && factor != 1.0
                 {
                     // SAFETY: as above.
                     let sums = unsafe { sums.row_mut(row) };
-                    self.isa.run(|| sums.iter_mut().for_each(|sum| *sum *= factor));
+                    self.isa.run(
+                        #[inline(always)]
+                        || sums.iter_mut().for_each(|sum| *sum *= factor),
+                    );
                 }
             }
         });
@@ -126,16 +132,19 @@ impl Cpu {
                 let (logits, out, by) = unsafe { (logits_rows.row_mut(row), outputs.row(row), coefficients.row(row)) };
                 let (log_sum, entropy) = (out[1], out[3]);
                 let (plain, mean) = (by[1] - by[0], by[2] / vocabulary as f32);
-                self.isa.run(|| {
-                    if by[3] == 0.0 {
-                        logits.iter_mut().for_each(|logit| *logit = exp(*logit - log_sum) * plain + mean);
-                    } else {
-                        for logit in logits.iter_mut() {
-                            let log_probability = *logit - log_sum;
-                            *logit = exp(log_probability) * (plain - by[3] * (log_probability + entropy)) + mean;
+                self.isa.run(
+                    #[inline(always)]
+                    || {
+                        if by[3] == 0.0 {
+                            logits.iter_mut().for_each(|logit| *logit = exp(*logit - log_sum) * plain + mean);
+                        } else {
+                            for logit in logits.iter_mut() {
+                                let log_probability = *logit - log_sum;
+                                *logit = exp(log_probability) * (plain - by[3] * (log_probability + entropy)) + mean;
+                            }
                         }
-                    }
-                });
+                    },
+                );
                 if let Some(logit) = (targets[row] as usize).checked_sub(first).and_then(|id| logits.get_mut(id)) {
                     *logit += by[0];
                 }

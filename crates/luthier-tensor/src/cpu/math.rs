@@ -30,7 +30,13 @@ pub(crate) fn exp(x: f32) -> f32 {
     let second = f32::from_bits(((n - half + 127) << 23) as u32);
     let value = p * first * second;
     let value = if x < -87.4 { 0.0 } else { value };
-    if x > 88.73 { f32::INFINITY } else if x.is_nan() { x } else { value }
+    if x > 88.73 {
+        f32::INFINITY
+    } else if x.is_nan() {
+        x
+    } else {
+        value
+    }
 }
 
 /// 1 / (1 + e^-x)

@@ -31,17 +31,25 @@ impl Cpu {
             self.pool.run_rows(norm.input.rows(), GRAIN, |range| {
                 for row in range {
                     // SAFETY: rows are there by the tensors' shapes; each row belongs to one task.
-                    let (x, y, w, r) = unsafe {
-                        (input.row(row), output.row_mut(row), weight.row(0), inverse.part_mut(0, row, 1))
-                    };
-                    r[0] = self.isa.run(|| forward_row(x, w, y, norm.epsilon));
+                    let (x, y, w, r) =
+                        unsafe { (input.row(row), output.row_mut(row), weight.row(0), inverse.part_mut(0, row, 1)) };
+                    r[0] = self.isa.run(
+                        #[inline(always)]
+                        || forward_row(x, w, y, norm.epsilon),
+                    );
                 }
             });
         });
     }
 
     /// `gradient (+)= d loss / d input`, given `output_gradient`; added when `accumulate`.
-    pub(crate) fn rms_norm_backward(&self, norm: &RowNorm, output_gradient: &Tensor, gradient: &Tensor, accumulate: bool) {
+    pub(crate) fn rms_norm_backward(
+        &self,
+        norm: &RowNorm,
+        output_gradient: &Tensor,
+        gradient: &Tensor,
+        accumulate: bool,
+    ) {
         with_element!(norm.input.dtype(), E, {
             let (input, upstream) = (Rows::<E>::of(norm.input), Rows::<E>::of(output_gradient));
             let (weight, inverse) = (Rows::<f32>::of(norm.weight), Rows::<f32>::of(norm.inverse_rms));
@@ -53,7 +61,10 @@ impl Cpu {
                         let inverse = inverse.row(0)[row];
                         (input.row(row), upstream.row(row), weight.row(0), inverse, gradient.row_mut(row))
                     };
-                    self.isa.run(|| backward_row(x, w, r, dy, dx, accumulate));
+                    self.isa.run(
+                        #[inline(always)]
+                        || backward_row(x, w, r, dy, dx, accumulate),
+                    );
                 }
             });
         });
@@ -68,18 +79,21 @@ impl Cpu {
             self.pool.run_rows(input.width(), COLUMNS, |columns| {
                 // SAFETY: each task writes its own columns; the rest is only read.
                 let sums = unsafe { gradient.part_mut(0, columns.start, columns.len()) };
-                self.isa.run(|| {
-                    for row in 0..norm.input.rows() {
-                        // SAFETY: rows are there by the tensors' shapes, and nobody writes them.
-                        let (x, dy, r) = unsafe {
-                            let x = input.part(row, columns.start, columns.len());
-                            (x, upstream.part(row, columns.start, columns.len()), inverse.row(0)[row])
-                        };
-                        for ((sum, x), dy) in sums.iter_mut().zip(x).zip(dy) {
-                            *sum += dy.load() * (x.load() * r);
+                self.isa.run(
+                    #[inline(always)]
+                    || {
+                        for row in 0..norm.input.rows() {
+                            // SAFETY: rows are there by the tensors' shapes, and nobody writes them.
+                            let (x, dy, r) = unsafe {
+                                let x = input.part(row, columns.start, columns.len());
+                                (x, upstream.part(row, columns.start, columns.len()), inverse.row(0)[row])
+                            };
+                            for ((sum, x), dy) in sums.iter_mut().zip(x).zip(dy) {
+                                *sum += dy.load() * (x.load() * r);
+                            }
                         }
-                    }
-                });
+                    },
+                );
             });
         });
     }

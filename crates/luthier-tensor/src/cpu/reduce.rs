@@ -17,15 +17,18 @@ impl Cpu {
             self.pool.run_rows(sums.columns(), COLUMNS, |columns| {
                 // SAFETY: each task has its own columns.
                 let sums = unsafe { out.part_mut(0, columns.start, columns.len()) };
-                self.isa.run(|| {
-                    for row in 0..input.rows() {
-                        // SAFETY: the row is there by the tensor's shape.
-                        let numbers = unsafe { rows.part(row, first + columns.start, columns.len()) };
-                        for (sum, number) in sums.iter_mut().zip(numbers) {
-                            *sum += number.load() * scale;
+                self.isa.run(
+                    #[inline(always)]
+                    || {
+                        for row in 0..input.rows() {
+                            // SAFETY: the row is there by the tensor's shape.
+                            let numbers = unsafe { rows.part(row, first + columns.start, columns.len()) };
+                            for (sum, number) in sums.iter_mut().zip(numbers) {
+                                *sum += number.load() * scale;
+                            }
                         }
-                    }
-                });
+                    },
+                );
             });
         });
     }
@@ -38,7 +41,10 @@ impl Cpu {
             // SAFETY: the range lies within the tensor; each task writes its own partial sum.
             let (numbers, out) =
                 unsafe { (numbers.part(0, range.start, range.len()), out.part_mut(0, range.start / PIECE, 1)) };
-            out[0] = self.isa.run(|| sum_over(numbers.len(), |i| numbers[i] * numbers[i]));
+            out[0] = self.isa.run(
+                #[inline(always)]
+                || sum_over(numbers.len(), |i| numbers[i] * numbers[i]),
+            );
         });
     }
 

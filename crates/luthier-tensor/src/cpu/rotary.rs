@@ -39,11 +39,20 @@ impl Cpu {
                 for row in range {
                     // SAFETY: rows are there by the tensors' shapes; each row belongs to one task.
                     let (row, cosine, sine) = unsafe { (rows.row_mut(row), cosine.row(row), sine.row(row)) };
-                    self.isa.run(|| {
-                        for column in shape.layout.rotated_columns() {
-                            rotate_head(&mut row[column..][..2 * cosine.len()], cosine, sine, sign, shape.interleaved);
-                        }
-                    });
+                    self.isa.run(
+                        #[inline(always)]
+                        || {
+                            for column in shape.layout.rotated_columns() {
+                                rotate_head(
+                                    &mut row[column..][..2 * cosine.len()],
+                                    cosine,
+                                    sine,
+                                    sign,
+                                    shape.interleaved,
+                                );
+                            }
+                        },
+                    );
                 }
             });
         });
@@ -59,23 +68,26 @@ impl Cpu {
                     // SAFETY: as in `rotate`.
                     let (x, y, c, s) = unsafe { (input.row(row), out.row_mut(row), cosine.row(row), sine.row(row)) };
                     y.copy_from_slice(x);
-                    self.isa.run(|| {
-                        for (head, column) in shape.layout.rotated_columns().enumerate() {
-                            let weight = norm.weight(head < shape.layout.heads);
-                            let y = &mut y[column..][..weight.len()];
-                            let mut values = Scratch::load(y);
-                            let values = &mut values.0[..weight.len()];
-                            if norm.after_rotation {
-                                rotate_head(&mut values[..2 * c.len()], c, s, 1.0, shape.interleaved);
+                    self.isa.run(
+                        #[inline(always)]
+                        || {
+                            for (head, column) in shape.layout.rotated_columns().enumerate() {
+                                let weight = norm.weight(head < shape.layout.heads);
+                                let y = &mut y[column..][..weight.len()];
+                                let mut values = Scratch::load(y);
+                                let values = &mut values.0[..weight.len()];
+                                if norm.after_rotation {
+                                    rotate_head(&mut values[..2 * c.len()], c, s, 1.0, shape.interleaved);
+                                }
+                                let normed = &mut Scratch::load(values).0[..weight.len()];
+                                forward_row(values, weight, normed, norm.epsilon);
+                                if !norm.after_rotation {
+                                    rotate_head(&mut normed[..2 * c.len()], c, s, 1.0, shape.interleaved);
+                                }
+                                store(normed, y);
                             }
-                            let normed = &mut Scratch::load(values).0[..weight.len()];
-                            forward_row(values, weight, normed, norm.epsilon);
-                            if !norm.after_rotation {
-                                rotate_head(&mut normed[..2 * c.len()], c, s, 1.0, shape.interleaved);
-                            }
-                            store(normed, y);
-                        }
-                    });
+                        },
+                    );
                 }
             });
         });
@@ -132,10 +144,16 @@ impl Cpu {
                     let (query, key) = (Rows::<f32>::of_mut(query), Rows::<f32>::of_mut(key));
                     // SAFETY: nothing else uses the gradients now.
                     let (query, key) = unsafe { (query.row_mut(0), key.row_mut(0)) };
-                    self.isa.run(|| (0..gradient.rows()).for_each(|row| one_row(row, Some((query, key)))));
+                    self.isa.run(
+                        #[inline(always)]
+                        || (0..gradient.rows()).for_each(|row| one_row(row, Some((query, key)))),
+                    );
                 }
                 None => self.pool.run_rows(gradient.rows(), GRAIN, |range| {
-                    self.isa.run(|| range.for_each(|row| one_row(row, None)));
+                    self.isa.run(
+                        #[inline(always)]
+                        || range.for_each(|row| one_row(row, None)),
+                    );
                 }),
             }
         });

@@ -194,7 +194,14 @@ impl<'a> Tape<'a> {
                 device.run("adapter", |cpu| {
                     let product = Product { a: rows_of(h, 0), b: rows_of(&group.down, 0), k: width };
                     let scaled = Epilogue { scale: group.scale, ..Epilogue::NONE };
-                    cpu.multiply(compute, tokens, group.down.rows(), &[product], part(low, group.first_column), &scaled);
+                    cpu.multiply(
+                        compute,
+                        tokens,
+                        group.down.rows(),
+                        &[product],
+                        part(low, group.first_column),
+                        &scaled,
+                    );
                 });
             }
         }
@@ -300,7 +307,14 @@ impl LinearBackward {
                     let (a, b) = (rows_of(upstream, *first), columns_of(&term.up.value, 0));
                     let scaled = Epilogue { scale: term.scale, ..Epilogue::NONE };
                     let target = part(&out, *low_column);
-                    cpu.multiply(compute, tokens, term.up.value.columns(), &[Product { a, b, k: rows }], target, &scaled);
+                    cpu.multiply(
+                        compute,
+                        tokens,
+                        term.up.value.columns(),
+                        &[Product { a, b, k: rows }],
+                        target,
+                        &scaled,
+                    );
                     if let Some(gradient) = &term.up.gradient {
                         let (a, b) = (columns_of(upstream, *first), columns_of(low, *low_column));
                         add_product(cpu, compute, Product { a, b, k: tokens }, gradient, self.scale);
@@ -364,8 +378,7 @@ impl LinearBackward {
                     products.push(Product { a, b, k: group.down.rows() });
                 }
             }
-            let epilogue =
-                Epilogue { scale: self.scale, bias: None, addend: sum.then(|| addend(&target, 0)) };
+            let epilogue = Epilogue { scale: self.scale, bias: None, addend: sum.then(|| addend(&target, 0)) };
             cpu.multiply(compute, tokens, self.width, &products, part(&target, 0), &epilogue);
         });
         for group in groups {
@@ -374,7 +387,14 @@ impl LinearBackward {
             device.run("adapter backward", |cpu| {
                 let (a, b) = (rows_of(low, group.first_column), columns_of(&group.down, 0));
                 let scaled = Epilogue { scale: self.scale, ..Epilogue::NONE };
-                cpu.multiply(compute, tokens, self.width, &[Product { a, b, k: group.down.rows() }], part(&through, 0), &scaled);
+                cpu.multiply(
+                    compute,
+                    tokens,
+                    self.width,
+                    &[Product { a, b, k: group.down.rows() }],
+                    part(&through, 0),
+                    &scaled,
+                );
             });
             let through = drop_out(&device, &through, &self.dropout, share, site);
             device.run("add", |cpu| cpu.add(&target, &through));
@@ -404,13 +424,7 @@ impl LinearBackward {
     }
 }
 
-fn drop_out(
-    device: &Device,
-    input: &Tensor,
-    dropout: &Option<crate::tape::Dropout>,
-    share: f32,
-    site: u64,
-) -> Tensor {
+fn drop_out(device: &Device, input: &Tensor, dropout: &Option<crate::tape::Dropout>, share: f32, site: u64) -> Tensor {
     let out = device.empty(input.dtype(), input.rows(), input.columns());
     if let Some(dropout) = dropout {
         device.run("dropout", |cpu| cpu.drop_out(input, &dropout.tokens, dropout.seed ^ site, share, &out));

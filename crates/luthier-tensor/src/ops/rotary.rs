@@ -30,7 +30,13 @@ pub struct HeadNormWeights {
 impl<'a> Tape<'a> {
     /// Rotates the query and key heads of `heads` `[tokens, layout.columns()]`. Without a norm the tensor itself is
     /// changed, so it must have no other reader.
-    pub fn rotary(&mut self, heads: Var, layout: HeadLayout, tables: &RotaryTables, norm: Option<&HeadNormWeights>) -> Var {
+    pub fn rotary(
+        &mut self,
+        heads: Var,
+        layout: HeadLayout,
+        tables: &RotaryTables,
+        norm: Option<&HeadNormWeights>,
+    ) -> Var {
         let shape = RotaryShape {
             layout,
             interleaved: tables.interleaved,

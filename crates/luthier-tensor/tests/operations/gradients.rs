@@ -1,13 +1,13 @@
 //! Every operation, forward and backward, against central differences of a plain f64 version: odd sizes, a segment of one
 //! token, several threads, and fresh memory filled with NaN.
 
-
 use std::sync::Arc;
 
 use crate::common::{Matrix, Random, check, device};
 use luthier_tensor::{
     Activation, AdapterTerm, AttentionOptions, DType, Device, HeadLayout, HeadNormWeights, HeadOptions, HeadOrder,
-    KeyRange, KeyValues, LinearInput, Precision, Projection, Residual, RotaryTables, Segment, Tape, Tensor, Var, Weight,
+    KeyRange, KeyValues, LinearInput, Precision, Projection, Residual, RotaryTables, Segment, Tape, Tensor, Var,
+    Weight,
 };
 
 const EPSILON: f64 = 1e-5;
@@ -53,7 +53,13 @@ fn normal_distribution(x: f64) -> f64 {
     let density = |t: f64| (-0.5 * t * t).exp() / (2.0 * std::f64::consts::PI).sqrt();
     let sum: f64 = (0..=steps)
         .map(|i| {
-            let weight = if i == 0 || i == steps { 1.0 } else if i % 2 == 1 { 4.0 } else { 2.0 };
+            let weight = if i == 0 || i == steps {
+                1.0
+            } else if i % 2 == 1 {
+                4.0
+            } else {
+                2.0
+            };
             weight * density(f64::from(i) * width)
         })
         .sum();
@@ -140,9 +146,8 @@ fn linear_with_norm_adapters_bias_and_residual() {
         gradients.push(gradient(&device, &norm_weight));
         gradients.extend(projection_gradients(&device, &weights));
         let inputs: Vec<Matrix> = [x, base, norm].into_iter().chain(matrices.into_iter().flatten()).collect();
-        let plain = |m: &[Matrix]| {
-            plain_linear(&rms_norm(&m[0], &m[2]), &[&m[3..7], &m[7..11]], 1.5, Some((&m[1], 0.7)))
-        };
+        let plain =
+            |m: &[Matrix]| plain_linear(&rms_norm(&m[0], &m[2]), &[&m[3..7], &m[7..11]], 1.5, Some((&m[1], 0.7)));
         check(&format!("linear {tokens}x{width}"), &inputs, plain, &upstream, &output, &gradients);
     }
 }
@@ -271,7 +276,13 @@ fn rotary_in_all_its_forms() {
 }
 
 /// Attention in f64: `m[0]` holds the heads, `m[1]` and `m[2]` the keys and values of source 1.
-fn plain_attention(m: &[Matrix], layout: HeadLayout, scale: f64, window: Option<usize>, segments: &[Segment]) -> Matrix {
+fn plain_attention(
+    m: &[Matrix],
+    layout: HeadLayout,
+    scale: f64,
+    window: Option<usize>,
+    segments: &[Segment],
+) -> Matrix {
     let width = layout.head_dim;
     let mut out = Matrix::zeros(m[0].rows, layout.output_columns());
     for segment in segments {
@@ -292,7 +303,10 @@ fn plain_attention(m: &[Matrix], layout: HeadLayout, scale: f64, window: Option<
                                 &m[0].row(key_row)[layout.key_column(key_head)..][..width],
                                 &m[0].row(key_row)[layout.value_column(key_head)..][..width],
                             ),
-                            _ => (&m[1].row(key_row)[key_head * width..][..width], &m[2].row(key_row)[key_head * width..][..width]),
+                            _ => (
+                                &m[1].row(key_row)[key_head * width..][..width],
+                                &m[2].row(key_row)[key_head * width..][..width],
+                            ),
                         };
                         let score: f64 = query.iter().zip(keys).map(|(q, k)| q * k).sum::<f64>() * scale;
                         seen.push((score.exp(), values.to_vec()));
@@ -489,8 +503,11 @@ fn dropout_is_undone_by_the_same_mask_in_backward() {
     };
     let (output, gradients) = run(&x);
     assert_eq!(output, run(&x).0, "the mask is a function of its seed");
-    let without = Tape::without_gradients(&device, Precision::F32)
-        .linear(LinearInput::Plain(&Var::constant(x.upload(&device))), &weights, None);
+    let without = Tape::without_gradients(&device, Precision::F32).linear(
+        LinearInput::Plain(&Var::constant(x.upload(&device))),
+        &weights,
+        None,
+    );
     assert_ne!(output, device.download(without.value()), "something was dropped");
     // With the mask fixed the layer is linear: a difference of any size is exact.
     for index in [0, 40, 230] {

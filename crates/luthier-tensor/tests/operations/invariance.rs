@@ -1,7 +1,6 @@
 //! A row's numbers depend on nothing but the row: not on what it is packed with, nor on the number of threads. The
 //! processor and the device without data allocate alike.
 
-
 use crate::common::{Random, device};
 use luthier_tensor::{
     Activation, AttentionOptions, Device, HeadLayout, HeadOptions, HeadOrder, LinearInput, Precision, Projection,
@@ -57,7 +56,8 @@ impl Layer {
         let hidden = tape.linear(plain, std::slice::from_ref(&self.output), Some(Residual { base: &x, scale: 1.0 }));
         let wide = tape.linear(normed(&hidden), std::slice::from_ref(&self.gate_up), None);
         let activated = LinearInput::Activated { input: &wide, activation: Activation::Silu, gated: true };
-        let hidden = tape.linear(activated, std::slice::from_ref(&self.down), Some(Residual { base: &hidden, scale: 1.0 }));
+        let hidden =
+            tape.linear(activated, std::slice::from_ref(&self.down), Some(Residual { base: &hidden, scale: 1.0 }));
         let options = HeadOptions {
             norm: self.norm.clone(),
             epsilon: 1e-5,
@@ -162,12 +162,14 @@ fn bf16_keeps_two_bytes_a_number() {
         let normed = |input| LinearInput::Normed { input, weight: &layer.norm, epsilon: 1e-5 };
         let heads = tape.linear(normed(&x), std::slice::from_ref(&layer.heads), None);
         let segments = vec![Segment::alone(0..tokens)].into();
-        let attended = tape.attention(&heads, &[], &AttentionOptions { layout: LAYOUT, scale: 1.0, window: None, segments });
+        let attended =
+            tape.attention(&heads, &[], &AttentionOptions { layout: LAYOUT, scale: 1.0, window: None, segments });
         let plain = LinearInput::Plain(&attended);
         let hidden = tape.linear(plain, std::slice::from_ref(&layer.output), Some(Residual { base: &x, scale: 1.0 }));
         let wide = tape.linear(normed(&hidden), std::slice::from_ref(&layer.gate_up), None);
         let activated = LinearInput::Activated { input: &wide, activation: Activation::Silu, gated: true };
-        let out = tape.linear(activated, std::slice::from_ref(&layer.down), Some(Residual { base: &hidden, scale: 1.0 }));
+        let out =
+            tape.linear(activated, std::slice::from_ref(&layer.down), Some(Residual { base: &hidden, scale: 1.0 }));
         let kept = device.usage().live_bytes - before;
         drop((tape, out));
         kept

@@ -6,12 +6,12 @@
 //! stays from `enter` to `leave`; within one assembly block nothing else depends on them.
 
 use std::arch::asm;
-use std::arch::x86_64::_mm512_setzero_si512;
+use std::arch::x86_64::{__m512i, _mm512_loadu_si512, _mm512_setzero_si512, _mm512_storeu_si512};
 
 use super::Layout;
 use super::epilogue::Destination;
 use super::kernel::{Group, MicroKernel, Native, Side};
-use super::pack_avx512::{SQUARE, finish_bf16, load_pairs, load_two_squares, store, transpose};
+use super::pack_avx512::{SQUARE, finish_bf16, read_pairs, read_wide_pairs, transpose};
 use crate::cpu::isa::Isa;
 
 /// Rows and columns of a tile of the output: two tile registers each way.
@@ -97,31 +97,25 @@ impl MicroKernel for Amx {
 unsafe fn pack(side: Side, group: &Group, out: *mut u8) {
     // A wants registers that are rows, B registers that are pairs along k.
     let transposed = (side == Side::A) == (group.layout == Layout::KStrided);
-    let mut square = [_mm512_setzero_si512(); SQUARE];
-    if group.layout == Layout::KStrided && group.native == Native::Bf16 && group.rows > SQUARE {
-        let mut other = square;
-        // SAFETY: both halves have rows, so both tile registers are written.
-        unsafe {
-            load_two_squares(group, &mut square, &mut other);
-            if transposed {
-                transpose(&mut square);
+    let address = |half: usize, i: usize| out.wrapping_add(half * REGISTER_BYTES + i * 4 * SQUARE).cast::<__m512i>();
+    // SAFETY: each half panel with a row in it is one tile register of 16 lines.
+    unsafe {
+        if group.layout == Layout::KStrided && group.native == Native::Bf16 && group.rows > SQUARE {
+            read_wide_pairs(group, |half, i, line| _mm512_storeu_si512(address(half, i), line));
+            for half in 0..if transposed { 2 } else { 0 } {
+                let mut square = [_mm512_setzero_si512(); SQUARE];
+                for (i, line) in square.iter_mut().enumerate() {
+                    *line = _mm512_loadu_si512(address(half, i));
+                }
+                for (i, line) in transpose(square).into_iter().enumerate() {
+                    _mm512_storeu_si512(address(half, i), line);
+                }
             }
-            store(&square, SQUARE, SQUARE, 4 * SQUARE, out);
-            if transposed {
-                transpose(&mut other);
-            }
-            store(&other, SQUARE, SQUARE, 4 * SQUARE, out.add(REGISTER_BYTES));
+            return;
         }
-        return;
-    }
-    for half in 0..group.rows.div_ceil(SQUARE) {
-        // SAFETY: a half panel is one tile register.
-        unsafe {
-            load_pairs(group, half * SQUARE, &mut square);
-            if transposed {
-                transpose(&mut square);
-            }
-            store(&square, SQUARE, SQUARE, 4 * SQUARE, out.add(half * REGISTER_BYTES));
+        for half in 0..group.rows.div_ceil(SQUARE) {
+            let store = |i, line| _mm512_storeu_si512(address(half, i), line);
+            read_pairs(group, half * SQUARE, transposed, store);
         }
     }
 }

@@ -4,13 +4,12 @@
 use std::arch::x86_64::*;
 
 use super::Layout;
-use super::kernel::{Group, Native};
+use super::kernel::{GROUP, Group, Native};
 
 /// Numbers of 32 bits in a register, and registers of a square.
 pub(super) const SQUARE: usize = 16;
 
-/// A square of numbers. With `KContiguous` a register is a row and its lanes go along k; with `KStrided` it is one step
-/// along k and its lanes are rows.
+/// A square of numbers.
 pub(super) type Square = [__m512i; SQUARE];
 
 /// The lowest `count` lanes of 16.
@@ -23,78 +22,96 @@ fn lanes32(count: usize) -> __mmask32 {
     if count >= 32 { !0 } else { (1 << count) - 1 }
 }
 
-/// Reads pairs of bf16 from row `row` of the group on and along all of its k. What is not there is zero.
+/// Hands the registers of a square to `store` one by one, transposed or not. They stay registers throughout.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+fn arrange(transposed: bool, load: impl Fn(usize) -> __m512i, mut store: impl FnMut(usize, __m512i)) {
+    if transposed {
+        let mut square = [_mm512_setzero_si512(); SQUARE];
+        for (i, register) in square.iter_mut().enumerate() {
+            *register = load(i);
+        }
+        for (i, register) in transpose(square).into_iter().enumerate() {
+            store(i, register);
+        }
+    } else {
+        for i in 0..SQUARE {
+            store(i, load(i));
+        }
+    }
+}
+
+/// Reads pairs of bf16 from row `row` of the group on and along all of its k, as zeros where nothing is. With
+/// `KContiguous` a register is a row and its lanes go along k, with `KStrided` it is one step along k and its lanes are
+/// rows; `transposed` exchanges that.
 ///
 /// # Safety
 /// The group is readable.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16")]
-pub(super) unsafe fn load_pairs(group: &Group, row: usize, square: &mut Square) {
+pub(super) unsafe fn read_pairs(group: &Group, row: usize, transposed: bool, store: impl FnMut(usize, __m512i)) {
     let rows = group.rows.saturating_sub(row).min(SQUARE);
-    // SAFETY: masks leave out what is beyond the group's rows and k; bf16 vectors and integers have the same bits.
+    let line = |i: usize| group.address.wrapping_add(i * group.stride_bytes);
+    let interleave = |first: __m512, second: __m512| {
+        // SAFETY: the table has 64 bytes; bf16 vectors and integers have the same bits.
+        unsafe {
+            let pair = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first));
+            _mm512_permutexvar_epi16(_mm512_loadu_si512(INTERLEAVE.as_ptr().cast()), pair)
+        }
+    };
+    // SAFETY: without masks only where rows and k are all there; otherwise masks leave out what is not.
     unsafe {
         match (group.layout, group.native) {
+            (Layout::KContiguous, Native::Bf16) if rows == SQUARE && group.k == GROUP => {
+                arrange(transposed, |i| _mm512_loadu_si512(line(row + i).cast()), store);
+            }
             (Layout::KContiguous, Native::Bf16) => {
                 let mask = lanes32(group.k);
-                for (i, register) in square.iter_mut().enumerate() {
-                    *register = if i < rows {
-                        let address = group.address.wrapping_add((row + i) * group.stride_bytes);
-                        _mm512_maskz_loadu_epi16(mask, address.cast())
-                    } else {
-                        _mm512_setzero_si512()
-                    };
-                }
+                let load = |i| _mm512_maskz_loadu_epi16(if i < rows { mask } else { 0 }, line(row + i).cast());
+                arrange(transposed, load, store);
             }
             (Layout::KContiguous, Native::F32) => {
-                let (low, high) = (lanes16(group.k), lanes16(group.k.saturating_sub(16)));
-                for (i, register) in square.iter_mut().enumerate() {
-                    *register = if i < rows {
-                        let address = group.address.wrapping_add((row + i) * group.stride_bytes).cast::<f32>();
-                        let first = _mm512_maskz_loadu_ps(low, address);
-                        let second = _mm512_maskz_loadu_ps(high, address.wrapping_add(16));
-                        std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first))
-                    } else {
-                        _mm512_setzero_si512()
-                    };
-                }
+                let (low, high) = (lanes16(group.k), lanes16(group.k.saturating_sub(SQUARE)));
+                let load = |i| {
+                    let (low, high) = if i < rows { (low, high) } else { (0, 0) };
+                    let address = line(row + i).cast::<f32>();
+                    let first = _mm512_maskz_loadu_ps(low, address);
+                    let second = _mm512_maskz_loadu_ps(high, address.wrapping_add(SQUARE));
+                    std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first))
+                };
+                arrange(transposed, load, store);
             }
             (Layout::KStrided, Native::Bf16) => {
                 let mask = lanes16(rows);
-                let line = |k: usize| {
-                    let address = group.address.wrapping_add(k * group.stride_bytes + 2 * row);
+                let half = |k: usize| {
                     let present = if k < group.k { mask } else { 0 };
-                    _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(present, address.cast()))
+                    _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(present, line(k).wrapping_add(2 * row).cast()))
                 };
-                for (i, register) in square.iter_mut().enumerate() {
-                    *register = _mm512_or_si512(line(2 * i), _mm512_slli_epi32::<16>(line(2 * i + 1)));
-                }
+                let load = |i| _mm512_or_si512(half(2 * i), _mm512_slli_epi32::<16>(half(2 * i + 1)));
+                arrange(transposed, load, store);
             }
             (Layout::KStrided, Native::F32) => {
                 let mask = lanes16(rows);
-                let interleave = _mm512_loadu_si512(INTERLEAVE.as_ptr().cast());
-                let line = |k: usize| {
-                    let address = group.address.wrapping_add(k * group.stride_bytes + 4 * row);
-                    _mm512_maskz_loadu_ps(if k < group.k { mask } else { 0 }, address.cast())
+                let single = |k: usize| {
+                    let present = if k < group.k { mask } else { 0 };
+                    _mm512_maskz_loadu_ps(present, line(k).wrapping_add(4 * row).cast())
                 };
-                for (i, register) in square.iter_mut().enumerate() {
-                    let pair = _mm512_cvtne2ps_pbh(line(2 * i + 1), line(2 * i));
-                    *register = _mm512_permutexvar_epi16(interleave, std::mem::transmute::<__m512bh, __m512i>(pair));
-                }
+                arrange(transposed, |i| interleave(single(2 * i), single(2 * i + 1)), store);
             }
         }
     }
 }
 
-/// Reads all 32 rows of a `KStrided` bf16 group at once, whose lines hold both halves: pairs of bf16, the first 16 rows in
-/// one square and the rest in the other.
+/// Reads more than 16 rows of a `KStrided` bf16 group at once, whose lines hold both halves of the rows: each line is read
+/// once only. Gives `store` the half (0 or 1), the register's index in it, and the register as [`read_pairs`] does.
 ///
 /// # Safety
 /// The group is readable.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-pub(super) unsafe fn load_two_squares(group: &Group, first: &mut Square, second: &mut Square) {
+pub(super) unsafe fn read_wide_pairs(group: &Group, mut store: impl FnMut(usize, usize, __m512i)) {
     let mask = lanes32(group.rows);
-    // SAFETY: masks leave out what is beyond the group's rows and k.
+    // SAFETY: masks leave out what is beyond the group's rows and k; the tables have 64 bytes.
     unsafe {
         let low = _mm512_loadu_si512(FIRST_HALVES.as_ptr().cast());
         let high = _mm512_loadu_si512(SECOND_HALVES.as_ptr().cast());
@@ -104,8 +121,8 @@ pub(super) unsafe fn load_two_squares(group: &Group, first: &mut Square, second:
         };
         for i in 0..SQUARE {
             let (even, odd) = (line(2 * i), line(2 * i + 1));
-            first[i] = _mm512_permutex2var_epi16(even, low, odd);
-            second[i] = _mm512_permutex2var_epi16(even, high, odd);
+            store(0, i, _mm512_permutex2var_epi16(even, low, odd));
+            store(1, i, _mm512_permutex2var_epi16(even, high, odd));
         }
     }
 }
@@ -127,13 +144,13 @@ static INTERLEAVE: [u16; 32] = alternate(0, 16);
 static FIRST_HALVES: [u16; 32] = alternate(0, 32);
 static SECOND_HALVES: [u16; 32] = alternate(16, 32);
 
-/// Reads f32, or bf16 widened to it, from row `row` and step `k` of the group on. What is not there is zero.
+/// Reads f32, or bf16 widened to it, from row `row` and step `k` of the group on; the rest as [`read_pairs`].
 ///
 /// # Safety
 /// The group is readable.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-pub(super) unsafe fn load_f32(group: &Group, row: usize, k: usize, square: &mut Square) {
+unsafe fn read_f32(group: &Group, row: usize, k: usize, transposed: bool, store: impl FnMut(usize, __m512i)) {
     let rows = group.rows.saturating_sub(row).min(SQUARE);
     let steps = group.k.saturating_sub(k).min(SQUARE);
     let (lines, length, first_line, first) = match group.layout {
@@ -141,41 +158,30 @@ pub(super) unsafe fn load_f32(group: &Group, row: usize, k: usize, square: &mut 
         Layout::KStrided => (steps, rows, k, row),
     };
     let mask = lanes16(length);
-    let line = group.address.wrapping_add(first_line * group.stride_bytes);
-    // SAFETY: lines beyond `lines` are not read, and the mask leaves out what is beyond `length`.
+    let line = |i: usize| group.address.wrapping_add((first_line + i) * group.stride_bytes);
+    let present = |i: usize| if i < lines { mask } else { 0 };
+    // SAFETY: masks leave out lines beyond `lines`, and what is beyond `length`.
     unsafe {
-        for (i, register) in square.iter_mut().enumerate() {
-            let line = line.wrapping_add(i * group.stride_bytes);
-            *register = if i >= lines {
-                _mm512_setzero_si512()
-            } else if group.native == Native::F32 {
-                _mm512_maskz_loadu_epi32(mask, line.wrapping_add(4 * first).cast())
-            } else {
-                let half = _mm256_maskz_loadu_epi16(mask, line.wrapping_add(2 * first).cast());
-                _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half))
-            };
+        match group.native {
+            Native::F32 => {
+                let load = |i| _mm512_maskz_loadu_epi32(present(i), line(i).wrapping_add(4 * first).cast());
+                arrange(transposed, load, store);
+            }
+            Native::Bf16 => {
+                let load = |i| {
+                    let half = _mm256_maskz_loadu_epi16(present(i), line(i).wrapping_add(2 * first).cast());
+                    _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half))
+                };
+                arrange(transposed, load, store);
+            }
         }
-    }
-}
-
-/// Writes the first `count` registers, of each the first `lanes` numbers, `stride_bytes` apart.
-///
-/// # Safety
-/// The destination is writable.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-pub(super) unsafe fn store(square: &Square, count: usize, lanes: usize, stride_bytes: usize, out: *mut u8) {
-    let mask = lanes16(lanes);
-    for (i, register) in square.iter().enumerate().take(count) {
-        // SAFETY: the mask leaves out what is beyond `lanes`.
-        unsafe { _mm512_mask_storeu_epi32(out.add(i * stride_bytes).cast(), mask, *register) };
     }
 }
 
 /// Exchanges registers and lanes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-pub(super) fn transpose(r: &mut Square) {
+pub(super) fn transpose(mut r: Square) -> Square {
     let mut t = [_mm512_setzero_si512(); SQUARE];
     for i in 0..8 {
         t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
@@ -199,6 +205,7 @@ pub(super) fn transpose(r: &mut Square) {
         r[i + 4] = _mm512_shuffle_i32x4::<0x88>(t[i + 4], t[i + 12]);
         r[i + 12] = _mm512_shuffle_i32x4::<0xdd>(t[i + 4], t[i + 12]);
     }
+    r
 }
 
 /// Packs a group of bf16 pairs as `[pair][lanes of the panel]`, `width` rows wide.
@@ -207,16 +214,18 @@ pub(super) fn transpose(r: &mut Square) {
 /// The group is readable; `group.k.div_ceil(2)` lines of `4 * width` bytes are writable.
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16")]
 pub(super) unsafe fn pack_pairs(group: &Group, width: usize, out: *mut u8) {
-    let mut square = [_mm512_setzero_si512(); SQUARE];
+    let pairs = group.k.div_ceil(2);
     for row in (0..width).step_by(SQUARE) {
-        // SAFETY: a part of the panel that is `width` rows wide.
-        unsafe {
-            load_pairs(group, row, &mut square);
-            if group.layout == Layout::KContiguous {
-                transpose(&mut square);
+        let mask = lanes16(width - row);
+        let store = |i: usize, register| {
+            // SAFETY: a line of the panel, and of it the lanes that it has.
+            unsafe {
+                let address = out.wrapping_add(4 * (i * width + row)).cast();
+                _mm512_mask_storeu_epi32(address, if i < pairs { mask } else { 0 }, register);
             }
-            store(&square, group.k.div_ceil(2), width - row, 4 * width, out.add(4 * row));
-        }
+        };
+        // SAFETY: passed on.
+        unsafe { read_pairs(group, row, group.layout == Layout::KContiguous, store) };
     }
 }
 
@@ -226,17 +235,18 @@ pub(super) unsafe fn pack_pairs(group: &Group, width: usize, out: *mut u8) {
 /// The group is readable; `group.k` lines of `4 * width` bytes are writable.
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
 pub(super) unsafe fn pack_f32(group: &Group, width: usize, out: *mut u8) {
-    let mut square = [_mm512_setzero_si512(); SQUARE];
     for row in (0..width).step_by(SQUARE) {
+        let mask = lanes16(width - row);
         for k in (0..group.k).step_by(SQUARE) {
-            // SAFETY: a part of the panel that is `width` rows wide.
-            unsafe {
-                load_f32(group, row, k, &mut square);
-                if group.layout == Layout::KContiguous {
-                    transpose(&mut square);
+            let store = |i: usize, register| {
+                // SAFETY: a line of the panel, and of it the lanes that it has.
+                unsafe {
+                    let address = out.wrapping_add(4 * ((k + i) * width + row)).cast();
+                    _mm512_mask_storeu_epi32(address, if k + i < group.k { mask } else { 0 }, register);
                 }
-                store(&square, group.k - k, width - row, 4 * width, out.add(4 * (k * width + row)));
-            }
+            };
+            // SAFETY: passed on.
+            unsafe { read_f32(group, row, k, group.layout == Layout::KContiguous, store) };
         }
     }
 }
