@@ -3,11 +3,10 @@
 //! The path of a row, one file each: [`Dataset`] reads a file into [`Record`]s; a [`ChatTemplate`] renders a
 //! conversation; `mask` finds which bytes of it are replies; a [`Tokenizer`] turns it into ids; [`tokenize_sft`] and
 //! [`tokenize_pt`] make [`Example`]s of a whole dataset and a [`Report`] of all that was cut, dropped or added;
-//! [`permutation`] orders them; a [`Step`] holds the [`Batch`]es of one optimiser step.
+//! [`permutation`] orders them. Records that are tokens already go through [`take_tokens`].
 //!
 //! What it refuses to do: read a clock, print, repair a broken record in silence, or compare token ids to find replies.
 
-mod batch;
 mod dataset;
 mod dataset_info;
 mod error;
@@ -19,13 +18,15 @@ mod order;
 mod pre_tokenizer;
 mod pretrain;
 mod records;
+mod stream;
 mod strftime;
 mod template;
 mod template_functions;
 mod tokenizer;
+mod tokens;
+mod tokenizer_json;
 mod truncate;
 
-pub use batch::{Batch, Step};
 pub use dataset::Dataset;
 pub use error::Error;
 pub use example::{Example, Report, SftOptions, Tokenized, tokenize_sft};
@@ -35,6 +36,8 @@ pub use mask::{MaskedText, masked_text};
 pub use order::permutation;
 pub use pretrain::{PtOptions, tokenize_pt};
 pub use records::{Message, Record, Role};
+pub use stream::StreamDecoder;
 pub use template::{ChatTemplate, Rendered, SpecialTexts};
 pub use tokenizer::{Specials, StreamDecoder, Tokenizer};
+pub use tokens::take_tokens;
 pub use truncate::Truncation;

@@ -13,7 +13,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::{DecoderConfig, FeedForward, LayerConfig, QueryKeyNorm};
 use crate::error::Error;
 use crate::parameters::Parameters;
-use crate::tuning::{Builder, Tuning};
+use crate::tuning::{Builder, Tuning, ends_with_module};
 
 /// A model with its weights.
 #[derive(Debug)]
@@ -255,5 +255,6 @@ impl Layer {
 /// Whether an adapter would train the embedding or the head of a model where they are one matrix.
 fn adapter_splits(tuning: &Tuning, embedding: &str, head: &str) -> bool {
     let Tuning::Lora(lora) = tuning else { return false };
-    lora.saved_modules.iter().any(|saved| embedding.ends_with(saved.as_str()) || head.ends_with(saved.as_str()))
+    let saves = |module| lora.saved_modules.iter().any(|saved| ends_with_module(module, saved));
+    saves(embedding) || saves(head)
 }

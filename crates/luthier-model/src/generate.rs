@@ -46,7 +46,7 @@ impl<'m> Generator<'m> {
         let keys = vec![KeyRange { source: 1, rows: 0..self.ids.len(), first_position: 0 }];
         let segment = Segment { rows: 0..new.len(), first_position: first, keys };
         let inputs = self.decoder.inputs(self.device, new, vec![segment]);
-        let mut tape = Tape::without_gradients(self.device, self.precision);
+        let mut tape = Tape::for_generation(self.device, self.precision);
         let hidden = self.decoder.hidden_with_cache(&mut tape, &inputs, &self.caches, first);
         let last = self.device.upload_ids(&[new.len() as u32 - 1]);
         let logits = tape.logits(&hidden, &self.decoder.head_options(false), &last);

@@ -1,6 +1,8 @@
 //! What is trained: everything, the last layers, or low-rank adapters on chosen modules. A function from that choice and a
 //! checkpoint to weights, each frozen or registered as a parameter.
 
+use std::ops::Range;
+
 use luthier_tensor::{AdapterTerm, DType, Device, Projection, Weight};
 
 use crate::adapter::{LoraAdapter, LoraPair, TargetModules, matches_target};
@@ -15,10 +17,10 @@ pub enum Tuning {
     Nothing,
     /// Every tensor.
     Full,
-    /// The tensors of the last layers.
+    /// The tensors of some layers.
     Freeze {
-        /// How many layers are trained.
-        layers: usize,
+        /// The layers that are trained.
+        layers: Range<usize>,
     },
     /// Low-rank adapters. From: Hu et al. 2021.
     Lora(LoraSettings),
@@ -49,8 +51,6 @@ pub(crate) struct Builder<'c> {
     checkpoint: &'c Checkpoint,
     tuning: &'c Tuning,
     adapter: Option<&'c LoraAdapter>,
-    /// Layers of the model, of which the last may be the trained ones.
-    layers: usize,
     pub(crate) parameters: Parameters,
     /// The adapted modules, in the order of the forward pass.
     pub(crate) adapted: Vec<String>,
@@ -69,7 +69,6 @@ impl<'c> Builder<'c> {
             checkpoint,
             tuning,
             adapter,
-            layers: checkpoint.model.decoder.layers.len(),
             parameters: Parameters::default(),
             adapted: Vec::new(),
             sites: 0,
@@ -90,7 +89,7 @@ impl<'c> Builder<'c> {
         match self.tuning {
             Tuning::Nothing => false,
             Tuning::Full => true,
-            Tuning::Freeze { layers } => layer.is_some_and(|layer| layer + layers >= self.layers),
+            Tuning::Freeze { layers } => layer.is_some_and(|layer| layers.contains(&layer)),
             Tuning::Lora(lora) => lora.saved_modules.iter().any(|saved| ends_with_module(module, saved)),
         }
     }
@@ -207,7 +206,8 @@ impl<'c> Builder<'c> {
             };
             return adapter.modules.get(module).map(planned);
         }
-        let lora = lora.filter(|lora| matches_target(module, &lora.targets))?;
+        // A module that is trained as a whole gets no adapter besides, as in PEFT.
+        let lora = lora.filter(|lora| matches_target(module, &lora.targets) && !self.trains(module, None))?;
         let divisor = if lora.rslora { (lora.rank as f64).sqrt() } else { lora.rank as f64 };
         Some(Planned { rank: lora.rank, scale: (lora.alpha / divisor) as f32, dropout, pair: None })
     }
@@ -221,7 +221,7 @@ struct Planned<'c> {
 }
 
 /// Whether the dotted path `module` ends in the module `name`.
-fn ends_with_module(module: &str, name: &str) -> bool {
+pub(crate) fn ends_with_module(module: &str, name: &str) -> bool {
     module.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 

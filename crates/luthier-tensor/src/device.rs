@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::cpu::{Cpu, Isa};
 use crate::memory::{Arena, Memory, Usage};
-use crate::{DType, HeadLayout, Tensor};
+use crate::{DType, HeadLayout, Precision, Tensor};
 
 /// Sees every operation begin and end. The caller brings one that has a clock.
 pub trait Observer: Send + Sync {
@@ -53,6 +53,7 @@ pub enum DeviceError {
 
 struct Inner {
     cpu: Option<Cpu>,
+    threads: usize,
     arena: Arc<Arena>,
     observer: Option<Box<dyn Observer>>,
 }
@@ -72,12 +73,12 @@ impl Device {
         let threads = options.threads.max(1);
         let cpu = Cpu::new(options.isa, threads)
             .map_err(|source| DeviceError::Threads { threads, reason: source.to_string() })?;
-        Ok(Self(Arc::new(Inner { cpu: Some(cpu), arena, observer })))
+        Ok(Self(Arc::new(Inner { cpu: Some(cpu), threads, arena, observer })))
     }
 
     /// Shapes only.
     pub fn meta() -> Self {
-        Self(Arc::new(Inner { cpu: None, arena: Arena::counting(), observer: None }))
+        Self(Arc::new(Inner { cpu: None, threads: 0, arena: Arena::counting(), observer: None }))
     }
 
     /// Whether values can be read from its tensors.
@@ -176,6 +177,17 @@ impl Device {
         let out = self.empty(dtype, tensor.rows(), tensor.columns());
         self.run("convert", |cpu| cpu.convert(tensor, &out));
         out
+    }
+
+    /// Bytes that kernels take besides tensors, at most; 0 on the device without data.
+    pub fn scratch_bytes(&self, precision: Precision, layout: &HeadLayout) -> usize {
+        self.0.cpu.as_ref().map_or(0, |cpu| cpu.scratch_bytes(precision.compute(), self.0.threads, layout))
+    }
+
+    /// Runs `rounds` rounds of the multiply-add instruction of a precision on registers alone, on every thread, and
+    /// returns how many multiply-adds that were; 0 on the device without data. Timed, it gives the processor's peak.
+    pub fn peak_loop(&self, precision: Precision, rounds: u64) -> u64 {
+        self.0.cpu.as_ref().map_or(0, |cpu| cpu.peak_loop(precision.compute(), self.0.threads, rounds))
     }
 
     /// Runs `work` where there is data, between the observer's two calls.

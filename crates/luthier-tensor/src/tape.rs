@@ -127,6 +127,8 @@ pub struct Tape<'a> {
     records: Vec<(&'static str, Backward<'a>)>,
     slots: usize,
     recording: bool,
+    /// Computes as a recording tape does, to the last bit: a layer that will run again.
+    exact: bool,
     dropout: Option<Dropout>,
 }
 
@@ -142,17 +144,27 @@ pub struct Dropout {
 impl<'a> Tape<'a> {
     /// A tape that records.
     pub fn new(device: &Device, precision: Precision) -> Self {
-        Self { device: device.clone(), precision, records: Vec::new(), slots: 0, recording: true, dropout: None }
+        Self { device: device.clone(), precision, records: Vec::new(), slots: 0, recording: true, exact: true, dropout: None }
     }
 
-    /// A tape that computes only: for evaluation and generation.
+    /// A tape that computes only, and as one that records: for evaluation.
     pub fn without_gradients(device: &Device, precision: Precision) -> Self {
         Self { recording: false, ..Self::new(device, precision) }
+    }
+
+    /// A tape that computes only: for generation. Kernels for few rows may give other last bits.
+    pub fn for_generation(device: &Device, precision: Precision) -> Self {
+        Self { recording: false, exact: false, ..Self::new(device, precision) }
     }
 
     /// Turns dropout on for what follows.
     pub fn set_dropout(&mut self, dropout: Option<Dropout>) {
         self.dropout = dropout;
+    }
+
+    /// Whether numbers must be those of a training step, to the last bit.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.exact
     }
 
     pub(crate) fn dropout(&self) -> Option<&Dropout> {

@@ -207,6 +207,19 @@ fn scratch_operand(address: *const f32, stride: usize, layout: Layout) -> Operan
     Operand { address: address.cast(), dtype: crate::DType::F32, stride, layout }
 }
 
+/// Scratch memory that a task takes at most, forward or backward.
+pub(super) fn scratch_bytes(kernels: &Kernels, layout: &HeadLayout) -> usize {
+    let (width, group) = (layout.head_dim, layout.group());
+    let queries = kernels.packed_a_bytes(QUERIES, width);
+    let tile = kernels.packed_b_bytes(KEYS, width) + kernels.packed_b_bytes(width, KEYS);
+    let scores = 4 * QUERIES * KEYS + kernels.packed_a_bytes(QUERIES, KEYS);
+    let forward = group * (queries + 4 * QUERIES * width) + tile + scores;
+    let backward = tile + kernels.packed_b_bytes(KEYS, width) + 2 * kernels.packed_b_bytes(width, QUERIES) + 2 * queries
+        + scores + 4 * QUERIES * KEYS + kernels.packed_a_bytes(KEYS, QUERIES);
+    // Each buffer starts on a cache line.
+    forward.max(backward) + 64 * (16 + group)
+}
+
 struct Forward<'a, E> {
     kernels: Kernels,
     cpu: &'a Cpu,
@@ -218,24 +231,13 @@ struct Forward<'a, E> {
 }
 
 impl<E: Element> Forward<'_, E> {
-    fn scratch_bytes(&self) -> usize {
-        let (width, group) = (self.shape.layout.head_dim, self.shape.layout.group());
-        let kernels = &self.kernels;
-        group * (kernels.packed_a_bytes(QUERIES, width) + 4 * QUERIES * (width + 2) + 192)
-            + kernels.packed_b_bytes(KEYS, width)
-            + kernels.packed_b_bytes(width, KEYS)
-            + kernels.packed_a_bytes(QUERIES, KEYS)
-            + 4 * QUERIES * KEYS
-            + 1024
-    }
-
     /// The queries of one block in the heads of one key head.
     fn block(&self, segment: &Segment, first: usize, key_head: usize) {
         let (layout, kernels) = (&self.shape.layout, &self.kernels);
         let (width, group) = (layout.head_dim, layout.group());
         let count = QUERIES.min(segment.rows.end - first);
         let position = segment.first_position + (first - segment.rows.start);
-        with_scratch(0, self.scratch_bytes(), |memory| {
+        with_scratch(0, scratch_bytes(kernels, layout), |memory| {
             let mut cutter = Cutter(memory.cast());
             let scores: *mut f32 = cutter.take(4 * QUERIES * KEYS);
             let packed_scores: *mut u8 = cutter.take(kernels.packed_a_bytes(QUERIES, KEYS));
@@ -339,23 +341,11 @@ struct Backward<'a, E> {
 }
 
 impl<E: Element> Backward<'_, E> {
-    fn scratch_bytes(&self) -> usize {
-        let (kernels, width) = (&self.kernels, self.shape.layout.head_dim);
-        2 * kernels.packed_b_bytes(KEYS, width)
-            + kernels.packed_b_bytes(width, KEYS)
-            + 2 * kernels.packed_b_bytes(width, QUERIES)
-            + 2 * kernels.packed_a_bytes(QUERIES, width)
-            + kernels.packed_a_bytes(QUERIES, KEYS)
-            + kernels.packed_a_bytes(KEYS, QUERIES)
-            + 2 * 4 * QUERIES * KEYS
-            + 2048
-    }
-
     /// All queries and keys of one segment in the heads of one key head.
     fn segment(&self, segment: &Segment, key_head: usize) {
         let (layout, kernels) = (&self.shape.layout, &self.kernels);
         let (width, group) = (layout.head_dim, layout.group());
-        with_scratch(0, self.scratch_bytes(), |memory| {
+        with_scratch(0, scratch_bytes(kernels, layout), |memory| {
             let mut cutter = Cutter(memory.cast());
             let weights: *mut f32 = cutter.take(4 * QUERIES * KEYS);
             let slopes: *mut f32 = cutter.take(4 * QUERIES * KEYS);

@@ -43,6 +43,11 @@ impl Element for Bf16 {
     }
 }
 
+/// The bits of the bf16 nearest to `value`.
+pub fn bf16_bits(value: f32) -> u16 {
+    Bf16::store(value).0
+}
+
 /// The rows of a tensor by address, to be shared by threads that write different ones.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<E> {

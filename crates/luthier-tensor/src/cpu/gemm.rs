@@ -176,6 +176,17 @@ pub(crate) unsafe fn gemm(
 
 use driver::run as run_driver;
 
+/// Runs `body` with the matrix unit configured for this thread, where `Isa::Amx` is available.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn with_tiles(body: impl FnOnce()) {
+    // SAFETY: the caller has `Isa::Amx`; every entry is left again on the same thread.
+    unsafe {
+        kernel_amx::Amx::enter();
+        body();
+        kernel_amx::Amx::leave();
+    }
+}
+
 /// Scratch memory that [`gemm`] takes from each thread that works, whatever the shapes.
 pub(crate) fn scratch_bytes(isa: Isa, compute: Compute) -> usize {
     with_kernel!(isa, compute, scratch_of())

@@ -13,6 +13,7 @@ mod head;
 mod isa;
 mod math;
 mod norm;
+mod peak;
 mod pool;
 mod reduce;
 mod rotary;
@@ -21,11 +22,13 @@ pub(crate) use activation::Activated;
 pub(crate) use attention::{AttentionShape, KeySource};
 pub(crate) use element::bytes_of;
 pub(crate) use head::{HeadRows, STATE};
+pub use element::bf16_bits;
 pub use isa::Isa;
 pub(crate) use norm::RowNorm;
 pub(crate) use reduce::PIECE;
 pub(crate) use rotary::{HeadNorm, RotaryShape};
 
+use crate::HeadLayout;
 use gemm::{Compute, Epilogue, Output, Product};
 use pool::Pool;
 
@@ -38,6 +41,30 @@ pub(crate) struct Cpu {
 impl Cpu {
     pub(crate) fn new(isa: Isa, threads: usize) -> std::io::Result<Self> {
         Ok(Self { pool: Pool::new(threads)?, isa })
+    }
+
+    /// Scratch memory of all threads at most, with heads of this layout.
+    pub(crate) fn scratch_bytes(&self, compute: Compute, threads: usize, layout: &HeadLayout) -> usize {
+        let kernels = gemm::Kernels::new(self.isa, compute);
+        threads * (gemm::scratch_bytes(self.isa, compute) + attention::scratch_bytes(&kernels, layout))
+    }
+
+    /// As [`multiply`](Self::multiply), for generation: few rows are multiplied without packing the weight, and their
+    /// last bits may differ.
+    pub(crate) fn multiply_few(
+        &self,
+        compute: Compute,
+        m: usize,
+        n: usize,
+        products: &[Product],
+        out: Output,
+        epilogue: &Epilogue,
+    ) {
+        if m > gemv::MOST_ROWS {
+            return self.multiply(compute, m, n, products, out, epilogue);
+        }
+        // SAFETY: as in `multiply`.
+        unsafe { gemv::gemv(&self.pool, self.isa, m, n, products, out, epilogue) };
     }
 
     /// `out = epilogue(sum of products)`, `[m, n]`.

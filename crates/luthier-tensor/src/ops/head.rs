@@ -99,7 +99,7 @@ impl<'a> Tape<'a> {
         device.run("head", |cpu| {
             let product = Product { a: rows_of(&normed, 0), b: rows_of(&options.weight.value, 0), k: width };
             let scaled = Epilogue { scale: options.scale, ..Epilogue::NONE };
-            cpu.multiply(head.compute, count, logits.columns(), &[product], part(&logits, 0), &scaled);
+            cpu.multiply_few(head.compute, count, logits.columns(), &[product], part(&logits, 0), &scaled);
         });
         logits
     }

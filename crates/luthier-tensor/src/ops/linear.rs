@@ -187,6 +187,7 @@ impl<'a> Tape<'a> {
         let out_columns = projections.iter().map(|projection| projection.weight.value.rows()).sum();
         let low = (rank > 0).then(|| device.empty(storage, tokens, rank));
         let dropout = self.dropout().cloned();
+        let multiply = if self.is_exact() { Cpu::multiply } else { Cpu::multiply_few };
         if let Some(low) = &low {
             for group in down_groups(projections, dropout.is_some()) {
                 let dropped = group.dropout.map(|(share, site)| drop_out(&device, &h, &dropout, share, site));
@@ -223,7 +224,7 @@ impl<'a> Tape<'a> {
                     bias: bias.as_ref().map(|bias| bias.address().cast()),
                     addend: residual.map(|residual| addend(residual.base.value(), *first)),
                 };
-                cpu.multiply(compute, tokens, weight.rows(), &products, part(&output, *first), &epilogue);
+                multiply(cpu, compute, tokens, weight.rows(), &products, part(&output, *first), &epilogue);
             });
         }
         let inputs: Vec<&Var> = std::iter::once(source).chain(residual.map(|residual| residual.base)).collect();

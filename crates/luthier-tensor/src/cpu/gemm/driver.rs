@@ -52,14 +52,15 @@ pub(super) unsafe fn run<K: MicroKernel>(
     epilogue: &Epilogue,
 ) {
     let plan = Plan::new::<K>(pool.threads(), m, n, products);
-    let counters: Vec<AtomicUsize> = (0..plan.column_blocks).map(|_| AtomicUsize::new(0)).collect();
+    let counters: Vec<AtomicUsize> = (0..plan.column_blocks).map(|_| AtomicUsize::new(plan.slots)).collect();
     let work = Work { plan: &plan, m, n, products, out, epilogue };
     pool.run(plan.column_blocks * plan.slots, |task| {
         with_scratch(GEMM_SLOT, scratch_bytes::<K>(), |scratch| {
             // SAFETY: tasks write disjoint parts of the output; the scratch memory has all three areas.
             unsafe {
                 K::enter();
-                work.run_task::<K>(task / plan.slots, &counters[task / plan.slots], scratch.cast());
+                let column_block = task / plan.slots;
+                work.run_task::<K>(column_block, task % plan.slots, &counters[column_block], scratch.cast());
                 K::leave();
             }
         });
@@ -69,7 +70,13 @@ pub(super) unsafe fn run<K: MicroKernel>(
 impl Work<'_> {
     /// # Safety
     /// As for [`run`]; `scratch` has [`scratch_bytes`].
-    unsafe fn run_task<K: MicroKernel>(&self, column_block: usize, counter: &AtomicUsize, scratch: *mut u8) {
+    unsafe fn run_task<K: MicroKernel>(
+        &self,
+        column_block: usize,
+        first_part: usize,
+        counter: &AtomicUsize,
+        scratch: *mut u8,
+    ) {
         let plan = self.plan;
         let first_column = column_block * plan.column_step;
         let columns = plan.column_step.min(self.n - first_column);
@@ -77,14 +84,13 @@ impl Work<'_> {
         let b = scratch;
         let a = b.wrapping_add(K::B_BYTES.next_multiple_of(CACHE_LINE));
         let c = a.wrapping_add(a_bytes::<K>().next_multiple_of(CACHE_LINE)).cast::<f32>();
-        let take = || counter.fetch_add(1, Ordering::Relaxed);
         let last_block = plan.blocks.len() - 1;
 
-        let mut part = take();
+        let mut part = first_part;
         let mut packed = false;
         while part < plan.row_parts {
             // Taken one ahead, so that its first strip can be fetched.
-            let next_part = take();
+            let next_part = counter.fetch_add(1, Ordering::Relaxed);
             let first_row = part * plan.row_step;
             let rows = plan.row_step.min(self.m - first_row);
             for (index, block) in plan.blocks.iter().enumerate() {
@@ -170,11 +176,6 @@ impl Work<'_> {
                 fetch.advance(lines_per_call);
                 let column = panel * K::COLUMNS;
                 let columns = K::COLUMNS.min(place.columns - column);
-                let to = Destination::new(&self.out, self.epilogue, place.row, place.first_column + column);
-                let finishes = index + 1 == chunks && !to_later;
-                if finishes {
-                    prefetch_to_write(&to, place.rows, columns);
-                }
                 // SAFETY: `first` is inside the panels, `panel` inside packed B; the tile is this panel's.
                 unsafe {
                     let tile = tiles.add(panel * tile_step);
@@ -183,7 +184,8 @@ impl Work<'_> {
                         b.add((panel * units + first) * unit_bytes::<K>(Side::B)),
                     );
                     K::multiply(place.rows, columns, count, a, b, tile, K::COLUMNS, from_earlier || index > 0);
-                    if finishes {
+                    if index + 1 == chunks && !to_later {
+                        let to = Destination::new(&self.out, self.epilogue, place.row, place.first_column + column);
                         K::finish(tile, place.rows, columns, &to);
                     }
                 }
@@ -250,26 +252,6 @@ impl Fetch {
                 self.runs -= 1;
                 self.address = self.address.wrapping_add(self.stride_bytes);
             }
-        }
-    }
-}
-
-/// Fetches the lines that a tile will be written to, while it is still being computed.
-#[inline(always)]
-fn prefetch_to_write(to: &Destination, rows: usize, columns: usize) {
-    let (stride_bytes, run_bytes) = (to.dtype.bytes(to.stride), to.dtype.bytes(columns));
-    for row in 0..rows {
-        let line = to.address.wrapping_add(row * stride_bytes);
-        for offset in (0..run_bytes).step_by(CACHE_LINE) {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: a hint, which faults at no address.
-            unsafe {
-                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_ET0 }>(
-                    line.wrapping_add(offset).cast(),
-                );
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            let _ = (line, offset);
         }
     }
 }

@@ -52,7 +52,7 @@ pub(super) trait MicroKernel {
     const ELEMENT_BYTES: usize;
     /// Numbers along k of one call of `multiply`: two panels of this length and more fit the first-level cache.
     const CHUNK: usize;
-    /// Numbers along k that are packed at once; a multiple of `GROUP`.
+    /// Numbers along k that are packed at once; twice a multiple of `GROUP`.
     const BLOCK_K: usize;
     /// Bytes of packed B, which stays in the second-level cache while A streams.
     const B_BYTES: usize;

@@ -44,8 +44,8 @@ impl MicroKernel for Amx {
     const UNIT: usize = 32;
     const ELEMENT_BYTES: usize = 2;
     const CHUNK: usize = 320;
-    const BLOCK_K: usize = 1024;
-    const B_BYTES: usize = 832 << 10;
+    const BLOCK_K: usize = 1536;
+    const B_BYTES: usize = 1024 << 10;
     const C_BYTES: usize = 896 << 10;
     const OPERATIONS_PER_PACKED: usize = 400;
 

@@ -19,18 +19,7 @@ impl Kernels {
         Self { isa, compute }
     }
 
-    /// Rows of one panel of A: rows of a packed operand are padded to a multiple, and a part of one begins at a multiple.
-    pub(crate) fn panel_rows(&self) -> usize {
-        with_kernel!(self.isa, self.compute, rows_of())
-    }
-
-    /// Rows of one panel of B, as [`panel_rows`](Self::panel_rows).
-    pub(crate) fn panel_columns(&self) -> usize {
-        with_kernel!(self.isa, self.compute, columns_of())
-    }
-
-    /// Bytes of A `[m, k]` once packed. Panels follow each other, so this is also where row `m` begins when that is a
-    /// multiple of [`panel_rows`](Self::panel_rows).
+    /// Bytes of A `[m, k]` once packed. Rows are padded to whole panels.
     pub(crate) fn packed_a_bytes(&self, m: usize, k: usize) -> usize {
         with_kernel!(self.isa, self.compute, packed_bytes(Side::A, m, k))
     }
@@ -78,14 +67,6 @@ impl Kernels {
         // SAFETY: passed on.
         unsafe { with_kernel!(self.isa, self.compute, multiply_whole(m, n, k, packed, c, c_stride, accumulate)) };
     }
-}
-
-fn rows_of<K: MicroKernel>() -> usize {
-    K::ROWS
-}
-
-fn columns_of<K: MicroKernel>() -> usize {
-    K::COLUMNS
 }
 
 fn packed_bytes<K: MicroKernel>(side: Side, rows: usize, k: usize) -> usize {

@@ -1,0 +1,128 @@
+//! Everything that can be wrong with data, each as a sentence that says what, where, and what to do.
+
+use std::path::PathBuf;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A dataset name is neither in `dataset_info.json` nor a file.
+    #[error("dataset {dataset} was not found: {} {known}, and there is no file {dataset} or {}", info.display(), file.display())]
+    UnknownDataset {
+        /// The name as the user wrote it.
+        dataset: String,
+        /// The `dataset_info.json` that was looked into.
+        info: PathBuf,
+        /// What that file holds, as the rest of the sentence.
+        known: String,
+        /// The file in the dataset folder that was looked for.
+        file: PathBuf,
+    },
+    /// An entry of `dataset_info.json` cannot be used.
+    #[error("{}, entry {entry}: {problem}", path.display())]
+    DatasetInfo {
+        /// The `dataset_info.json`.
+        path: PathBuf,
+        /// The entry's name.
+        entry: String,
+        /// What is wrong, as a clause.
+        problem: String,
+    },
+    /// A dataset as a whole cannot be read.
+    #[error("dataset {dataset}: {problem}")]
+    Dataset {
+        /// The dataset's name.
+        dataset: String,
+        /// What is wrong, as a clause.
+        problem: String,
+    },
+    /// One record cannot be read.
+    #[error("dataset {dataset}, record {record}{}: {problem}", line.map(|line| format!(" (line {line})")).unwrap_or_default())]
+    Record {
+        /// The dataset's name.
+        dataset: String,
+        /// The record's number, from 1.
+        record: usize,
+        /// The line of the file, from 1, for formats of one record a line.
+        line: Option<usize>,
+        /// What is wrong, as a clause.
+        problem: String,
+    },
+    /// A record was read, but cannot be turned into tokens.
+    #[error("dataset {dataset}, record {record}: {source}")]
+    Conversation {
+        /// The dataset's name.
+        dataset: String,
+        /// The record's number, from 1.
+        record: usize,
+        /// What is wrong.
+        source: Box<Error>,
+    },
+    /// The tokenizer's file or metadata cannot be used, or the tokenizer failed.
+    #[error("tokenizer: {problem}")]
+    Tokenizer {
+        /// What is wrong, as a clause.
+        problem: String,
+    },
+    /// The model has no chat template and none was named.
+    #[error(
+        "{model} has no chat template, so its conversations cannot be written as it expects them; \
+         set `template` to one of {known}"
+    )]
+    TemplateMissing {
+        /// The model's name.
+        model: String,
+        /// The built-in templates.
+        known: String,
+    },
+    /// A template was named that is not built in.
+    #[error("there is no template {name:?}; built in: {known}")]
+    UnknownTemplate {
+        /// The name as the user wrote it.
+        name: String,
+        /// The built-in templates.
+        known: String,
+    },
+    /// The template does not compile, raised an exception, or ran out of fuel or room.
+    #[error("the chat template of {name} {problem}")]
+    Template {
+        /// Whose template it is.
+        name: String,
+        /// What went wrong, as the rest of the sentence.
+        problem: String,
+    },
+    /// The template changes text before a reply when the reply is added, so the reply's place is unknown.
+    #[error(
+        "the chat template of {name} is not prefix-stable, so it is unknown which tokens belong to the reply in \
+         message {message}: {first_label} is\n  {first:?}\nand {second_label} is\n  {second:?}\n\
+         Use a template with {{% generation %}} blocks, or name another one with `template`"
+    )]
+    NotPrefixStable {
+        /// Whose template it is.
+        name: String,
+        /// The assistant message's number, from 1.
+        message: usize,
+        /// What `first` is.
+        first_label: &'static str,
+        /// The text that should begin the second, from shortly before they part.
+        first: String,
+        /// What `second` is.
+        second_label: &'static str,
+        /// The second text, from shortly before they part.
+        second: String,
+    },
+    /// A conversation without anything to learn from.
+    #[error("{problem}")]
+    NothingToTrain {
+        /// The whole sentence.
+        problem: String,
+    },
+}

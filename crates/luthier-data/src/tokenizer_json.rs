@@ -1,0 +1,109 @@
+//! A tokenizer from the files of a Hugging Face folder.
+
+use serde_json::Value;
+
+use crate::error::Error;
+use crate::tokenizer::{Tokenizer, failed, ids};
+
+impl Tokenizer {
+    /// From the bytes of `tokenizer.json`, of `tokenizer_config.json`, and the text of `chat_template.jinja`, which
+    /// wins over the configuration's template.
+    ///
+    /// Errors: a file that does not parse.
+    pub fn from_json(tokenizer: &[u8], config: Option<&[u8]>, chat_template: Option<&str>) -> Result<Self, Error> {
+        let problem = |file: &str, error: String| Error::Tokenizer { problem: format!("{file}: {error}") };
+        let mut value: Value =
+            serde_json::from_slice(tokenizer).map_err(|error| problem("tokenizer.json", error.to_string()))?;
+        let build = |bytes: &[u8]| {
+            tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| problem("tokenizer.json", error.to_string()))
+        };
+        let mut start = build(tokenizer)?;
+        start.with_padding(None);
+        start.with_truncation(None).map_err(|error| problem("tokenizer.json", error.to_string()))?;
+        let mut prefix = Prefix::default();
+        prefix.remove(&mut value["normalizer"]);
+        prefix.remove(&mut value["pre_tokenizer"]);
+        let continuing = if prefix.removed { Some(build(value.to_string().as_bytes())?) } else { None };
+        let config: Value = match config {
+            Some(bytes) => {
+                serde_json::from_slice(bytes).map_err(|error| problem("tokenizer_config.json", error.to_string()))?
+            }
+            None => Value::Null,
+        };
+        let id = |key: &str| {
+            let text = config[key].as_str().or_else(|| config[key]["content"].as_str());
+            text.and_then(|text| start.token_to_id(text))
+        };
+        let (begin_id, end_id, padding_id) = (id("bos_token"), id("eos_token"), id("pad_token"));
+        let (before, after) = added_around(&start)?;
+        let chat_template = chat_template.map(str::to_owned).or_else(|| configured_template(&config));
+        let mut this = Self::new(start, continuing, prefix.special_starts, begin_id, end_id, padding_id);
+        (this.added_before, this.added_after, this.chat_template) = (before, after, chat_template);
+        Ok(this)
+    }
+}
+
+/// Takes out of a `tokenizer.json` what puts a blank before the first word.
+#[derive(Default)]
+struct Prefix {
+    removed: bool,
+    special_starts: bool,
+}
+
+impl Prefix {
+    fn remove(&mut self, part: &mut Value) {
+        for list in ["normalizers", "pretokenizers"] {
+            if let Some(parts) = part.get_mut(list).and_then(Value::as_array_mut) {
+                parts.retain(|part| part["type"] != "Prepend" || self.found(true));
+                parts.iter_mut().for_each(|part| self.remove(part));
+            }
+        }
+        match part["type"].as_str() {
+            Some("Prepend") => {
+                self.found(true);
+                *part = Value::Null;
+            }
+            Some("Metaspace") => {
+                let scheme = part["prepend_scheme"].as_str();
+                let old = scheme.is_none() && part["add_prefix_space"].as_bool() != Some(false);
+                if old || matches!(scheme, Some("always" | "first")) {
+                    self.found(scheme != Some("first"));
+                    part["prepend_scheme"] = "never".into();
+                    part["add_prefix_space"] = false.into();
+                }
+            }
+            Some("ByteLevel") if part["add_prefix_space"] == true => {
+                self.found(true);
+                part["add_prefix_space"] = false.into();
+            }
+            _ => {}
+        }
+    }
+
+    /// Notes a prefix; false, so that `retain` drops it.
+    fn found(&mut self, special_starts: bool) -> bool {
+        self.removed = true;
+        self.special_starts |= special_starts;
+        false
+    }
+}
+
+/// What the post-processor puts before and after a text.
+fn added_around(tokenizer: &tokenizers::Tokenizer) -> Result<(Vec<u32>, Vec<u32>), Error> {
+    let plain = ids(tokenizer, "a")?;
+    let full = tokenizer.encode_fast("a", true).map_err(failed)?.get_ids().to_vec();
+    let at = full.windows(plain.len().max(1)).position(|window| window == plain);
+    Ok(at.map(|at| (full[..at].to_vec(), full[at + plain.len()..].to_vec())).unwrap_or_default())
+}
+
+/// `chat_template`: one text, or a list of named ones of which `default` is meant.
+fn configured_template(config: &Value) -> Option<String> {
+    match &config["chat_template"] {
+        Value::String(template) => Some(template.clone()),
+        Value::Array(list) => {
+            let default = list.iter().find(|entry| entry["name"] == "default")?;
+            default["template"].as_str().map(str::to_owned)
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,148 @@
+//! Rendering as transformers does, and the places of replies.
+
+mod common;
+
+use common::{CHATML, assistant, gguf, system, template, tokenizer, user};
+use luthier_data::{ChatTemplate, Error, GgufTokenizer, Message, SpecialTexts, Tokenizer, masked_text};
+
+fn check(source: &str, expected: &str) {
+    let rendered = template(source).render(&[user("hi"), assistant("\"yes\" & é")], false).expect("renders");
+    assert_eq!(rendered.text, expected);
+}
+
+/// The replies of a conversation, each with bars around it.
+fn check_mask(source: &str, messages: &[Message], expected: &str) {
+    let masked = masked_text(&template(source), messages).expect("the replies are found");
+    let mut out = masked.text.clone();
+    for reply in masked.replies.iter().rev() {
+        out.insert(reply.end, '|');
+        out.insert(reply.start, '|');
+    }
+    assert_eq!(out, expected);
+}
+
+fn fails(source: &str, messages: &[Message], message: &str) {
+    let error = masked_text(&template(source), messages).expect_err("it is refused");
+    assert_eq!(error.to_string(), message);
+}
+
+#[test]
+fn renders_as_transformers_does() {
+    check("{{ messages[1]['content'] | tojson }}", "\"\\\"yes\\\" & é\"");
+    check("{{ {'b': 1, 'a': [1, none, true]} | tojson }}", "{\"b\": 1, \"a\": [1, null, true]}");
+    check("{{ {'b': 1, 'a': []} | tojson(indent=2, sort_keys=true) }}", "{\n  \"a\": [],\n  \"b\": 1\n}");
+    check("{{ 'é' | tojson(ensure_ascii=true) }}", "\"\\u00e9\"");
+    check("  {% if true %}\n  a\n  {% endif %}\nb\n", "  a\nb");
+    check("{% for m in messages %}{% if loop.last %}{% break %}{% endif %}{{ m.role }}{% endfor %}", "user");
+    check("{{ ' a b '.strip().split(' ')[1].upper() }}{{ 'x'.startswith('x') }}{{ none }}", "BTrueNone");
+    check(
+        "{{ bos_token }}{{ eos_token }}{{ tools is none }}{{ tools is iterable }}",
+        "<|im_start|><|im_end|>TrueFalse",
+    );
+    check("{{ strftime_now('%d %b %Y') }}", "29 Feb 2024");
+    check("a{%- generation -%} b {%- endgeneration -%} c", "abc");
+}
+
+#[test]
+fn replies_by_turns() {
+    let conversation = [system("S"), user("a"), assistant("b"), user("c"), assistant("d")];
+    check_mask(
+        CHATML,
+        &conversation,
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n|b<|im_end|>\n|\
+         <|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n|d<|im_end|>\n|",
+    );
+    // The conversation, not the reply, is closed with the end token: Phi-3.5.
+    check_mask(
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}<end>{% endfor %}\
+         {% if add_generation_prompt %}<assistant>{% else %}{{ eos_token }}{% endif %}",
+        &conversation[1..],
+        "<user>a<end><assistant>|b<end>|<user>c<end><assistant>|d<end><|im_end|>|",
+    );
+}
+
+#[test]
+fn replies_by_generation_blocks() {
+    check_mask(
+        "{% for m in messages %}\n{% if m.role == 'assistant' %}\n[{% generation %}\n{{ m.content }};{% endgeneration %}\n]\n\
+         {% else %}\n{{ m.content }}\n{% endif %}\n{% endfor %}",
+        &[user("é"), assistant("b"), user("c"), assistant("d")],
+        "é\n[|b;|]\nc\n[|d;|]\n",
+    );
+}
+
+#[test]
+fn what_is_not_prefix_stable_is_shown() {
+    fails(
+        "{% for m in messages %}[{{ m.content }}]{% endfor %}{% if add_generation_prompt %}<think>{% endif %}",
+        &[user("a"), assistant("b")],
+        "the chat template of test is not prefix-stable, so it is unknown which tokens belong to the reply in message 2: \
+         the prompt alone is\n  \"[a]<think>\"\nand the prompt with its reply is\n  \"[a][b]\"\n\
+         Use a template with {% generation %} blocks, or name another one with `template`",
+    );
+    fails(
+        "{% for m in messages %}{% if loop.last %}!{% endif %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}!{% endif %}",
+        &[user("a"), assistant("b"), user("c"), assistant("d")],
+        "the chat template of test is not prefix-stable, so it is unknown which tokens belong to the reply in message 2: \
+         the prompt alone is\n  \"!a!\"\nand the prompt with its reply is\n  \"a!b\"\n\
+         Use a template with {% generation %} blocks, or name another one with `template`",
+    );
+}
+
+#[test]
+fn templates_that_fail_or_do_not_end() {
+    let messages = [user("a"), assistant("b")];
+    fails(
+        "{{ raise_exception('roles must alternate') }}",
+        &messages,
+        "the chat template of test refuses the conversation: roles must alternate",
+    );
+    fails(
+        "\n{{ messages[0].name.first }}",
+        &messages,
+        "the chat template of test failed in line 2: undefined value: `messages[0].name` is undefined",
+    );
+    fails(
+        "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}",
+        &messages,
+        "the chat template of test did not end after 20000000 instructions",
+    );
+    fails(
+        "{% set x = 'x' * 100000 %}{% for a in range(10000) %}{{ x }}{% endfor %}",
+        &messages,
+        "the chat template of test wrote more than 67108864 bytes",
+    );
+    fails(
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        &messages,
+        "the chat template of test failed in line 1: invalid operation: recursion limit exceeded",
+    );
+    fails("x", &[user("a")], "the conversation has no message of the assistant, so there is nothing to train");
+    let error = ChatTemplate::new("test", "{% if %}", SpecialTexts::default(), None).expect_err("it is refused");
+    assert!(error.to_string().starts_with("the chat template of test does not compile: syntax error"), "{error}");
+    let timeless = ChatTemplate::new("test", "{{ strftime_now('%Y') }}", SpecialTexts::default(), None);
+    let error = timeless.and_then(|template| template.render(&messages, false)).expect_err("it is refused");
+    assert_eq!(
+        error.to_string(),
+        "the chat template of test failed in line 1: invalid operation: the template asks for the time, and none was given"
+    );
+}
+
+#[test]
+fn a_named_template_wins_and_a_missing_one_is_explained() {
+    let own = ChatTemplate::choose(None, "tiny", &tokenizer(), None).expect("the model has one");
+    let named = ChatTemplate::choose(Some("chatml"), "tiny", &tokenizer(), None).expect("it is built in");
+    let conversation = [system("S"), user("a")];
+    assert_eq!(own.render(&conversation, true).expect("renders"), named.render(&conversation, true).expect("renders"));
+    let bare = Tokenizer::from_gguf(&GgufTokenizer { chat_template: None, ..gguf() }).expect("the tokenizer builds");
+    let message = |result: Result<ChatTemplate, Error>| result.expect_err("it is refused").to_string();
+    assert_eq!(
+        message(ChatTemplate::choose(None, "tiny", &bare, None)),
+        "tiny has no chat template, so its conversations cannot be written as it expects them; \
+         set `template` to one of chatml"
+    );
+    assert_eq!(
+        message(ChatTemplate::choose(Some("chatmll"), "tiny", &bare, None)),
+        "there is no template \"chatmll\"; built in: chatml"
+    );
+}

@@ -1,0 +1,137 @@
+//! Text to ids and back.
+
+mod common;
+
+use common::{gguf, tokenizer};
+use luthier_data::{GgufTokenizer, Specials, Tokenizer};
+
+#[test]
+fn byte_level_merges_and_special_tokens_in_text() {
+    let tokenizer = tokenizer();
+    let ids = tokenizer.encode("hello hello<|im_end|>\n", Specials::None).expect("encodes");
+    let tokens: Vec<_> = ids.iter().filter_map(|id| tokenizer.token(*id)).collect();
+    assert_eq!(tokens, ["hello", "Ġhello", "<|im_end|>", "Ċ"]);
+    assert_eq!(tokenizer.decode(&ids).expect("decodes"), "hello hello<|im_end|>\n");
+    assert_eq!(tokenizer.end_ids(), [2, 0]);
+    assert!(tokenizer.is_special(1) && !tokenizer.is_special(3));
+    assert_eq!(tokenizer.vocabulary_size(), 264);
+}
+
+#[test]
+fn a_stream_holds_back_unfinished_characters() {
+    let tokenizer = tokenizer();
+    let text = "hello é 今<|im_end|>";
+    let mut stream = tokenizer.stream();
+    let mut parts = Vec::new();
+    for id in tokenizer.encode(text, Specials::None).expect("encodes") {
+        parts.push(stream.push(id).expect("decodes"));
+    }
+    assert_eq!(parts, ["hello", " ", "", "é", " ", "", "", "今", "<|im_end|>"]);
+    assert_eq!(stream.finish().expect("decodes"), "");
+
+    let mut cut = tokenizer.stream();
+    let ids = tokenizer.encode("é", Specials::None).expect("encodes");
+    assert_eq!(cut.push(ids[0]).expect("decodes"), "");
+    assert_eq!(cut.finish().expect("decodes"), "\u{fffd}");
+}
+
+#[test]
+fn the_begin_token_is_added_where_the_file_says_so() {
+    let add = GgufTokenizer { add_begin: Some(true), ..gguf() };
+    let add = Tokenizer::from_gguf(&add).expect("the tokenizer builds");
+    assert!(add.adds_begin() && !tokenizer().adds_begin());
+    let ids = add.encode("hello", Specials::Add).expect("encodes");
+    assert_eq!(ids, [add.begin_id(), add.token_id("hello")].map(Option::unwrap_or_default));
+    assert_eq!(add.encode("hello", Specials::None).expect("encodes").len(), 1);
+}
+
+#[test]
+fn unknown_kinds_are_named() {
+    let error = |gguf: GgufTokenizer| Tokenizer::from_gguf(&gguf).expect_err("it is refused").to_string();
+    assert_eq!(
+        error(GgufTokenizer { model: "bert".to_owned(), ..gguf() }),
+        "tokenizer: the kind \"bert\" of the GGUF file is not supported; supported: gpt2, llama"
+    );
+    let message = error(GgufTokenizer { pre: Some("new-model".to_owned()), ..gguf() });
+    assert!(
+        message.starts_with(
+            "tokenizer: the pre-tokenizer \"new-model\" of the GGUF file is not known; known: default, gpt-2, "
+        ),
+        "{message}"
+    );
+}
+
+/// A SentencePiece model: the blank, letters, words with scores, bytes for the rest.
+fn sentence_piece() -> GgufTokenizer {
+    let mut gguf = GgufTokenizer {
+        model: "llama".to_owned(),
+        begin_id: Some(1),
+        end_id: Some(2),
+        unknown_id: Some(0),
+        ..GgufTokenizer::default()
+    };
+    let mut push = |token: &str, kind: i32, score: f32| {
+        gguf.tokens.push(token.to_owned());
+        gguf.token_types.push(kind);
+        gguf.scores.push(score);
+    };
+    push("<unk>", 2, 0.0);
+    push("<s>", 3, 0.0);
+    push("</s>", 3, 0.0);
+    for byte in 0..=255 {
+        push(&format!("<0x{byte:02X}>"), 6, 0.0);
+    }
+    for (rank, token) in ["▁h", "hi", "▁hi", "▁", "h", "i", "!"].into_iter().enumerate() {
+        push(token, 1, -(rank as f32));
+    }
+    gguf
+}
+
+#[test]
+fn sentence_piece_scores_become_merges_and_unknown_characters_bytes() {
+    let tokenizer = Tokenizer::from_gguf(&sentence_piece()).expect("the tokenizer builds");
+    let tokens = |ids: &[u32]| -> Vec<String> { ids.iter().filter_map(|id| tokenizer.token(*id)).collect() };
+    let ids = tokenizer.encode("hi hi!é", Specials::Add).expect("encodes");
+    assert_eq!(tokens(&ids), ["<s>", "▁hi", "▁hi", "!", "<0xC3>", "<0xA9>"]);
+    assert_eq!(tokenizer.decode(&ids[1..]).expect("decodes"), "hi hi!é");
+
+    // A piece that goes on from text gets no blank of its own; one after a special token does.
+    let pieces = tokenizer.encode_pieces(&["hi!", " hi</s>", "hi"]).expect("encodes");
+    let pieces: Vec<_> = pieces.iter().map(|ids| tokens(ids)).collect();
+    assert_eq!(pieces, [vec!["▁hi", "!"], vec!["▁hi", "</s>"], vec!["▁hi"]]);
+
+    let mut stream = tokenizer.stream();
+    let parts: Vec<_> = ids[1..].iter().map(|id| stream.push(*id).expect("decodes")).collect();
+    assert_eq!(parts, ["hi", " hi", "!", "", "é"]);
+}
+
+#[test]
+fn from_tokenizer_json_with_its_configuration() {
+    let json = r#"{
+        "version": "1.0", "truncation": null, "padding": null,
+        "added_tokens": [
+            {"id": 0, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true},
+            {"id": 1, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}],
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+        "pre_tokenizer": null,
+        "post_processor": {"type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}}},
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "Fuse"},
+            {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+        "model": {"type": "BPE", "vocab": {"<s>": 0, "</s>": 1, "▁": 2, "a": 3, "b": 4, "▁a": 5}, "merges": [["▁", "a"]]}
+    }"#;
+    let config = r#"{"bos_token": "<s>", "eos_token": {"content": "</s>"},
+                     "chat_template": [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]}"#;
+    let tokenizer = Tokenizer::from_json(json.as_bytes(), Some(config.as_bytes()), None).expect("the files are read");
+    assert_eq!((tokenizer.begin_id(), tokenizer.end_ids(), tokenizer.adds_begin()), (Some(0), [1].as_slice(), true));
+    assert_eq!(tokenizer.chat_template(), Some("D"));
+    assert_eq!(tokenizer.encode("a b", Specials::Add).expect("encodes"), [0, 5, 2, 4]);
+    assert_eq!(tokenizer.encode_pieces(&["a", "b", " a"]).expect("encodes"), [vec![5], vec![4], vec![5]]);
+
+    let error = Tokenizer::from_json(b"{", None, None).expect_err("it is refused");
+    assert_eq!(error.to_string(), "tokenizer: tokenizer.json: EOF while parsing an object at line 1 column 1");
+}

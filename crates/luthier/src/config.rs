@@ -1,0 +1,710 @@
+//! The configuration of a training, checked: a [`TrainConfig`] cannot be wrong in itself. It is made once from
+//! [`Settings`] and then passed on. Only [`TrainConfig::check_files`] looks at the disk.
+
+use std::path::{Path, PathBuf};
+
+use crate::settings::{Problem, Settings};
+
+/// Everything that a training is told.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TrainConfig {
+    pub(crate) stage: Stage,
+    pub(crate) model: ModelSettings,
+    pub(crate) method: Method,
+    pub(crate) data: DataSettings,
+    pub(crate) batch: BatchSettings,
+    pub(crate) optimiser: OptimiserSettings,
+    pub(crate) schedule: ScheduleSettings,
+    pub(crate) machine: MachineSettings,
+    pub(crate) output: OutputSettings,
+    /// Sentences to print once before training: what was given and has no effect, and what differs from LLaMA-Factory.
+    pub(crate) notices: Vec<String>,
+}
+
+/// What the rows are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Replies to prompts.
+    SupervisedFineTuning,
+    /// Plain text.
+    PreTraining,
+}
+
+/// Where the training starts from.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ModelSettings {
+    /// A Hugging Face folder or a GGUF file.
+    pub(crate) model: PathBuf,
+    /// A PEFT folder whose adapter is trained on. Only with [`Method::Lora`].
+    pub(crate) adapter: Option<PathBuf>,
+}
+
+/// What is trained.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Method {
+    Lora(LoraSettings),
+    Full,
+    Freeze(FreezeLayers),
+}
+
+/// A LoRA adapter as PEFT defines it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct LoraSettings {
+    /// 1 or more.
+    pub(crate) rank: usize,
+    /// More than 0.
+    pub(crate) alpha: f64,
+    /// From 0 to below 1.
+    pub(crate) dropout: f64,
+    pub(crate) targets: Targets,
+    pub(crate) rank_stabilised: bool,
+    /// Modules that are trained whole and saved with the adapter.
+    pub(crate) modules_to_save: Vec<String>,
+}
+
+/// The linear layers that get an update.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Targets {
+    /// Each but the head.
+    All,
+    /// Those whose path is or ends with one of these names; never empty.
+    Named(Vec<String>),
+}
+
+/// The decoder layers that are trained; never none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FreezeLayers {
+    First(usize),
+    Last(usize),
+}
+
+/// What is read and what of it is scored.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct DataSettings {
+    /// Files or names of `folder`; never empty.
+    pub(crate) datasets: Vec<String>,
+    pub(crate) folder: PathBuf,
+    /// Name of a template; without one the model's own.
+    pub(crate) template: Option<String>,
+    /// Records read of each dataset.
+    pub(crate) max_samples: Option<usize>,
+    /// Tokens that a row may have, 1 or more.
+    pub(crate) cutoff_len: usize,
+    pub(crate) scored: Scored,
+    /// Whether records are put together up to `cutoff_len`. They never see one another.
+    pub(crate) packing: bool,
+    pub(crate) shuffle: bool,
+}
+
+/// Which tokens of a conversation are scored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scored {
+    Replies,
+    LastReply,
+    Everything,
+}
+
+/// How much is seen, and in what portions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct BatchSettings {
+    /// Rows of a batch, 1 or more.
+    pub(crate) rows: usize,
+    /// Batches of an optimiser step, 1 or more.
+    pub(crate) accumulation: usize,
+    pub(crate) length: RunLength,
+    /// Tokens that go through the model at once; `None`: the planner decides.
+    pub(crate) token_budget: Option<usize>,
+}
+
+/// When the training ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum RunLength {
+    /// More than 0.
+    Epochs(f64),
+    /// 1 or more.
+    Steps(usize),
+}
+
+/// AdamW.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct OptimiserSettings {
+    pub(crate) learning_rate: f64,
+    pub(crate) weight_decay: f64,
+    pub(crate) beta1: f64,
+    pub(crate) beta2: f64,
+    pub(crate) epsilon: f64,
+    /// Norm that gradients are cut to; `None` leaves them.
+    pub(crate) max_grad_norm: Option<f64>,
+}
+
+/// The rate over time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct ScheduleSettings {
+    pub(crate) kind: ScheduleKind,
+    /// Steps in which the rate rises; a share is rounded up.
+    pub(crate) warmup: Span,
+}
+
+/// What follows the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ScheduleKind {
+    /// No warm-up either, whatever `warmup` says: transformers' `constant`.
+    Constant,
+    ConstantWithWarmup,
+    Linear,
+    Cosine,
+}
+
+/// A number of steps, or a share of all of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Span {
+    Steps(usize),
+    /// From 0 to 1.
+    Share(f64),
+}
+
+impl Span {
+    /// As transformers counts it: a share of the run is rounded up.
+    pub(crate) fn steps(self, total: usize) -> usize {
+        match self {
+            Self::Steps(steps) => steps,
+            Self::Share(share) => (share * total as f64).ceil() as usize,
+        }
+    }
+}
+
+/// How the machine is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MachineSettings {
+    pub(crate) precision: Precision,
+    /// `None`: one for each core.
+    pub(crate) threads: Option<usize>,
+    pub(crate) seed: u64,
+    pub(crate) recomputation: Recomputation,
+}
+
+/// What is multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Precision {
+    /// bf16 where the processor multiplies it, f32 elsewhere.
+    Auto,
+    F32,
+    Bf16,
+}
+
+/// Whether a layer's activations are computed again in backward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recomputation {
+    /// When memory is short.
+    Auto,
+    Always,
+    Never,
+}
+
+/// What is left behind.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct OutputSettings {
+    pub(crate) folder: PathBuf,
+    pub(crate) overwrite: bool,
+    /// Steps between lines of the log.
+    pub(crate) logging: Span,
+    pub(crate) log_first_step: bool,
+}
+
+impl TrainConfig {
+    /// Reads the settings in the file at `path`, then the overrides.
+    ///
+    /// # Errors
+    /// Everything that is wrong, each as a whole sentence.
+    pub(crate) fn read(path: &Path, overrides: &[String]) -> Result<Self, Vec<Problem>> {
+        let shown = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            vec![Problem(format!("{shown}: the configuration cannot be read: {}", describe(&error)))]
+        })?;
+        Self::from_settings(&Settings::read(&shown, &text, overrides)?)
+    }
+
+    /// Checks what the settings say together.
+    pub(crate) fn from_settings(settings: &Settings) -> Result<Self, Vec<Problem>> {
+        let mut check = Check { settings, problems: Vec::new() };
+        let stage = match settings.text("stage") {
+            Some("pt") => Stage::PreTraining,
+            _ => Stage::SupervisedFineTuning,
+        };
+        let mut notices = settings.notices.clone();
+        let config = Self {
+            stage,
+            model: check.model(),
+            method: check.method(),
+            data: check.data(stage, &mut notices),
+            batch: check.batch(),
+            optimiser: check.optimiser(),
+            schedule: check.schedule(),
+            machine: check.machine(),
+            output: check.output(),
+            notices,
+        };
+        if check.problems.is_empty() { Ok(config) } else { Err(check.problems) }
+    }
+
+    /// Looks whether the files that are named exist, and whether the output folder is free.
+    ///
+    /// # Errors
+    /// A sentence for each that is not as it should be.
+    pub(crate) fn check_files(&self) -> Result<(), Vec<Problem>> {
+        let mut problems = self.check_model_files().err().unwrap_or_default();
+        let folder = &self.output.folder;
+        let held =
+            ["adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json", "trainer_log.jsonl"]
+                .into_iter()
+                .find(|name| folder.join(name).exists());
+        match held {
+            _ if folder.is_file() => {
+                problems.push(Problem(format!("output_dir: {} is a file; expected a folder", folder.display())));
+            }
+            Some(name) if !self.output.overwrite => problems.push(Problem(format!(
+                "output_dir: {} already holds {name} of another run; choose another folder or set \
+                 overwrite_output_dir: true",
+                folder.display()
+            ))),
+            _ => {}
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// Looks whether the model and the adapter that are named exist.
+    ///
+    /// # Errors
+    /// A sentence for each that does not.
+    pub(crate) fn check_model_files(&self) -> Result<(), Vec<Problem>> {
+        let mut problems = Vec::new();
+        problems.extend(check_model(&self.model.model, "model_name_or_path").err());
+        if let Some(adapter) = &self.model.adapter {
+            problems.extend(check_adapter(adapter, "adapter_name_or_path").err());
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+}
+
+/// Whether there is something at the path that can be a model; `name` says in the message who named it.
+pub(crate) fn check_model(path: &Path, name: &str) -> Result<(), Problem> {
+    let shown = path.display();
+    if !path.exists() {
+        let hub = if path.components().count() == 2 && path.is_relative() {
+            " (models are not downloaded from a hub yet)"
+        } else {
+            ""
+        };
+        return Err(Problem(format!(
+            "{name}: {shown} does not exist; expected a Hugging Face folder or a GGUF file{hub}"
+        )));
+    }
+    if path.is_dir() && !path.join("config.json").exists() {
+        return Err(Problem(format!(
+            "{name}: {shown} has no config.json; expected a Hugging Face folder or a GGUF file"
+        )));
+    }
+    Ok(())
+}
+
+/// Whether there is something at the path that can be an adapter.
+pub(crate) fn check_adapter(path: &Path, name: &str) -> Result<(), Problem> {
+    if path.join("adapter_config.json").exists() {
+        return Ok(());
+    }
+    let shown = path.display();
+    let what = if path.exists() { "has no adapter_config.json" } else { "does not exist" };
+    Err(Problem(format!("{name}: {shown} {what}; expected a PEFT adapter folder")))
+}
+
+/// What went wrong with a file, without the number that the standard library adds.
+pub(crate) fn describe(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        std::io::ErrorKind::IsADirectory => "it is a folder".to_owned(),
+        std::io::ErrorKind::InvalidData => "it is not text in UTF-8".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+struct Check<'a> {
+    settings: &'a Settings,
+    problems: Vec<Problem>,
+}
+
+impl Check<'_> {
+    /// Notes what is wrong with the setting of this name.
+    fn problem(&mut self, name: &str, sentence: impl AsRef<str>) {
+        self.problems.push(Problem(format!("{}{}", self.settings.place(name), sentence.as_ref())));
+    }
+
+    fn required(&mut self, name: &str, expected: &str) -> PathBuf {
+        let text = self.settings.text(name).unwrap_or_default();
+        if text.is_empty() {
+            self.problem(name, format!("{name} is missing; expected {expected}"));
+        }
+        PathBuf::from(text)
+    }
+
+    fn count(&self, name: &str) -> usize {
+        self.settings.whole(name).and_then(|value| usize::try_from(value).ok()).unwrap_or_default()
+    }
+
+    fn optional_count(&self, name: &str) -> Option<usize> {
+        self.settings.whole(name).and_then(|value| usize::try_from(value).ok())
+    }
+
+    fn number(&self, name: &str) -> f64 {
+        self.settings.number(name).unwrap_or_default()
+    }
+
+    fn is_on(&self, name: &str) -> bool {
+        self.settings.switch(name) == Some(true)
+    }
+
+    fn model(&mut self) -> ModelSettings {
+        let model = self.required("model_name_or_path", "a Hugging Face folder or a GGUF file");
+        let adapters = self.settings.names("adapter_name_or_path");
+        let count = adapters.len();
+        let adapter = adapters.first().map(PathBuf::from);
+        if count > 1 {
+            self.problem(
+                "adapter_name_or_path",
+                format!("adapter_name_or_path names {count} adapters; expected one (several are not merged yet)"),
+            );
+        }
+        if adapter.is_some() && self.settings.text("finetuning_type") != Some("lora") {
+            self.problem("adapter_name_or_path", "adapter_name_or_path needs finetuning_type: lora");
+        }
+        ModelSettings { model, adapter }
+    }
+
+    fn method(&mut self) -> Method {
+        match self.settings.text("finetuning_type") {
+            Some("full") => Method::Full,
+            Some("freeze") => {
+                let layers = self.settings.whole("freeze_trainable_layers").unwrap_or_default();
+                if layers == 0 {
+                    self.problem(
+                        "freeze_trainable_layers",
+                        "freeze_trainable_layers is 0, so nothing would be trained; expected a number of layers",
+                    );
+                }
+                let count = usize::try_from(layers.unsigned_abs()).unwrap_or(usize::MAX);
+                Method::Freeze(if layers < 0 { FreezeLayers::First(count) } else { FreezeLayers::Last(count) })
+            }
+            _ => Method::Lora(self.lora()),
+        }
+    }
+
+    fn lora(&mut self) -> LoraSettings {
+        let rank = self.count("lora_rank");
+        // As LLaMA-Factory reads it, an alpha of 0 is none.
+        let alpha = self.settings.number("lora_alpha").filter(|alpha| *alpha > 0.0).unwrap_or(2.0 * rank as f64);
+        let dropout = self.number("lora_dropout");
+        if dropout >= 1.0 {
+            self.problem("lora_dropout", "lora_dropout is 1, so nothing would be left; expected less than 1");
+        }
+        let names = self.settings.names("lora_target");
+        let targets =
+            if names.iter().any(|name| name == "all") { Targets::All } else { Targets::Named(names.to_vec()) };
+        if names.is_empty() {
+            self.problem("lora_target", "lora_target names no layer; expected names such as q_proj,v_proj, or all");
+        }
+        LoraSettings {
+            rank,
+            alpha,
+            dropout,
+            targets,
+            rank_stabilised: self.is_on("use_rslora"),
+            modules_to_save: self.settings.names("additional_target").to_vec(),
+        }
+    }
+
+    fn data(&mut self, stage: Stage, notices: &mut Vec<String>) -> DataSettings {
+        let datasets = self.settings.names("dataset").to_vec();
+        if datasets.is_empty() {
+            self.problem("dataset", "dataset is missing; expected files, or names of datasets in dataset_dir");
+        }
+        let pre_training = stage == Stage::PreTraining;
+        let scored = match (self.is_on("train_on_prompt"), self.is_on("mask_history")) {
+            (true, true) => {
+                self.problem(
+                    "mask_history",
+                    "mask_history and train_on_prompt exclude one another; expected one of them",
+                );
+                Scored::Everything
+            }
+            (true, false) => Scored::Everything,
+            (false, true) => Scored::LastReply,
+            (false, false) if pre_training => Scored::Everything,
+            (false, false) => Scored::Replies,
+        };
+        for name in ["train_on_prompt", "mask_history", "neat_packing"] {
+            if pre_training && self.is_on(name) {
+                self.problem(name, format!("{name} needs stage: sft"));
+            }
+        }
+        let neat = self.is_on("neat_packing");
+        let packing = neat || self.settings.switch("packing").unwrap_or(pre_training);
+        if packing && !neat && !pre_training {
+            notices.push("packing: records in one row never see one another, as with neat_packing".to_owned());
+        }
+        DataSettings {
+            datasets,
+            folder: PathBuf::from(self.settings.text("dataset_dir").unwrap_or_default()),
+            template: self.settings.text("template").map(str::to_owned),
+            max_samples: self.optional_count("max_samples"),
+            cutoff_len: self.count("cutoff_len"),
+            scored,
+            packing,
+            shuffle: !self.is_on("disable_shuffling"),
+        }
+    }
+
+    fn batch(&mut self) -> BatchSettings {
+        let steps = self.optional_count("max_steps").unwrap_or_default();
+        let epochs = self.number("num_train_epochs");
+        if steps == 0 && epochs == 0.0 {
+            self.problem("num_train_epochs", "num_train_epochs is 0, so nothing would be trained; expected more");
+        }
+        BatchSettings {
+            rows: self.count("per_device_train_batch_size"),
+            accumulation: self.count("gradient_accumulation_steps"),
+            length: if steps > 0 { RunLength::Steps(steps) } else { RunLength::Epochs(epochs) },
+            token_budget: self.optional_count("token_budget"),
+        }
+    }
+
+    fn optimiser(&mut self) -> OptimiserSettings {
+        for name in ["adam_beta1", "adam_beta2"] {
+            if self.number(name) >= 1.0 {
+                self.problem(name, format!("{name} is 1, so nothing would be learned; expected less than 1"));
+            }
+        }
+        OptimiserSettings {
+            learning_rate: self.number("learning_rate"),
+            weight_decay: self.number("weight_decay"),
+            beta1: self.number("adam_beta1"),
+            beta2: self.number("adam_beta2"),
+            epsilon: self.number("adam_epsilon"),
+            max_grad_norm: Some(self.number("max_grad_norm")).filter(|norm| *norm > 0.0),
+        }
+    }
+
+    fn schedule(&self) -> ScheduleSettings {
+        let kind = match self.settings.text("lr_scheduler_type") {
+            Some("constant") => ScheduleKind::Constant,
+            Some("constant_with_warmup") => ScheduleKind::ConstantWithWarmup,
+            Some("cosine") => ScheduleKind::Cosine,
+            _ => ScheduleKind::Linear,
+        };
+        let warmup = match self.settings.number("warmup_ratio") {
+            Some(share) => Span::Share(share),
+            None => span(self.number("warmup_steps")),
+        };
+        ScheduleSettings { kind, warmup }
+    }
+
+    fn machine(&mut self) -> MachineSettings {
+        let precision = match self.settings.text("precision") {
+            Some("fp32") => Precision::F32,
+            Some("bf16") => Precision::Bf16,
+            _ => Precision::Auto,
+        };
+        let precision = match (self.settings.switch("bf16"), precision) {
+            (None, precision) => precision,
+            (Some(true), Precision::Auto | Precision::Bf16) => Precision::Bf16,
+            (Some(false), Precision::Auto | Precision::F32) => Precision::F32,
+            (Some(bf16), other) => {
+                let given = self.settings.text("precision").unwrap_or_default().to_owned();
+                self.problem(
+                    "bf16",
+                    format!("bf16: {bf16} and precision: {given} exclude one another; expected one of them"),
+                );
+                other
+            }
+        };
+        let recomputation = match (
+            self.settings.switch("gradient_checkpointing"),
+            self.is_on("disable_gradient_checkpointing"),
+        ) {
+            (Some(true), true) => {
+                self.problem(
+                        "gradient_checkpointing",
+                        "gradient_checkpointing and disable_gradient_checkpointing exclude one another; expected one of them",
+                    );
+                Recomputation::Auto
+            }
+            (Some(true), false) => Recomputation::Always,
+            (Some(false), _) | (None, true) => Recomputation::Never,
+            (None, false) => Recomputation::Auto,
+        };
+        MachineSettings {
+            precision,
+            threads: self.optional_count("threads"),
+            seed: self.settings.whole("seed").and_then(|seed| u64::try_from(seed).ok()).unwrap_or_default(),
+            recomputation,
+        }
+    }
+
+    fn output(&mut self) -> OutputSettings {
+        let logging = self.number("logging_steps");
+        if logging == 0.0 {
+            self.problem("logging_steps", "logging_steps is 0; expected steps, or a share of all steps below 1");
+        }
+        OutputSettings {
+            folder: self.required("output_dir", "a folder for the result"),
+            overwrite: self.is_on("overwrite_output_dir"),
+            logging: span(logging),
+            log_first_step: self.is_on("logging_first_step"),
+        }
+    }
+}
+
+/// transformers' reading of a number of steps: below 1 it is a share of all.
+fn span(number: f64) -> Span {
+    if number >= 1.0 { Span::Steps(number as usize) } else { Span::Share(number) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = "model_name_or_path: m\ndataset: d\noutput_dir: o\n";
+
+    fn read(text: &str) -> Result<TrainConfig, Vec<String>> {
+        Settings::read("a.yaml", &format!("{LEAST}{text}"), &[])
+            .and_then(|settings| TrainConfig::from_settings(&settings))
+            .map_err(|problems| problems.into_iter().map(|problem| problem.0).collect())
+    }
+
+    fn fails(text: &str, sentence: &str) {
+        assert_eq!(read(text), Err(vec![sentence.to_owned()]), "{text}");
+    }
+
+    #[test]
+    fn defaults_are_those_of_llama_factory() {
+        let config = read("").expect("valid");
+        let expected = TrainConfig {
+            stage: Stage::SupervisedFineTuning,
+            model: ModelSettings { model: "m".into(), adapter: None },
+            method: Method::Lora(LoraSettings {
+                rank: 8,
+                alpha: 16.0,
+                dropout: 0.0,
+                targets: Targets::All,
+                rank_stabilised: false,
+                modules_to_save: Vec::new(),
+            }),
+            data: DataSettings {
+                datasets: vec!["d".to_owned()],
+                folder: "data".into(),
+                template: None,
+                max_samples: None,
+                cutoff_len: 2048,
+                scored: Scored::Replies,
+                packing: false,
+                shuffle: true,
+            },
+            batch: BatchSettings { rows: 8, accumulation: 1, length: RunLength::Epochs(3.0), token_budget: None },
+            optimiser: OptimiserSettings {
+                learning_rate: 5e-5,
+                weight_decay: 0.0,
+                beta1: 0.9,
+                beta2: 0.999,
+                epsilon: 1e-8,
+                max_grad_norm: Some(1.0),
+            },
+            schedule: ScheduleSettings { kind: ScheduleKind::Linear, warmup: Span::Share(0.0) },
+            machine: MachineSettings {
+                precision: Precision::Auto,
+                threads: None,
+                seed: 42,
+                recomputation: Recomputation::Auto,
+            },
+            output: OutputSettings {
+                folder: "o".into(),
+                overwrite: false,
+                logging: Span::Steps(500),
+                log_first_step: false,
+            },
+            notices: Vec::new(),
+        };
+        assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn meanings() {
+        let config =
+            read("stage: pt\nfinetuning_type: freeze\nfreeze_trainable_layers: -3\nmax_steps: 7").expect("valid");
+        assert_eq!(config.method, Method::Freeze(FreezeLayers::First(3)));
+        assert_eq!(config.batch.length, RunLength::Steps(7));
+        assert!(config.data.packing);
+        assert_eq!(config.data.scored, Scored::Everything);
+
+        let config = read("lora_alpha: 12\nlora_target: q_proj, v_proj\nbatch_size: 2\nbf16: true").expect("valid");
+        let Method::Lora(lora) = config.method else { panic!("lora is the default") };
+        assert_eq!((lora.alpha, lora.targets), (12.0, Targets::Named(vec!["q_proj".into(), "v_proj".into()])));
+        assert_eq!((config.batch.rows, config.machine.precision), (2, Precision::Bf16));
+
+        let warmup = |text| read(text).expect("valid").schedule.warmup.steps(45);
+        assert_eq!(warmup("warmup_ratio: 0.1"), 5);
+        assert_eq!(warmup("warmup_steps: 0.1"), 5);
+        assert_eq!(warmup("warmup_steps: 10"), 10);
+        assert_eq!(warmup("warmup_steps: 10\nwarmup_ratio: 0.2"), 9);
+    }
+
+    #[test]
+    fn what_has_no_effect_is_said() {
+        let config =
+            read("plot_loss: true\nreport_to: none\nddp_timeout: 180000000\ntrust_remote_code: false").expect("valid");
+        assert_eq!(
+            config.notices,
+            [
+                "plot_loss has no effect: it is not drawn yet; trainer_log.jsonl has the numbers",
+                "ddp_timeout has no effect: training runs in one process"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_excludes_one_another() {
+        fails(
+            "bf16: true\nprecision: fp32",
+            "a.yaml, line 4: bf16: true and precision: fp32 exclude one another; expected one of them",
+        );
+        fails(
+            "train_on_prompt: true\nmask_history: true",
+            "a.yaml, line 5: mask_history and train_on_prompt exclude one another; expected one of them",
+        );
+        fails("stage: pt\nmask_history: true", "a.yaml, line 5: mask_history needs stage: sft");
+        fails(
+            "finetuning_type: full\nadapter_name_or_path: a",
+            "a.yaml, line 5: adapter_name_or_path needs finetuning_type: lora",
+        );
+        fails(
+            "gradient_checkpointing: true\ndisable_gradient_checkpointing: true",
+            "a.yaml, line 4: gradient_checkpointing and disable_gradient_checkpointing exclude one another; expected one of them",
+        );
+    }
+
+    #[test]
+    fn what_would_train_nothing() {
+        fails(
+            "finetuning_type: freeze\nfreeze_trainable_layers: 0",
+            "a.yaml, line 5: freeze_trainable_layers is 0, so nothing would be trained; expected a number of layers",
+        );
+        fails(
+            "num_train_epochs: 0",
+            "a.yaml, line 4: num_train_epochs is 0, so nothing would be trained; expected more",
+        );
+        fails("lora_dropout: 1", "a.yaml, line 4: lora_dropout is 1, so nothing would be left; expected less than 1");
+    }
+
+    #[test]
+    fn refused_settings_may_say_what_is_so_anyway() {
+        assert!(read("fp16: false\nfsdp: null\nquantization_bit:\nresume_from_checkpoint: null\nval_size: 0").is_ok());
+    }
+}

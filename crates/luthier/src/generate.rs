@@ -1,0 +1,110 @@
+//! `luthier generate`: greedy continuation of a text or answer to a message, printed to standard output.
+
+use std::path::PathBuf;
+
+use luthier_data::{Message, Role, Specials};
+use luthier_model::{Decoder, Generator, Tuning};
+
+use crate::config::{Precision, check_adapter, check_model};
+use crate::machine::Processor;
+use crate::model::Model;
+use crate::{Environment, fail, print_text};
+
+/// What follows `luthier generate`.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("input").required(true))]
+pub(crate) struct Arguments {
+    /// A Hugging Face folder or a GGUF file
+    #[arg(long, value_name = "PATH")]
+    pub(crate) model: PathBuf,
+    /// A PEFT adapter folder
+    #[arg(long, value_name = "PATH")]
+    pub(crate) adapter: Option<PathBuf>,
+    /// A text to go on with, as it stands
+    #[arg(long, value_name = "TEXT", group = "input")]
+    pub(crate) prompt: Option<String>,
+    /// A message to answer, put into the model's chat template
+    #[arg(long, value_name = "TEXT", group = "input")]
+    pub(crate) message: Option<String>,
+    /// Most tokens to make
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub(crate) max_new_tokens: usize,
+    /// What is multiplied; auto: bf16 where the processor multiplies it
+    #[arg(long, value_enum, default_value_t = PrecisionArgument::Auto)]
+    pub(crate) precision: PrecisionArgument,
+    /// Threads to compute with [default: one for each core]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+}
+
+/// [`Precision`] as it is typed.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum PrecisionArgument {
+    Auto,
+    Fp32,
+    Bf16,
+}
+
+impl From<PrecisionArgument> for Precision {
+    fn from(argument: PrecisionArgument) -> Self {
+        match argument {
+            PrecisionArgument::Auto => Self::Auto,
+            PrecisionArgument::Fp32 => Self::F32,
+            PrecisionArgument::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<()> {
+    let mut problems = Vec::new();
+    problems.extend(check_model(&arguments.model, "--model").err());
+    if let Some(adapter) = &arguments.adapter {
+        problems.extend(check_adapter(adapter, "--adapter").err());
+    }
+    if !problems.is_empty() {
+        return Err(fail(problems));
+    }
+    let processor = Processor::choose(arguments.threads, environment)?;
+    let (precision, _) = processor.precision(Precision::from(arguments.precision));
+    let model = Model::open(&arguments.model)?;
+    let adapter = arguments.adapter.as_deref().map(luthier_files::read_adapter).transpose()?;
+    let tokenizer = model.tokenizer()?;
+    let prompt = match (&arguments.prompt, &arguments.message) {
+        (Some(text), _) => tokenizer.encode(text, Specials::Add)?,
+        (None, message) => {
+            let message = Message::new(Role::User, message.clone().unwrap_or_default());
+            let rendered = model.template(None, &tokenizer)?.render(&[message], true)?;
+            tokenizer.encode(&rendered.text, Specials::None)?
+        }
+    };
+    if prompt.is_empty() {
+        anyhow::bail!("--prompt: the text has no token; expected some text to go on with");
+    }
+    let vocabulary = model.checkpoint.model.decoder.vocabulary_size;
+    if let Some(id) = prompt.iter().find(|id| **id as usize >= vocabulary) {
+        anyhow::bail!("the tokenizer gives token {id}, but the model knows {vocabulary}; it belongs to another model");
+    }
+    let device = processor.device(None)?;
+    let decoder = Decoder::new(&device, &model.checkpoint, &Tuning::Nothing, adapter.as_ref())?;
+    let mut ends = model.checkpoint.model.decoder.end_token_ids.clone();
+    ends.extend(tokenizer.end_ids());
+    let capacity = prompt.len() + arguments.max_new_tokens;
+    let mut generator = Generator::new(&device, &decoder, precision, capacity);
+    let mut stream = tokenizer.stream();
+    let mut failure = None;
+    generator.greedy(&prompt, arguments.max_new_tokens, &ends, &mut |id| {
+        if ends.contains(&id) {
+            return false;
+        }
+        match stream.push(id) {
+            Ok(text) => print_text(&text),
+            Err(error) => failure = Some(error),
+        }
+        failure.is_none()
+    });
+    if let Some(error) = failure {
+        return Err(error.into());
+    }
+    print_text(&format!("{}\n", stream.finish()?));
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! What the machine is and what the process takes of it, as the operating system tells.
+
+use anyhow::Context;
+use luthier_tensor::{CpuOptions, Device, Isa, Observer, Precision};
+
+use crate::Environment;
+use crate::config;
+
+/// Bytes of memory, as Linux tells them; `None` elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ProcessMemory {
+    /// The most that the process has held.
+    pub(crate) peak_bytes: u64,
+    /// What it holds now that no file backs.
+    pub(crate) anonymous_bytes: u64,
+    /// What it holds now of files.
+    pub(crate) file_bytes: u64,
+}
+
+impl ProcessMemory {
+    pub(crate) fn now() -> Option<Self> {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let field = |name: &str| kibibytes(&status, name);
+        Some(Self {
+            peak_bytes: field("VmHWM:")?,
+            anonymous_bytes: field("RssAnon:")?,
+            file_bytes: field("RssFile:")?,
+        })
+    }
+}
+
+/// Memory that a new program could have, in bytes; `None` where the system does not tell.
+pub(crate) fn available_bytes() -> Option<u64> {
+    kibibytes(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
+}
+
+fn kibibytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
+}
+
+/// The processor as a run uses it.
+pub(crate) struct Processor {
+    pub(crate) isa: Isa,
+    pub(crate) threads: usize,
+}
+
+impl Processor {
+    pub(crate) fn choose(threads: Option<usize>, environment: &Environment) -> anyhow::Result<Self> {
+        let isa = match &environment.cpu {
+            Some(name) => Isa::named(name).map_err(|error| anyhow::anyhow!("{}: {error}", crate::CPU_VARIABLE))?,
+            None => Isa::detect(),
+        };
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self { isa, threads: threads.unwrap_or_else(cores) })
+    }
+
+    /// A device that may take all memory that there is; only what is used becomes real.
+    pub(crate) fn device(&self, observer: Option<Box<dyn Observer>>) -> anyhow::Result<Device> {
+        // Half of the address space that a 64-bit process has is always free; what is real is limited by the plan.
+        const WITHOUT_KNOWLEDGE: u64 = 1 << 40;
+        let memory_bytes = available_bytes().unwrap_or(WITHOUT_KNOWLEDGE) as usize;
+        let options = CpuOptions { threads: self.threads, isa: self.isa, memory_bytes, poison: false };
+        Device::cpu(options, observer).context("the processor cannot be used")
+    }
+
+    /// What is multiplied, and why.
+    pub(crate) fn precision(&self, wanted: config::Precision) -> (Precision, &'static str) {
+        match (wanted, self.isa.bf16_multiplies()) {
+            (config::Precision::F32, _) => (Precision::F32, "as set"),
+            (config::Precision::Bf16, true) => (Precision::Bf16, "as set"),
+            (config::Precision::Bf16, false) => {
+                (Precision::Bf16, "as set; this processor does not multiply bf16, so it saves memory but no time")
+            }
+            (config::Precision::Auto, true) => (Precision::Bf16, "the processor multiplies bf16"),
+            (config::Precision::Auto, false) => (Precision::F32, "the processor does not multiply bf16"),
+        }
+    }
+}

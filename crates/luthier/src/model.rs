@@ -1,0 +1,73 @@
+//! A model as every command opens it: its files, its tokenizer, its chat template.
+
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use luthier_data::{ChatTemplate, Tokenizer};
+use luthier_model::Checkpoint;
+use luthier_model::checkpoint::ModelFiles;
+
+/// A model's files, read.
+pub(crate) struct Model {
+    pub(crate) files: ModelFiles,
+    pub(crate) checkpoint: Checkpoint,
+}
+
+impl Model {
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        let files = luthier_files::read_model(path)?;
+        let checkpoint = Checkpoint::from_files(&files)?;
+        Ok(Self { files, checkpoint })
+    }
+
+    /// Its tokenizer: `tokenizer.json`, or the one that a GGUF file carries.
+    pub(crate) fn tokenizer(&self) -> anyhow::Result<Tokenizer> {
+        if let Some(found) = &self.checkpoint.gguf_tokenizer {
+            let gguf = luthier_data::GgufTokenizer {
+                model: found.model.clone(),
+                pre: found.pre.clone(),
+                tokens: found.tokens.clone(),
+                token_types: found.token_types.clone(),
+                merges: found.merges.clone(),
+                scores: found.scores.clone(),
+                begin_id: found.bos,
+                end_id: found.eos,
+                unknown_id: found.unknown,
+                padding_id: found.padding,
+                add_begin: found.add_bos,
+                add_end: found.add_eos,
+                add_space_prefix: found.add_space_prefix,
+                chat_template: found.chat_template.clone(),
+            };
+            return Ok(Tokenizer::from_gguf(&gguf)?);
+        }
+        let Some(tokenizer) = self.files.get("tokenizer.json") else {
+            anyhow::bail!(
+                "{}: tokenizer.json is missing; expected the tokenizer of the model in the same folder (other formats \
+                 are not read yet)",
+                self.files.label
+            );
+        };
+        let template = self.files.get("chat_template.jinja").map(std::str::from_utf8).transpose()?;
+        Ok(Tokenizer::from_json(tokenizer, self.files.get("tokenizer_config.json"), template)?)
+    }
+
+    /// The template named, else the model's own.
+    pub(crate) fn template(&self, name: Option<&str>, tokenizer: &Tokenizer) -> anyhow::Result<ChatTemplate> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs() as i64);
+        Ok(ChatTemplate::choose(name, &self.files.label, tokenizer, now)?)
+    }
+}
+
+impl Model {
+    /// The heads of its layers.
+    pub(crate) fn layout(&self) -> luthier_tensor::HeadLayout {
+        let (decoder, names) = (&self.checkpoint.model.decoder, &self.checkpoint.model.names);
+        luthier_tensor::HeadLayout {
+            heads: decoder.heads,
+            key_value_heads: decoder.key_value_heads,
+            head_dim: decoder.head_dim,
+            order: names.head_order,
+        }
+    }
+}

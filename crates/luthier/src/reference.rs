@@ -1,0 +1,172 @@
+//! The settings written for people, from the table: the long help of `luthier train`, and the page `docs/settings.md`.
+
+use std::fmt::Write;
+
+use crate::settings::table::SETTINGS;
+use crate::settings::{Group, Kind, Setting, Status};
+
+const GROUPS: [Group; 10] = [
+    Group::Model,
+    Group::Method,
+    Group::Lora,
+    Group::Data,
+    Group::Batch,
+    Group::Optimiser,
+    Group::Machine,
+    Group::Output,
+    Group::Evaluation,
+    Group::Hub,
+];
+
+/// What follows the usage in `luthier train --help`.
+pub(crate) fn help_text() -> String {
+    let mut text = String::from("Settings, one `key: value` a line in CONFIG.yaml, or key=value after it:\n");
+    for group in GROUPS {
+        let rows: Vec<_> = honoured(group).collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let _ = writeln!(text, "\n{}:", group.title());
+        for setting in rows {
+            let _ = writeln!(text, "  {} <{}>{}", setting.name, short_kind(setting.kind), default(setting));
+            let _ = writeln!(text, "      {}{}", setting.help, details(setting));
+        }
+    }
+    let of = |wanted: fn(Status) -> bool| {
+        let names: Vec<_> = SETTINGS.iter().filter(|setting| wanted(setting.status)).map(|s| s.name).collect();
+        wrap(&names.join(", "), 116)
+    };
+    let _ = writeln!(text, "\nAccepted without effect, and said once:\n{}", of(|s| matches!(s, Status::NoEffect(_))));
+    let _ = writeln!(
+        text,
+        "\nRefused unless left at their default, since the result would differ:\n{}",
+        of(|s| matches!(s, Status::Refused(_)))
+    );
+    text
+}
+
+/// The reference page.
+pub(crate) fn page() -> String {
+    let mut page = String::from(
+        "# Settings\n\n\
+         This page is written by `cargo xtask settings` from the table in `crates/luthier/src/settings/table.rs`; a test\n\
+         compares them. Keys, meanings and defaults are LLaMA-Factory's (0.9.5) unless a row says *Luthier's own*.\n\
+         A value of `null` is the default. An unknown key is an error that names the nearest known one.\n",
+    );
+    for group in GROUPS {
+        let _ = writeln!(page, "\n## {}", group.title());
+        if honoured(group).next().is_some() {
+            let _ = writeln!(page, "\n| key | value | default | meaning |\n| --- | --- | --- | --- |");
+            for setting in honoured(group) {
+                let default = if setting.default.is_empty() { "" } else { &format!("`{}`", setting.default) };
+                let _ = writeln!(
+                    page,
+                    "| `{}` | {} | {default} | {}{} |",
+                    setting.name,
+                    setting.kind.expected(),
+                    setting.help,
+                    details(setting)
+                );
+            }
+        }
+        rest(&mut page, group, "Accepted without effect, said once", |status| match status {
+            Status::NoEffect(reason) => Some(reason),
+            _ => None,
+        });
+        rest(&mut page, group, "Refused unless left at the default", |status| match status {
+            Status::Refused(reason) => Some(reason),
+            _ => None,
+        });
+    }
+    page
+}
+
+/// Lists the keys of a group that share a fate, by its reason, in the order in which the reasons first appear.
+fn rest(page: &mut String, group: Group, title: &str, reason_of: fn(Status) -> Option<&'static str>) {
+    let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
+    for setting in SETTINGS.iter().filter(|setting| setting.group == group) {
+        let Some(reason) = reason_of(setting.status) else { continue };
+        let name = format!("`{}`", setting.name);
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, names)) => names.push(name),
+            None => reasons.push((reason, vec![name])),
+        }
+    }
+    if reasons.is_empty() {
+        return;
+    }
+    let _ = writeln!(page, "\n{title}:\n");
+    for (reason, names) in reasons {
+        let _ = writeln!(page, "- {}: {reason}.", names.join(", "));
+    }
+}
+
+fn honoured(group: Group) -> impl Iterator<Item = &'static Setting> {
+    SETTINGS.iter().filter(move |setting| setting.group == group && setting.status == Status::Honoured)
+}
+
+fn default(setting: &Setting) -> String {
+    if setting.default.is_empty() { String::new() } else { format!(" [{}]", setting.default) }
+}
+
+fn details(setting: &Setting) -> String {
+    let mut details = String::new();
+    if !setting.applies_to.is_empty() {
+        let _ = write!(details, " Only with {}.", setting.applies_to);
+    }
+    if let Kind::Choice(_, [_, ..]) = setting.kind {
+        details.push_str(" Others of LLaMA-Factory are not there yet.");
+    }
+    if !setting.aliases.is_empty() {
+        let _ = write!(details, " Also: {}.", setting.aliases.join(", "));
+    }
+    if setting.ours {
+        details.push_str(" Luthier's own.");
+    }
+    details
+}
+
+fn short_kind(kind: Kind) -> String {
+    match kind {
+        Kind::Switch => "true|false".to_owned(),
+        Kind::Whole(..) => "whole number".to_owned(),
+        Kind::Number(..) => "number".to_owned(),
+        Kind::Choice(names, _) => names.join("|"),
+        Kind::Text => "text".to_owned(),
+        Kind::Names => "names".to_owned(),
+        Kind::Anything => "anything".to_owned(),
+    }
+}
+
+/// Breaks a text into indented lines of at most this width.
+fn wrap(text: &str, width: usize) -> String {
+    let mut lines = String::new();
+    let mut line = String::from(" ");
+    for word in text.split(' ') {
+        if line.len() + 1 + word.len() > width {
+            lines.push_str(&line);
+            lines.push('\n');
+            line = String::from(" ");
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    lines + &line
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_page_in_docs_is_the_one_of_the_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/settings.md");
+        let kept = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(kept == super::page(), "docs/settings.md is not what the table says: run `cargo xtask settings`");
+    }
+
+    #[test]
+    fn no_line_of_the_help_is_wider_than_120() {
+        for line in super::help_text().lines() {
+            assert!(line.chars().count() <= 120, "{line}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What a training leaves behind: an adapter folder as PEFT reads it, or a model folder as transformers reads it.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::Context;
+use luthier_model::adapter::peft::{CONFIG_FILE, WEIGHTS_FILE};
+use luthier_model::adapter::{AdapterSettings, AdapterTensor, write_adapter};
+use luthier_model::checkpoint::{TensorSpec, plan_shards};
+use luthier_model::{Tuning, LoraSettings};
+use luthier_tensor::{DType, Tensor};
+
+use crate::run::Run;
+
+/// Bytes of one file of a saved model.
+const SHARD_BYTES: u64 = 5_000_000_000;
+
+/// Saves what was trained and returns the names of the files.
+pub(crate) fn save(run: &Run, base_model: &str, folder: &Path) -> anyhow::Result<Vec<String>> {
+    std::fs::create_dir_all(folder).with_context(|| format!("output_dir: {} cannot be made", folder.display()))?;
+    match &run.tuning {
+        Tuning::Lora(settings) => save_adapter(run, settings, base_model, folder),
+        _ => save_model(run, folder),
+    }
+}
+
+fn save_adapter(run: &Run, settings: &LoraSettings, base_model: &str, folder: &Path) -> anyhow::Result<Vec<String>> {
+    let tensors: Vec<AdapterTensor> = run
+        .decoder
+        .parameters()
+        .iter()
+        .map(|parameter| AdapterTensor {
+            name: &parameter.name,
+            dims: &parameter.dims,
+            values: run.device.download(&parameter.value),
+        })
+        .collect();
+    let settings = AdapterSettings {
+        rank: settings.rank,
+        alpha: settings.alpha,
+        dropout: f64::from(settings.dropout),
+        rslora: settings.rslora,
+        target_modules: settings.targets.clone(),
+        modules_to_save: settings.saved_modules.clone(),
+        rank_pattern: Vec::new(),
+        alpha_pattern: Vec::new(),
+        base_model: base_model.to_owned(),
+    };
+    let (config, weights) = write_adapter(&settings, &tensors)?;
+    let mut names = Vec::new();
+    for (name, bytes) in tokenizer_files(run).chain([(WEIGHTS_FILE, &*weights), (CONFIG_FILE, &*config)]) {
+        luthier_files::write_atomically(&folder.join(name), |writer| writer.write_all(bytes))?;
+        names.push(name.to_owned());
+    }
+    Ok(names)
+}
+
+/// The files of the base model that belong to its tokenizer.
+fn tokenizer_files(run: &Run) -> impl Iterator<Item = (&str, &[u8])> {
+    let files = run.model.files.companions();
+    files.filter(|(name, _)| *name != "config.json").map(|(name, bytes)| (name, (**bytes).as_ref()))
+}
+
+fn save_model(run: &Run, folder: &Path) -> anyhow::Result<Vec<String>> {
+    let trained: BTreeMap<&str, &Tensor> =
+        run.decoder.parameters().iter().map(|parameter| (parameter.name.as_str(), &parameter.value)).collect();
+    // The storage that most of the base's numbers have; blocks of a GGUF file become bf16.
+    let stored = run.model.checkpoint.tensors.values();
+    let dtype = match stored.max_by_key(|tensor| tensor.bytes().len()).map(|tensor| tensor.dtype()) {
+        Some(DType::F32) => DType::F32,
+        _ => DType::Bf16,
+    };
+    let specs: Vec<TensorSpec> = run
+        .model
+        .checkpoint
+        .tensors
+        .iter()
+        .map(|(name, tensor)| TensorSpec { name: name.clone(), dtype, dims: tensor.dims().to_vec() })
+        .collect();
+    let shards = plan_shards(specs, SHARD_BYTES)?;
+    let config = run.model.checkpoint.config_json(dtype);
+    let mut small: Vec<(&str, &[u8])> = tokenizer_files(run).collect();
+    small.push(("config.json", &config));
+    let mut names: Vec<String> = small.iter().map(|(name, _)| (*name).to_owned()).collect();
+    names.extend(shards.iter().map(|shard| shard.file.clone()));
+    luthier_files::write_model(folder, &small, &shards, &mut |spec, writer| {
+        let stored = run.model.checkpoint.tensors.get(&spec.name);
+        let tensor = trained.get(spec.name.as_str()).copied().or(stored.map(|stored| stored.tensor()));
+        let Some(tensor) = tensor else { return Err(std::io::Error::other(format!("no tensor {}", spec.name))) };
+        write_numbers(run, tensor, spec.dtype, writer)
+    })?;
+    Ok(names)
+}
+
+/// Writes a tensor's numbers in another storage type, rounded once, some rows at a time.
+fn write_numbers(run: &Run, tensor: &Tensor, dtype: DType, writer: &mut dyn Write) -> std::io::Result<()> {
+    let rows = (1usize << 20).div_ceil(tensor.columns().max(1)).max(1);
+    for first in (0..tensor.rows()).step_by(rows) {
+        let part = tensor.slice_rows(first, rows.min(tensor.rows() - first));
+        let numbers = run.device.download(&part);
+        let bytes: Vec<u8> = match dtype {
+            DType::F32 => numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
+            _ => numbers.iter().flat_map(|&number| luthier_tensor::bf16_bits(number).to_le_bytes()).collect(),
+        };
+        writer.write_all(&bytes)?;
+    }
+    Ok(())
+}

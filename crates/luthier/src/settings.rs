@@ -1,0 +1,431 @@
+//! The settings of a training: what one is, how its text becomes a value, and how all of them are read.
+//!
+//! [`table::SETTINGS`] is the one place that names them. From it come the reader of YAML files ([`yaml`]), the
+//! `key=value` overrides, the help text and the reference page ([`crate::reference`]). Names, meanings and defaults are
+//! those of LLaMA-Factory 0.9.5 and of transformers' `TrainingArguments`, unless a row's help says otherwise.
+//! Whether the values make sense together is not decided here but in [`crate::config`].
+
+pub(crate) mod table;
+pub(crate) mod yaml;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use table::SETTINGS;
+use yaml::{Entry, Raw};
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting {
+    /// The key in a file and on the command line.
+    pub(crate) name: &'static str,
+    /// Other keys that mean the same.
+    pub(crate) aliases: &'static [&'static str],
+    /// What its value may be.
+    pub(crate) kind: Kind,
+    /// Its value when nothing is said, as one would write it; empty when there is none.
+    pub(crate) default: &'static str,
+    /// The heading it stands under.
+    pub(crate) group: Group,
+    /// Where it matters; empty for everywhere.
+    pub(crate) applies_to: &'static str,
+    /// What Luthier does with it.
+    pub(crate) status: Status,
+    /// One sentence for whoever sets it.
+    pub(crate) help: &'static str,
+    /// Whether LLaMA-Factory does not have it.
+    pub(crate) ours: bool,
+}
+
+/// What the value of a setting may be. Bounds are inclusive.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Kind {
+    /// `true` or `false`.
+    Switch,
+    /// A whole number within bounds.
+    Whole(i64, i64),
+    /// A number within bounds.
+    Number(f64, f64),
+    /// One of the first names; the second ones are known, but not there yet.
+    Choice(&'static [&'static str], &'static [&'static str]),
+    /// Any text.
+    Text,
+    /// Names separated by commas, or a list.
+    Names,
+    /// Anything, nested values too: only for settings that are not honoured.
+    Anything,
+}
+
+/// What Luthier does with a setting.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Status {
+    /// It does what it says.
+    Honoured,
+    /// Any value is accepted; the result is the same, for this reason.
+    NoEffect(&'static str),
+    /// Only its default is accepted, since the result would differ; the reason says what to do.
+    Refused(&'static str),
+}
+
+/// The headings of the help text, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Group {
+    Model,
+    Method,
+    Lora,
+    Data,
+    Batch,
+    Optimiser,
+    Machine,
+    Output,
+    Evaluation,
+    Hub,
+}
+
+impl Group {
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Model => "Model",
+            Self::Method => "Method",
+            Self::Lora => "LoRA",
+            Self::Data => "Data",
+            Self::Batch => "Length and batches",
+            Self::Optimiser => "Optimiser and schedule",
+            Self::Machine => "Machine",
+            Self::Output => "Output",
+            Self::Evaluation => "Evaluation",
+            Self::Hub => "Hub, trackers, clusters",
+        }
+    }
+}
+
+/// The value of a setting after its text has been read.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Value {
+    Unset,
+    Switch(bool),
+    Whole(i64),
+    Number(f64),
+    Text(String),
+    Names(Vec<String>),
+    /// Something nested that no one will look into.
+    Nested,
+}
+
+/// Where a setting was given.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Origin {
+    File { path: String, line: usize },
+    CommandLine,
+}
+
+impl Origin {
+    /// Messages come in the order of the file, those about the command line last.
+    fn order(&self) -> usize {
+        match self {
+            Self::File { line, .. } => *line,
+            Self::CommandLine => usize::MAX,
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, line } => write!(out, "{path}, line {line}"),
+            Self::CommandLine => write!(out, "command line"),
+        }
+    }
+}
+
+/// A whole sentence about what is wrong with the settings and what was expected.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Problem(pub(crate) String);
+
+impl fmt::Display for Problem {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+/// A value for every row of the table. Every value is of its row's kind and within its bounds.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    values: BTreeMap<&'static str, (Value, Option<Origin>)>,
+    /// One sentence for each setting that was given and has no effect.
+    pub(crate) notices: Vec<String>,
+}
+
+impl Settings {
+    /// Reads the text of a file (its path is only named in messages) and then `key=value` overrides.
+    ///
+    /// # Errors
+    /// Everything that is wrong, not only the first.
+    pub(crate) fn read(path: &str, text: &str, overrides: &[String]) -> Result<Self, Vec<Problem>> {
+        let mut problems: Vec<(usize, Problem)> = Vec::new();
+        let entries = yaml::read(text)
+            .map_err(|error| vec![Problem(format!("{path}, line {}: {}", error.line, error.sentence))])?;
+        let in_file = entries.into_iter().map(|Entry { key, value, line }| {
+            let origin = Origin::File { path: path.to_owned(), line };
+            (key, value, origin)
+        });
+        let on_command_line = overrides.iter().filter_map(|text| {
+            let (key, value) = text.split_once('=')?;
+            Some((key.trim().to_owned(), yaml::read_value(value), Origin::CommandLine))
+        });
+
+        let mut given: Vec<Given> = Vec::new();
+        for (key, raw, origin) in in_file.chain(on_command_line) {
+            let Some(setting) = find(&key) else {
+                problems.push((origin.order(), unknown(&key, &origin)));
+                continue;
+            };
+            if let Some(at) = given.iter().position(|earlier| earlier.setting.name == setting.name) {
+                let earlier = given.remove(at);
+                if let (Origin::File { line, .. }, Origin::File { .. }) = (&earlier.origin, &origin) {
+                    let also = if earlier.key == key { String::new() } else { format!(" as {}", earlier.key) };
+                    let sentence = format!("{origin}: {key} was already set on line {line}{also}; expected it once");
+                    problems.push((origin.order(), Problem(sentence)));
+                }
+            }
+            given.push(Given { setting, key, raw, origin });
+        }
+        for text in overrides.iter().filter(|text| !text.contains('=')) {
+            let sentence = format!("command line: {text:?} is not of the form key=value");
+            problems.push((Origin::CommandLine.order(), Problem(sentence)));
+        }
+
+        let mut values: BTreeMap<_, _> =
+            SETTINGS.iter().map(|setting| (setting.name, (setting.default_value(), None))).collect();
+        let mut notices = Vec::new();
+        for Given { setting, key, raw, origin } in given {
+            match setting.accept(&key, &raw, &mut notices) {
+                Ok(value) => _ = values.insert(setting.name, (value, Some(origin))),
+                Err(sentence) => problems.push((origin.order(), Problem(format!("{origin}: {sentence}")))),
+            }
+        }
+        if problems.is_empty() {
+            return Ok(Self { values, notices });
+        }
+        problems.sort_by_key(|(order, _)| *order);
+        Err(problems.into_iter().map(|(_, problem)| problem).collect())
+    }
+
+    /// Where the setting was given, for messages: `train.yaml, line 3: `, or nothing when it was not.
+    pub(crate) fn place(&self, name: &str) -> String {
+        self.values[name].1.as_ref().map(|origin| format!("{origin}: ")).unwrap_or_default()
+    }
+
+    /// Whether a file or the command line names it.
+    pub(crate) fn is_given(&self, name: &str) -> bool {
+        self.values[name].1.is_some()
+    }
+
+    pub(crate) fn switch(&self, name: &str) -> Option<bool> {
+        match &self.values[name].0 {
+            Value::Switch(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn whole(&self, name: &str) -> Option<i64> {
+        match &self.values[name].0 {
+            Value::Whole(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn number(&self, name: &str) -> Option<f64> {
+        match &self.values[name].0 {
+            Value::Number(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        match &self.values[name].0 {
+            Value::Text(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn names(&self, name: &str) -> &[String] {
+        match &self.values[name].0 {
+            Value::Names(value) => value,
+            _ => &[],
+        }
+    }
+}
+
+/// What was said about one row.
+struct Given {
+    setting: &'static Setting,
+    key: String,
+    raw: Raw,
+    origin: Origin,
+}
+
+impl Setting {
+    /// The value that the text means under this key, if the row's status lets it through.
+    fn accept(&self, key: &str, raw: &Raw, notices: &mut Vec<String>) -> Result<Value, String> {
+        let value = match self.parse(raw) {
+            Ok(Value::Unset) => self.default_value(),
+            Ok(value) => value,
+            // What the value would have been does not matter where none is accepted.
+            Err(_) if self.status != Status::Honoured => Value::Nested,
+            Err(expected) => return Err(format!("{key} is {raw}{expected}")),
+        };
+        match self.status {
+            Status::Refused(reason) if value != self.default_value() => Err(format!("{key} is refused: {reason}")),
+            Status::NoEffect(reason) if value != self.default_value() => {
+                notices.push(format!("{key} has no effect: {reason}"));
+                Ok(value)
+            }
+            _ => Ok(value),
+        }
+    }
+
+    /// The default as a value.
+    pub(crate) fn default_value(&self) -> Value {
+        if self.default.is_empty() {
+            return Value::Unset;
+        }
+        self.parse(&yaml::read_value(self.default)).unwrap_or(Value::Unset)
+    }
+
+    /// The error is the end of a sentence that began with the key and its text.
+    fn parse(&self, raw: &Raw) -> Result<Value, String> {
+        let text = match raw {
+            Raw::Null => return Ok(Value::Unset),
+            Raw::Text(text) => text.trim(),
+            Raw::List(items) if self.kind == Kind::Names => return Ok(Value::Names(clean(items.iter()))),
+            Raw::List(items) if items.len() == 1 && self.kind != Kind::Anything => items[0].trim(),
+            Raw::List(_) | Raw::Nested if self.kind == Kind::Anything => return Ok(Value::Nested),
+            Raw::List(_) | Raw::Nested => return Err(format!("; expected {}", self.kind.expected())),
+        };
+        let value = match self.kind {
+            Kind::Switch => match text.to_ascii_lowercase().as_str() {
+                "true" | "yes" | "on" => Some(Value::Switch(true)),
+                "false" | "no" | "off" => Some(Value::Switch(false)),
+                _ => None,
+            },
+            Kind::Whole(least, most) => {
+                text.parse().ok().filter(|value| (least..=most).contains(value)).map(Value::Whole)
+            }
+            Kind::Number(least, most) => {
+                text.parse().ok().filter(|value| (least..=most).contains(value)).map(Value::Number)
+            }
+            Kind::Choice(now, later) => {
+                if later.contains(&text) {
+                    return Err(format!(", which Luthier does not have yet; expected {}", self.kind.expected()));
+                }
+                now.contains(&text).then(|| Value::Text(text.to_owned()))
+            }
+            Kind::Names => Some(Value::Names(clean(text.split(',')))),
+            Kind::Text | Kind::Anything => Some(Value::Text(text.to_owned())),
+        };
+        value.ok_or_else(|| format!("; expected {}", self.kind.expected()))
+    }
+}
+
+fn clean(items: impl Iterator<Item = impl AsRef<str>>) -> Vec<String> {
+    items.map(|item| item.as_ref().trim().to_owned()).filter(|item| !item.is_empty()).collect()
+}
+
+impl Kind {
+    /// What a value of this kind looks like, for messages and the reference.
+    pub(crate) fn expected(self) -> String {
+        match self {
+            Self::Switch => "true or false".to_owned(),
+            Self::Whole(least, i64::MAX) => format!("a whole number of {least} or more"),
+            Self::Whole(least, most) => format!("a whole number from {least} to {most}"),
+            Self::Number(least, f64::MAX) => format!("a number of {least} or more"),
+            Self::Number(least, most) => format!("a number from {least} to {most}"),
+            Self::Choice(now, _) => either(now),
+            Self::Text => "one text".to_owned(),
+            Self::Names => "names, separated by commas or as a list".to_owned(),
+            Self::Anything => "anything".to_owned(),
+        }
+    }
+}
+
+/// `a`, `a or b`, `a, b or c`.
+pub(crate) fn either(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [most @ .., last] => format!("{} or {last}", most.join(", ")),
+    }
+}
+
+/// The row of this name or alias.
+pub(crate) fn find(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == key || setting.aliases.contains(&key))
+}
+
+fn unknown(key: &str, origin: &Origin) -> Problem {
+    let near = nearest(key).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default();
+    Problem(format!("{origin}: there is no setting {key:?}{near} (`luthier train --help` lists all)"))
+}
+
+/// The known key that is most like this one, if any is.
+fn nearest(key: &str) -> Option<&'static str> {
+    let key = key.to_lowercase().replace('-', "_");
+    SETTINGS
+        .iter()
+        .flat_map(|setting| std::iter::once(setting.name).chain(setting.aliases.iter().copied()))
+        .map(|name| (strsim::normalized_damerau_levenshtein(&key, name), name))
+        .filter(|(likeness, _)| *likeness >= 0.6)
+        .max_by(|one, other| one.0.total_cmp(&other.0))
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_of_its_kind() {
+        for setting in SETTINGS {
+            let parsed = setting.parse(&yaml::read_value(setting.default));
+            assert!(setting.default.is_empty() || parsed.is_ok(), "{}: {:?}", setting.name, setting.default);
+        }
+    }
+
+    #[test]
+    fn no_key_is_named_twice() {
+        let mut keys: Vec<_> = SETTINGS.iter().flat_map(|s| std::iter::once(&s.name).chain(s.aliases)).collect();
+        keys.sort();
+        assert!(keys.windows(2).all(|pair| pair[0] != pair[1]));
+    }
+
+    #[test]
+    fn only_settings_that_are_not_honoured_may_be_anything() {
+        for setting in SETTINGS {
+            assert!(setting.kind != Kind::Anything || setting.status != Status::Honoured, "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn overrides_win_and_null_means_the_default() {
+        let settings = Settings::read("a.yaml", "lora_rank: 4\nseed: null\nbf16: yes\n", &["lora_rank=16".to_owned()]);
+        let settings = settings.expect("valid");
+        assert_eq!(settings.whole("lora_rank"), Some(16));
+        assert_eq!(settings.whole("seed"), Some(42));
+        assert_eq!(settings.switch("bf16"), Some(true));
+        assert_eq!(settings.place("lora_rank"), "command line: ");
+    }
+
+    #[test]
+    fn nearest_names() {
+        for (typed, meant) in [
+            ("lora_rnk", Some("lora_rank")),
+            ("learning-rate", Some("learning_rate")),
+            ("num_epoch", Some("num_epochs")),
+            ("per_device_batch_size", Some("per_device_eval_batch_size")),
+            ("colour", None),
+        ] {
+            assert_eq!(nearest(typed), meant, "{typed}");
+        }
+    }
+}

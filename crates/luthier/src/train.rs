@@ -1,0 +1,78 @@
+//! `luthier train`: a configuration in, a tuned model out.
+
+use std::time::Instant;
+
+use anyhow::Context;
+use luthier_train::{Control, Event, Trainer};
+
+use crate::config::TrainConfig;
+use crate::machine::ProcessMemory;
+use crate::progress::duration;
+use crate::run::Run;
+use crate::save::save;
+use crate::terminal::Terminal;
+use crate::trainer_log::TrainerLog;
+use crate::{ConfigArguments, Environment, eprint_line, fail};
+
+/// What follows `luthier train`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+}
+
+pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<()> {
+    let config = TrainConfig::read(&arguments.config.config, &arguments.config.overrides).map_err(fail)?;
+    config.check_files().map_err(fail)?;
+    for notice in &config.notices {
+        eprint_line(&format!("note: {notice}"));
+    }
+    let run = Run::prepare(&config, environment, None)?;
+    let output = &config.output;
+    std::fs::create_dir_all(&output.folder)
+        .with_context(|| format!("output_dir: {} cannot be made", output.folder.display()))?;
+    let every = output.logging.steps(run.steps.total);
+    let mut terminal = Terminal::new(every, output.log_first_step);
+    let mut log = TrainerLog::create(&output.folder, every, output.log_first_step)
+        .with_context(|| format!("output_dir: the log in {} cannot be written", output.folder.display()))?;
+    let start = Instant::now();
+    let mut log_error = None;
+    let mut trainer = Trainer::new(&run.device, &run.decoder, run.trainer);
+    let summary = trainer.run(&run.steps, &mut |event| {
+        match event {
+            Event::Step(step) => {
+                let seconds = start.elapsed().as_secs_f64();
+                terminal.step(&step, seconds);
+                if let Err(error) = log.step(&step, seconds) {
+                    log_error = Some(error);
+                    return Control::Stop;
+                }
+            }
+            Event::Warning { name, message } => terminal.say(&format!("warning: {name}: {message}")),
+        }
+        Control::Continue
+    });
+    if let Some(error) = log_error {
+        return Err(error).context("the log cannot be written; nothing was saved");
+    }
+    let base = config.model.model.display().to_string();
+    let names = save(&run, &base, &output.folder)?;
+    let seconds = start.elapsed().as_secs_f64();
+    eprint_line(&format!(
+        "trained {} steps in {}: mean loss {:.4}, {:.0} tokens/s, {} steps left out",
+        summary.steps,
+        duration(seconds),
+        summary.mean_loss,
+        summary.tokens as f64 / seconds,
+        summary.skipped_steps
+    ));
+    if let (Some(memory), Some(predicted)) = (ProcessMemory::now(), run.predicted_bytes) {
+        eprint_line(&format!(
+            "memory: {:.3} GB at the peak, {:.3} GB planned",
+            memory.peak_bytes as f64 / 1e9,
+            predicted as f64 / 1e9
+        ));
+    }
+    eprint_line(&format!("saved to {}: {}", output.folder.display(), names.join(", ")));
+    Ok(())
+}
