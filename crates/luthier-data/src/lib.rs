@@ -38,6 +38,6 @@ pub use pretrain::{PtOptions, tokenize_pt};
 pub use records::{Message, Record, Role};
 pub use stream::StreamDecoder;
 pub use template::{ChatTemplate, Rendered, SpecialTexts};
-pub use tokenizer::{Specials, StreamDecoder, Tokenizer};
+pub use tokenizer::{Specials, Tokenizer};
 pub use tokens::take_tokens;
 pub use truncate::Truncation;
