@@ -10,7 +10,8 @@ Why it is made this way:
 
 - PyTorch is given its best: {bf16 weights, bf16 weights under autocast, bf16 autocast} and fp32, each eager and
   compiled, each with glibc's malloc and with tcmalloc, two threads, no recomputation, rows padded only to the longest
-  of their batch. Every variant runs once; the fastest few of each precision then run again, in turn with Luthier.
+  of their batch. Every variant runs once; the fastest two of each precision then run again, in turn with Luthier.
+  Compiling takes minutes the first time; `--match eager` leaves the compiled variants out.
 - Every run is a process of its own, so that the peak memory (VmHWM) and the allocator are its own.
 - A run walks its batches once to warm up (torch.compile sees every shape) and then measures them again.
 - Tokens are real ones: padding is never counted.
@@ -247,7 +248,8 @@ def run(command, environment):
     others = (busy_after - busy) - (usage.ru_utime + usage.ru_stime)
     result = json.loads(lines[-1])
     result["child_peak_bytes"] = usage.ru_maxrss * 1024
-    result["others_busy"] = max(before, others / wall)
+    # The kernel counts in hundredths of a second: a run of a moment says nothing about its company.
+    result["others_busy"] = max(before, others / wall) if wall > 1 else before
     result["stolen"] = (steal_after - steal) / wall
     return result
 

@@ -83,7 +83,7 @@ impl Var {
 }
 
 /// The gradients of a backward pass, by slot.
-pub struct Gradients {
+pub(crate) struct Gradients {
     pub(crate) device: Device,
     pub(crate) precision: Precision,
     slots: Vec<Option<Tensor>>,
@@ -144,7 +144,15 @@ pub struct Dropout {
 impl<'a> Tape<'a> {
     /// A tape that records.
     pub fn new(device: &Device, precision: Precision) -> Self {
-        Self { device: device.clone(), precision, records: Vec::new(), slots: 0, recording: true, exact: true, dropout: None }
+        Self {
+            device: device.clone(),
+            precision,
+            records: Vec::new(),
+            slots: 0,
+            recording: true,
+            exact: true,
+            dropout: None,
+        }
     }
 
     /// A tape that computes only, and as one that records: for evaluation.

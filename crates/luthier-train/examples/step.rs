@@ -23,7 +23,7 @@ fn main() {
     let clock = Clock::default();
     let isa = std::env::var("LUTHIER_CPU").map_or(Isa::detect(), |n| Isa::named(&n).unwrap());
     let observer: Option<Box<dyn Observer>> = if std::env::var("CLOCK").is_ok() { Some(Box::new(clock.clone())) } else { None };
-    let device = Device::cpu(CpuOptions { threads: 2, isa, memory_bytes: 20 << 30, poison: false }, observer).unwrap();
+    let device = Device::cpu(CpuOptions { threads: std::env::var("T").map_or(2, |t| t.parse().unwrap()), isa, memory_bytes: 20 << 30, poison: false }, observer).unwrap();
     let decoder = Decoder::new(&device, &checkpoint, &tuning, None).unwrap();
     drop(checkpoint);
     let mut opt = Optimiser::new(&device, decoder.parameters(), OptimiserSettings { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8, weight_decay: 0.0, max_gradient_norm: Some(1.0) });

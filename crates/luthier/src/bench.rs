@@ -1,10 +1,19 @@
 //! `luthier bench`: trains the steps of a configuration, writes nothing, and prints one line of JSON with what it
 //! measured. `bench/versus_pytorch.py` reads that line.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use luthier_tensor::{Observer, Precision};
+use luthier_train::{Control, Event, Steps, Trainer};
 use serde_json::{Map, Value, json};
 
 use crate::config::TrainConfig;
-use crate::{ConfigArguments, Environment, eprint_line, fail};
+use crate::machine::ProcessMemory;
+use crate::run::Run;
+use crate::work::multiply_adds;
+use crate::{ConfigArguments, Environment, eprint_line, fail, print_text, started};
 
 /// What follows `luthier bench`.
 #[derive(Debug, clap::Args)]
@@ -22,10 +31,14 @@ pub(crate) struct Report {
     pub(crate) trained_tokens_per_second: f64,
     /// Most memory that the process has held (`VmHWM`).
     pub(crate) peak_bytes: u64,
+    /// What the plan said before the start that the process would hold.
+    pub(crate) predicted_bytes: u64,
     /// Most memory that the engine has held.
     pub(crate) engine_peak_bytes: u64,
     /// The necessary multiply-adds of a step over what a loop in registers makes of the same instruction.
     pub(crate) share_of_peak: f64,
+    /// That loop's speed, a multiply-add counted as two.
+    pub(crate) peak_gflops: f64,
     /// From the start of the process to the end of the first forward.
     pub(crate) first_forward_seconds: f64,
     /// Duration of each measured step.
@@ -49,8 +62,10 @@ impl Report {
             "real_tokens_per_second": self.real_tokens_per_second,
             "trained_tokens_per_second": self.trained_tokens_per_second,
             "peak_bytes": self.peak_bytes,
+            "predicted_bytes": self.predicted_bytes,
             "engine_peak_bytes": self.engine_peak_bytes,
             "share_of_peak": self.share_of_peak,
+            "peak_gflops": self.peak_gflops,
             "first_forward_seconds": self.first_forward_seconds,
             "step_seconds": self.step_seconds,
             "loss": self.loss,
@@ -61,12 +76,113 @@ impl Report {
     }
 }
 
+/// Steps before those that are measured: the first touches memory for the first time.
+const WARM_UP: usize = 2;
+/// Rounds of the loop that finds the processor's peak, a few milliseconds each; the fastest counts.
+const PEAK_ROUNDS: u64 = 1 << 18;
+
+/// Where the time goes, operation by operation.
+#[derive(Default)]
+struct Clock {
+    began: Option<Instant>,
+    by_operation: BTreeMap<&'static str, Duration>,
+    first_backward: Option<Instant>,
+}
+
+/// The clock that the device is watched with.
+#[derive(Clone, Default)]
+struct SharedClock(Arc<Mutex<Clock>>);
+
+impl SharedClock {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Clock> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Observer for SharedClock {
+    fn begin(&self, operation: &'static str) {
+        let mut clock = self.lock();
+        let now = Instant::now();
+        if operation.ends_with("backward") {
+            clock.first_backward.get_or_insert(now);
+        }
+        clock.began = Some(now);
+    }
+
+    fn end(&self, operation: &'static str) {
+        let mut clock = self.lock();
+        let passed = clock.began.map_or(Duration::ZERO, |began| began.elapsed());
+        *clock.by_operation.entry(operation).or_default() += passed;
+    }
+}
+
 pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<()> {
     let config = TrainConfig::read(&arguments.config.config, &arguments.config.overrides).map_err(fail)?;
     config.check_model_files().map_err(fail)?;
     for notice in &config.notices {
         eprint_line(&format!("note: {notice}"));
     }
-    let _ = environment;
-    anyhow::bail!("the bench is not connected to the engine yet")
+    let clock = SharedClock::default();
+    let run = Run::prepare(&config, environment, Some(Box::new(clock.clone())))?;
+    if run.steps.total <= WARM_UP {
+        anyhow::bail!("max_steps is {}; expected more than {WARM_UP}, which are not measured", run.steps.total);
+    }
+    let mut peak = peak_multiply_adds(&run);
+    let mut ends = Vec::with_capacity(run.steps.total);
+    let (mut tokens, mut trained, mut work) = (0, 0, 0.0);
+    let mut loss = f64::NAN;
+    let mut trainer = Trainer::new(&run.device, &run.decoder, run.trainer);
+    trainer.run(&run.steps, &mut |event| {
+        if let Event::Step(step) = event {
+            loss = step.loss;
+            if ends.len() + 1 == WARM_UP {
+                clock.lock().by_operation.clear();
+            }
+            if ends.len() >= WARM_UP {
+                tokens += step.tokens;
+                trained += step.trained_tokens;
+                work += multiply_adds(&run, &run.steps.step(step.step - 1).0);
+            }
+            ends.push(Instant::now());
+        }
+        Control::Continue
+    });
+    // Clocks change with heat and neighbours: the better of before and after is what the processor can do.
+    peak = peak.max(peak_multiply_adds(&run));
+    let step_seconds: Vec<f64> = ends[WARM_UP - 1..].windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+    let seconds: f64 = step_seconds.iter().sum();
+    let clock = clock.lock();
+    let measured = step_seconds.len() as f64;
+    let mut operations: Vec<(String, f64)> =
+        clock.by_operation.iter().map(|(name, time)| ((*name).to_owned(), time.as_secs_f64() / measured)).collect();
+    operations.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let report = Report {
+        real_tokens_per_second: tokens as f64 / seconds,
+        trained_tokens_per_second: trained as f64 / seconds,
+        peak_bytes: ProcessMemory::now().map_or(0, |memory| memory.peak_bytes),
+        predicted_bytes: run.predicted_bytes.unwrap_or(0),
+        engine_peak_bytes: run.device.usage().peak_bytes as u64,
+        share_of_peak: work / seconds / peak,
+        peak_gflops: 2.0 * peak / 1e9,
+        first_forward_seconds: clock.first_backward.map_or(f64::NAN, |first| (first - started()).as_secs_f64()),
+        step_seconds,
+        loss,
+        operations,
+        precision: match run.trainer.precision {
+            Precision::F32 => "fp32".to_owned(),
+            Precision::Bf16 => "bf16".to_owned(),
+        },
+        cpu: run.isa.name().to_owned(),
+    };
+    print_text(&format!("{}\n", report.to_json()));
+    Ok(())
+}
+
+/// Multiply-adds a second that the processor can do on registers alone.
+fn peak_multiply_adds(run: &Run) -> f64 {
+    let once = || {
+        let start = Instant::now();
+        run.device.peak_loop(run.trainer.precision, PEAK_ROUNDS) as f64 / start.elapsed().as_secs_f64()
+    };
+    (0..5).map(|_| once()).fold(0.0, f64::max)
 }

@@ -4,8 +4,6 @@
 //! progress and messages to standard error. A failure is one line that says what, where and what was expected; the exit
 //! code is then 1, and 2 for arguments that cannot be understood.
 
-#![expect(dead_code, reason = "the readers of events and parts of the configuration wait for the engine")]
-
 mod bench;
 mod config;
 mod generate;
@@ -20,9 +18,12 @@ mod settings;
 mod terminal;
 mod train;
 mod trainer_log;
+mod work;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::time::Instant;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -100,7 +101,14 @@ pub(crate) struct ConfigArguments {
     pub(crate) overrides: Vec<String>,
 }
 
+/// When the process began, as near as it can tell.
+pub(crate) fn started() -> Instant {
+    static STARTED: OnceLock<Instant> = OnceLock::new();
+    *STARTED.get_or_init(Instant::now)
+}
+
 fn main() -> ExitCode {
+    started();
     let command = Arguments::command().mut_subcommand("train", |train| train.after_long_help(reference::help_text()));
     let arguments = match Arguments::from_arg_matches(&command.get_matches()) {
         Ok(arguments) => arguments,

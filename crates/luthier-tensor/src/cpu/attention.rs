@@ -6,7 +6,8 @@
 use super::Cpu;
 use super::element::{Element, Rows, with_element};
 use super::gemm::{Compute, Kernels, Layout, Operand};
-use super::math::{exp, max_of, sum_over};
+use super::lanes::{LaneTask, Lanes, each_vector};
+use super::math::{exp, sum_over};
 use super::pool::with_scratch;
 use crate::{HeadLayout, KeyRange, Segment, Tensor};
 
@@ -214,8 +215,13 @@ pub(super) fn scratch_bytes(kernels: &Kernels, layout: &HeadLayout) -> usize {
     let tile = kernels.packed_b_bytes(KEYS, width) + kernels.packed_b_bytes(width, KEYS);
     let scores = 4 * QUERIES * KEYS + kernels.packed_a_bytes(QUERIES, KEYS);
     let forward = group * (queries + 4 * QUERIES * width) + tile + scores;
-    let backward = tile + kernels.packed_b_bytes(KEYS, width) + 2 * kernels.packed_b_bytes(width, QUERIES) + 2 * queries
-        + scores + 4 * QUERIES * KEYS + kernels.packed_a_bytes(KEYS, QUERIES);
+    let backward = tile
+        + kernels.packed_b_bytes(KEYS, width)
+        + 2 * kernels.packed_b_bytes(width, QUERIES)
+        + 2 * queries
+        + scores
+        + 4 * QUERIES * KEYS
+        + kernels.packed_a_bytes(KEYS, QUERIES);
     // Each buffer starts on a cache line.
     forward.max(backward) + 64 * (16 + group)
 }
@@ -268,21 +274,16 @@ impl<E: Element> Forward<'_, E> {
                     for (member, packed) in packed_queries.iter().enumerate() {
                         kernels.multiply(count, tile.count, width, *packed, packed_keys, scores, KEYS, false);
                         let sums = &mut sums[member * QUERIES * width..][..QUERIES * width];
-                        self.cpu.isa.run(
-                            #[inline(always)]
-                            || {
-                                for query in 0..count {
-                                    let row = std::slice::from_raw_parts_mut(scores.add(query * KEYS), tile.count);
-                                    let state = member * QUERIES + query;
-                                    let (maximum, denominator) = (&mut maxima[state], &mut denominators[state]);
-                                    let visible = tile.visible(position + query);
-                                    let factor = soften(row, visible, self.shape.scale, maximum, denominator);
-                                    if factor != 1.0 {
-                                        sums[query * width..][..width].iter_mut().for_each(|sum| *sum *= factor);
-                                    }
-                                }
-                            },
-                        );
+                        for query in 0..count {
+                            let row = std::slice::from_raw_parts_mut(scores.add(query * KEYS), tile.count);
+                            let state = member * QUERIES + query;
+                            let (maximum, denominator) = (&mut maxima[state], &mut denominators[state]);
+                            let (visible, scale) = (tile.visible(position + query), self.shape.scale);
+                            let factor = self.cpu.isa.lanes(Soften { row, visible, scale, maximum, denominator });
+                            if factor != 1.0 {
+                                sums[query * width..][..width].iter_mut().for_each(|sum| *sum *= factor);
+                            }
+                        }
                         let weights = scratch_operand(scores, KEYS, Layout::KContiguous);
                         kernels.pack_a(&weights, count, tile.count, packed_scores);
                         let sums = sums.as_mut_ptr();
@@ -308,24 +309,55 @@ impl<E: Element> Forward<'_, E> {
 }
 
 /// Turns scores into weights relative to the running maximum; returns the factor of everything summed before.
-#[inline(always)]
-fn soften(row: &mut [f32], (first, end): (usize, usize), scale: f32, maximum: &mut f32, denominator: &mut f32) -> f32 {
-    if first >= end {
-        row.fill(0.0);
-        return 1.0;
+struct Soften<'a> {
+    row: &'a mut [f32],
+    visible: (usize, usize),
+    scale: f32,
+    maximum: &'a mut f32,
+    denominator: &'a mut f32,
+}
+
+impl LaneTask for Soften<'_> {
+    type Output = f32;
+    #[inline(always)]
+    fn run<L: Lanes>(self) -> f32 {
+        let Self { row, visible: (first, end), scale, maximum, denominator } = self;
+        if first >= end {
+            row.fill(0.0);
+            return 1.0;
+        }
+        row[..first].fill(0.0);
+        row[end..].fill(0.0);
+        let seen = &mut row[first..end];
+        let mut top = L::splat(f32::NEG_INFINITY);
+        each_vector!(seen.len(), |i| top = top.max(L::load(&seen[i..])), {
+            // What is not there must not count as zero.
+            for &score in &seen[i..] {
+                top = top.max(L::splat(score));
+            }
+        });
+        let top = top.largest() * scale;
+        let new = if top > *maximum { top } else { *maximum };
+        let (factor, offset) = (L::splat(scale), L::splat(-new));
+        let mut sum = L::splat(0.0);
+        let mut rest = 0.0;
+        each_vector!(
+            seen.len(),
+            |i| {
+                let weight = L::load(&seen[i..]).mul_add(factor, offset).exp();
+                sum = sum.add(weight);
+                weight.store(&mut seen[i..]);
+            },
+            {
+                L::load_some(&seen[i..]).mul_add(factor, offset).exp().store_some(&mut seen[i..]);
+                rest = seen[i..].iter().sum();
+            }
+        );
+        let factor = exp(*maximum - new);
+        *denominator = *denominator * factor + (sum.sum() + rest);
+        *maximum = new;
+        factor
     }
-    row[..first].fill(0.0);
-    row[end..].fill(0.0);
-    let seen = &mut row[first..end];
-    let top = max_of(seen) * scale;
-    let new = if top > *maximum { top } else { *maximum };
-    for score in seen.iter_mut() {
-        *score = exp(*score * scale - new);
-    }
-    let factor = exp(*maximum - new);
-    *denominator = *denominator * factor + sum_over(seen.len(), |i| seen[i]);
-    *maximum = new;
-    factor
 }
 
 struct Backward<'a, E> {
@@ -413,20 +445,14 @@ impl<E: Element> Backward<'_, E> {
                                 KEYS,
                                 false,
                             );
-                            self.cpu.isa.run(
-                                #[inline(always)]
-                                || {
-                                    for query in 0..count {
-                                        let row = std::slice::from_raw_parts_mut(weights.add(query * KEYS), tile.count);
-                                        let slope =
-                                            std::slice::from_raw_parts_mut(slopes.add(query * KEYS), tile.count);
-                                        let log_sum = self.log_sums.at(first + query, head).read();
-                                        let delta = self.delta.at(first + query, head).read();
-                                        let visible = tile.visible(position + query);
-                                        slope_row(row, slope, visible, self.shape.scale, log_sum, delta);
-                                    }
-                                },
-                            );
+                            for query in 0..count {
+                                let row = std::slice::from_raw_parts_mut(weights.add(query * KEYS), tile.count);
+                                let slope = std::slice::from_raw_parts_mut(slopes.add(query * KEYS), tile.count);
+                                let log_sum = self.log_sums.at(first + query, head).read();
+                                let delta = self.delta.at(first + query, head).read();
+                                let (visible, scale) = (tile.visible(position + query), self.shape.scale);
+                                self.cpu.isa.lanes(Slope { row, slope, visible, scale, log_sum, delta });
+                            }
                             let by_query = |address| scratch_operand(address, KEYS, Layout::KContiguous);
                             let by_key = |address| scratch_operand(address, KEYS, Layout::KStrided);
                             kernels.pack_a(&by_query(slopes), count, tile.count, packed_slopes);
@@ -470,15 +496,39 @@ impl<E: Element> Backward<'_, E> {
 }
 
 /// Scores become weights, and the weights' gradients become the scores' gradients.
-#[inline(always)]
-fn slope_row(row: &mut [f32], slope: &mut [f32], (first, end): (usize, usize), scale: f32, log_sum: f32, delta: f32) {
-    let end = end.max(first);
-    for values in [&mut *row, &mut *slope] {
-        values[..first].fill(0.0);
-        values[end..].fill(0.0);
-    }
-    for (weight, slope) in row[first..end].iter_mut().zip(&mut slope[first..end]) {
-        *weight = exp(*weight * scale - log_sum);
-        *slope = *weight * (*slope - delta) * scale;
+struct Slope<'a> {
+    row: &'a mut [f32],
+    slope: &'a mut [f32],
+    visible: (usize, usize),
+    scale: f32,
+    log_sum: f32,
+    delta: f32,
+}
+
+impl LaneTask for Slope<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { row, slope, visible: (first, end), scale, log_sum, delta } = self;
+        let end = end.max(first);
+        for values in [&mut *row, &mut *slope] {
+            values[..first].fill(0.0);
+            values[end..].fill(0.0);
+        }
+        let (row, slope) = (&mut row[first..end], &mut slope[first..end]);
+        let (factor, offset, delta) = (L::splat(scale), L::splat(-log_sum), L::splat(delta));
+        each_vector!(
+            row.len(),
+            |i| {
+                let weight = L::load(&row[i..]).mul_add(factor, offset).exp();
+                weight.mul(factor).mul(L::load(&slope[i..]).sub(delta)).store(&mut slope[i..]);
+                weight.store(&mut row[i..]);
+            },
+            {
+                let weight = L::load_some(&row[i..]).mul_add(factor, offset).exp();
+                weight.mul(factor).mul(L::load_some(&slope[i..]).sub(delta)).store_some(&mut slope[i..]);
+                weight.store_some(&mut row[i..]);
+            }
+        );
     }
 }

@@ -5,7 +5,8 @@
 use super::Cpu;
 use super::element::{Element, Rows, with_element};
 use super::gemm::decode::decode_row;
-use super::math::{exp, max_of, sum_over};
+use super::lanes::{LaneTask, Lanes, each_vector};
+use super::math::exp;
 use crate::Tensor;
 
 const GRAIN: usize = 8;
@@ -45,10 +46,8 @@ impl Cpu {
             for row in range {
                 // SAFETY: rows are there by the tensors' shapes; each row belongs to one task.
                 let (logits, state) = unsafe { (logits_rows.row_mut(row), state.row_mut(row)) };
-                let factor = self.isa.run(
-                    #[inline(always)]
-                    || fold_row(logits, state, targets[row] as usize, first, sums.is_some()),
-                );
+                let (target, keep) = (targets[row] as usize, sums.is_some());
+                let factor = self.isa.lanes(Fold { logits, state, target, first, keep });
                 if let Some(sums) = sums
                     && factor != 1.0
                 {
@@ -132,19 +131,7 @@ impl Cpu {
                 let (logits, out, by) = unsafe { (logits_rows.row_mut(row), outputs.row(row), coefficients.row(row)) };
                 let (log_sum, entropy) = (out[1], out[3]);
                 let (plain, mean) = (by[1] - by[0], by[2] / vocabulary as f32);
-                self.isa.run(
-                    #[inline(always)]
-                    || {
-                        if by[3] == 0.0 {
-                            logits.iter_mut().for_each(|logit| *logit = exp(*logit - log_sum) * plain + mean);
-                        } else {
-                            for logit in logits.iter_mut() {
-                                let log_probability = *logit - log_sum;
-                                *logit = exp(log_probability) * (plain - by[3] * (log_probability + entropy)) + mean;
-                            }
-                        }
-                    },
-                );
+                self.isa.lanes(SlopeRow { logits: &mut *logits, log_sum, plain, mean, entropy, by_entropy: by[3] });
                 if let Some(logit) = (targets[row] as usize).checked_sub(first).and_then(|id| logits.get_mut(id)) {
                     *logit += by[0];
                 }
@@ -171,52 +158,109 @@ impl Cpu {
 }
 
 /// Folds one row in; returns the factor that sums relative to the old maximum need.
-#[inline(always)]
-fn fold_row(logits: &mut [f32], state: &mut [f32], target: usize, first: usize, keep: bool) -> f32 {
-    if let Some(logit) = target.checked_sub(first).and_then(|id| logits.get(id)) {
-        state[4] = *logit;
-    }
-    let top = max_of(logits);
-    let (old, new) = (state[0], if top > state[0] { top } else { state[0] });
-    if top > old {
-        let place = logits.iter().position(|&logit| logit == top).unwrap_or(0);
-        state[5] = (first + place) as f32;
-    }
-    let factor = exp(old - new);
-    let total = sum_over(logits.len(), |i| logits[i]);
-    let (sum, weighted);
-    if keep {
-        let mut weights = 0.0;
-        // Entropy needs logits and exponentials together: pieces small enough to stay in the first cache.
-        let mut exponentials = 0.0;
-        for piece in logits.chunks_mut(256) {
-            let mut numbers = [0.0; 256];
-            let numbers = &mut numbers[..piece.len()];
-            numbers.copy_from_slice(piece);
-            for logit in piece.iter_mut() {
-                *logit = exp(*logit - new);
-            }
-            weights += sum_over(piece.len(), |i| piece[i] * numbers[i]);
-            exponentials += sum_over(piece.len(), |i| piece[i]);
+struct Fold<'a> {
+    logits: &'a mut [f32],
+    state: &'a mut [f32],
+    target: usize,
+    first: usize,
+    keep: bool,
+}
+
+impl LaneTask for Fold<'_> {
+    type Output = f32;
+    #[inline(always)]
+    fn run<L: Lanes>(self) -> f32 {
+        let Self { logits, state, target, first, keep } = self;
+        if let Some(logit) = target.checked_sub(first).and_then(|id| logits.get(id)) {
+            state[4] = *logit;
         }
-        (sum, weighted) = (exponentials, weights);
-    } else {
-        let mut weights = 0.0;
-        let mut exponentials = 0.0;
-        for piece in logits.chunks(256) {
-            let mut numbers = [0.0; 256];
-            let numbers = &mut numbers[..piece.len()];
-            for (number, logit) in numbers.iter_mut().zip(piece) {
-                *number = exp(*logit - new);
+        let mut top = L::splat(f32::NEG_INFINITY);
+        let mut total = L::splat(0.0);
+        each_vector!(
+            logits.len(),
+            |i| {
+                let logit = L::load(&logits[i..]);
+                top = top.max(logit);
+                total = total.add(logit);
+            },
+            {
+                for &logit in &logits[i..] {
+                    top = top.max(L::splat(logit));
+                }
+                total = total.add(L::load_some(&logits[i..]));
             }
-            weights += sum_over(piece.len(), |i| piece[i] * numbers[i]);
-            exponentials += sum_over(piece.len(), |i| numbers[i]);
+        );
+        let top = top.largest();
+        let (old, new) = (state[0], if top > state[0] { top } else { state[0] });
+        if top > old {
+            let place = logits.iter().position(|&logit| logit == top).unwrap_or(0);
+            state[5] = (first + place) as f32;
         }
-        (sum, weighted) = (exponentials, weights);
+        let offset = L::splat(-new);
+        let (mut sum, mut weighted) = (L::splat(0.0), L::splat(0.0));
+        let (mut rest, mut weighted_rest) = (0.0, 0.0);
+        each_vector!(
+            logits.len(),
+            |i| {
+                let logit = L::load(&logits[i..]);
+                let weight = logit.add(offset).exp();
+                sum = sum.add(weight);
+                weighted = weight.mul_add(logit, weighted);
+                if keep {
+                    weight.store(&mut logits[i..]);
+                }
+            },
+            {
+                for logit in &mut logits[i..] {
+                    let weight = exp(*logit - new);
+                    rest += weight;
+                    weighted_rest += weight * *logit;
+                    if keep {
+                        *logit = weight;
+                    }
+                }
+            }
+        );
+        let factor = exp(old - new);
+        state[0] = new;
+        state[1] = state[1] * factor + (sum.sum() + rest);
+        state[2] += total.sum();
+        state[3] = state[3] * factor + (weighted.sum() + weighted_rest);
+        factor
     }
-    state[0] = new;
-    state[1] = state[1] * factor + sum;
-    state[2] += total;
-    state[3] = state[3] * factor + weighted;
-    factor
+}
+
+/// Logits of one row become the loss's gradient by them, save for the target's own.
+struct SlopeRow<'a> {
+    logits: &'a mut [f32],
+    log_sum: f32,
+    plain: f32,
+    mean: f32,
+    entropy: f32,
+    by_entropy: f32,
+}
+
+impl LaneTask for SlopeRow<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { logits, log_sum, plain, mean, entropy, by_entropy } = self;
+        let (offset, plain_lanes, mean_lanes) = (L::splat(-log_sum), L::splat(plain), L::splat(mean));
+        if by_entropy == 0.0 {
+            each_vector!(
+                logits.len(),
+                |i| L::load(&logits[i..]).add(offset).exp().mul_add(plain_lanes, mean_lanes).store(&mut logits[i..]),
+                L::load_some(&logits[i..])
+                    .add(offset)
+                    .exp()
+                    .mul_add(plain_lanes, mean_lanes)
+                    .store_some(&mut logits[i..])
+            );
+            return;
+        }
+        for logit in logits.iter_mut() {
+            let log_probability = *logit - log_sum;
+            *logit = exp(log_probability) * (plain - by_entropy * (log_probability + entropy)) + mean;
+        }
+    }
 }

@@ -93,22 +93,6 @@ pub(crate) fn sum_over(count: usize, term: impl Fn(usize) -> f32) -> f32 {
     add_lanes(lanes)
 }
 
-/// The largest number of a row; negative infinity for an empty one.
-#[inline(always)]
-pub(crate) fn max_of(values: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, &value) in lanes.iter_mut().zip(chunk) {
-            *lane = if value > *lane { value } else { *lane };
-        }
-    }
-    for (lane, &value) in lanes.iter_mut().zip(rest) {
-        *lane = if value > *lane { value } else { *lane };
-    }
-    lanes.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,8 +119,6 @@ mod tests {
     fn row_sums_take_every_number_once() {
         for count in [0, 1, 15, 16, 17, 33, 257] {
             assert_eq!(sum_over(count, |i| i as f32), (0..count).sum::<usize>() as f32);
-            let values: Vec<f32> = (0..count).map(|i| -(i as f32)).collect();
-            assert_eq!(max_of(&values), if count == 0 { f32::NEG_INFINITY } else { 0.0 });
         }
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod gemm;
 pub(crate) mod gemv;
 mod head;
 mod isa;
+mod lanes;
 mod math;
 mod norm;
 mod peak;
@@ -20,9 +21,9 @@ mod rotary;
 
 pub(crate) use activation::Activated;
 pub(crate) use attention::{AttentionShape, KeySource};
+pub use element::bf16_bits;
 pub(crate) use element::bytes_of;
 pub(crate) use head::{HeadRows, STATE};
-pub use element::bf16_bits;
 pub use isa::Isa;
 pub(crate) use norm::RowNorm;
 pub(crate) use reduce::PIECE;

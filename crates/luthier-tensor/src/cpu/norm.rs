@@ -3,7 +3,7 @@
 
 use super::Cpu;
 use super::element::{Element, Rows, with_element};
-use super::math::sum_over;
+use super::lanes::{LaneTask, Lanes, each_vector};
 use crate::Tensor;
 
 /// Rows that one task takes.
@@ -33,38 +33,38 @@ impl Cpu {
                     // SAFETY: rows are there by the tensors' shapes; each row belongs to one task.
                     let (x, y, w, r) =
                         unsafe { (input.row(row), output.row_mut(row), weight.row(0), inverse.part_mut(0, row, 1)) };
-                    r[0] = self.isa.run(
-                        #[inline(always)]
-                        || forward_row(x, w, y, norm.epsilon),
-                    );
+                    r[0] = self.isa.lanes(ForwardRow { x, w, y, epsilon: norm.epsilon });
                 }
             });
         });
     }
 
-    /// `gradient (+)= d loss / d input`, given `output_gradient`; added when `accumulate`.
+    /// `gradient (+)= d loss / d input`, given `output_gradient`; added when `accumulate`. With `output`, writes there what
+    /// forward did.
     pub(crate) fn rms_norm_backward(
         &self,
         norm: &RowNorm,
         output_gradient: &Tensor,
         gradient: &Tensor,
         accumulate: bool,
+        output: Option<&Tensor>,
     ) {
         with_element!(norm.input.dtype(), E, {
             let (input, upstream) = (Rows::<E>::of(norm.input), Rows::<E>::of(output_gradient));
             let (weight, inverse) = (Rows::<f32>::of(norm.weight), Rows::<f32>::of(norm.inverse_rms));
             let gradient = Rows::<E>::of_mut(gradient);
+            let output = output.map(Rows::<E>::of_mut);
             self.pool.run_rows(norm.input.rows(), GRAIN, |range| {
                 for row in range {
                     // SAFETY: as in forward.
-                    let (x, dy, w, r, dx) = unsafe {
-                        let inverse = inverse.row(0)[row];
-                        (input.row(row), upstream.row(row), weight.row(0), inverse, gradient.row_mut(row))
+                    let (x, dy, w, r, dx, y) = unsafe {
+                        let (inverse, y) = (inverse.row(0)[row], output.map(|output| output.row_mut(row)));
+                        (input.row(row), upstream.row(row), weight.row(0), inverse, gradient.row_mut(row), y)
                     };
-                    self.isa.run(
-                        #[inline(always)]
-                        || backward_row(x, w, r, dy, dx, accumulate),
-                    );
+                    match y {
+                        Some(y) => self.isa.lanes(BackwardRow::<_, true> { x, w, r, dy, dx, accumulate, y }),
+                        None => self.isa.lanes(BackwardRow::<_, false> { x, w, r, dy, dx, accumulate, y: &mut [] }),
+                    }
                 }
             });
         });
@@ -100,31 +100,86 @@ impl Cpu {
 }
 
 /// Writes the normalised row and returns 1 / root of the mean square.
-#[inline(always)]
-pub(super) fn forward_row<E: Element>(x: &[E], w: &[f32], y: &mut [E], epsilon: f32) -> f32 {
-    let count = x.len();
-    let square = sum_over(count, |i| x[i].load() * x[i].load());
-    let inverse = 1.0 / (square / count as f32 + epsilon).sqrt();
-    for ((y, x), w) in y.iter_mut().zip(x).zip(w) {
-        *y = E::store(x.load() * inverse * w);
-    }
-    inverse
+pub(super) struct ForwardRow<'a, E> {
+    pub(super) x: &'a [E],
+    pub(super) w: &'a [f32],
+    pub(super) y: &'a mut [E],
+    pub(super) epsilon: f32,
 }
 
-/// `dx (+)= r * (dy * w) - x * r^3 / n * sum(dy * w * x)`
-#[inline(always)]
-pub(super) fn backward_row<E: Element>(x: &[E], w: &[f32], r: f32, dy: &[E], dx: &mut [E], accumulate: bool) {
-    let count = x.len();
-    let (dy, w) = (&dy[..count], &w[..count]);
-    let dot = sum_over(count, |i| dy[i].load() * w[i] * x[i].load());
-    let factor = dot * r * r * r / count as f32;
-    if accumulate {
-        for (((dx, x), dy), w) in dx.iter_mut().zip(x).zip(dy).zip(w) {
-            *dx = E::store(dx.load() + (dy.load() * w * r - x.load() * factor));
-        }
-    } else {
-        for (((dx, x), dy), w) in dx.iter_mut().zip(x).zip(dy).zip(w) {
-            *dx = E::store(dy.load() * w * r - x.load() * factor);
-        }
+impl<E: Element> LaneTask for ForwardRow<'_, E> {
+    type Output = f32;
+    #[inline(always)]
+    fn run<L: Lanes>(self) -> f32 {
+        let Self { x, w, y, epsilon } = self;
+        let mut squares = L::splat(0.0);
+        each_vector!(
+            x.len(),
+            |i| {
+                let x = L::load(&x[i..]);
+                squares = x.mul_add(x, squares);
+            },
+            {
+                let x = L::load_some(&x[i..]);
+                squares = x.mul_add(x, squares);
+            }
+        );
+        let inverse = 1.0 / (squares.sum() / x.len() as f32 + epsilon).sqrt();
+        let factor = L::splat(inverse);
+        each_vector!(
+            x.len(),
+            |i| L::load(&x[i..]).mul(L::load(&w[i..]).mul(factor)).store(&mut y[i..]),
+            L::load_some(&x[i..]).mul(L::load_some(&w[i..x.len()]).mul(factor)).store_some(&mut y[i..])
+        );
+        inverse
+    }
+}
+
+/// `dx (+)= r * (dy * w) - x * r^3 / n * sum(dy * w * x)`; with `OUTPUT`, `y = x * r * w` besides.
+pub(super) struct BackwardRow<'a, E, const OUTPUT: bool> {
+    pub(super) x: &'a [E],
+    pub(super) w: &'a [f32],
+    pub(super) r: f32,
+    pub(super) dy: &'a [E],
+    pub(super) dx: &'a mut [E],
+    pub(super) accumulate: bool,
+    pub(super) y: &'a mut [E],
+}
+
+impl<E: Element, const OUTPUT: bool> LaneTask for BackwardRow<'_, E, OUTPUT> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { x, w, r, dy, dx, accumulate, y } = self;
+        let count = x.len();
+        let mut dot = L::splat(0.0);
+        each_vector!(
+            count,
+            |i| dot = L::load(&dy[i..]).mul(L::load(&w[i..])).mul_add(L::load(&x[i..]), dot),
+            dot = L::load_some(&dy[i..]).mul(L::load_some(&w[i..])).mul_add(L::load_some(&x[i..]), dot)
+        );
+        let r_lanes = L::splat(r);
+        let factor = L::splat(-dot.sum() * r * r * r / count as f32);
+        each_vector!(
+            count,
+            |i| {
+                let (x, w) = (L::load(&x[i..]), L::load(&w[i..]).mul(r_lanes));
+                let gradient = x.mul_add(factor, L::load(&dy[i..]).mul(w));
+                let sum = if accumulate { L::load(&dx[i..]).add(gradient) } else { gradient };
+                sum.store(&mut dx[i..]);
+                if OUTPUT {
+                    x.mul(w).store(&mut y[i..]);
+                }
+            },
+            {
+                let (x, w) = (L::load_some(&x[i..]), L::load_some(&w[i..]).mul(r_lanes));
+                let gradient = x.mul_add(factor, L::load_some(&dy[i..]).mul(w));
+                let sum = if accumulate { L::load_some(&dx[i..]).add(gradient) } else { gradient };
+                sum.store_some(&mut dx[i..]);
+                if OUTPUT {
+                    x.mul(w).store_some(&mut y[i..]);
+                }
+            }
+        );
     }
 }

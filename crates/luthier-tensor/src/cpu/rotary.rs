@@ -4,7 +4,8 @@
 
 use super::Cpu;
 use super::element::{Element, Rows, with_element};
-use super::norm::{backward_row, forward_row};
+use super::lanes::{LaneTask, Plain};
+use super::norm::{BackwardRow, ForwardRow};
 use crate::{HeadLayout, Tensor};
 
 const GRAIN: usize = 16;
@@ -80,7 +81,7 @@ impl Cpu {
                                     rotate_head(&mut values[..2 * c.len()], c, s, 1.0, shape.interleaved);
                                 }
                                 let normed = &mut Scratch::load(values).0[..weight.len()];
-                                forward_row(values, weight, normed, norm.epsilon);
+                                normalise(values, weight, normed, norm.epsilon);
                                 if !norm.after_rotation {
                                     rotate_head(&mut normed[..2 * c.len()], c, s, 1.0, shape.interleaved);
                                 }
@@ -123,7 +124,7 @@ impl Cpu {
                     }
                     let normed = &mut Scratch::load(x).0[..width];
                     let ones = [1.0; MAX_HEAD];
-                    let inverse = forward_row(x, &ones[..width], normed, norm.epsilon);
+                    let inverse = normalise(x, &ones[..width], normed, norm.epsilon);
                     if let Some((query, key)) = &mut sums {
                         let sums = if is_query { &mut **query } else { &mut **key };
                         for ((sum, g), n) in sums.iter_mut().zip(&*g).zip(&*normed) {
@@ -131,7 +132,9 @@ impl Cpu {
                         }
                     }
                     let dx = &mut Scratch::load(x).0[..width];
-                    backward_row(x, weight, inverse, g, dx, false);
+                    let y = &mut [][..];
+                    BackwardRow::<f32, false> { x: &*x, w: weight, r: inverse, dy: &*g, dx, accumulate: false, y }
+                        .run::<Plain>();
                     if norm.after_rotation {
                         rotate_head(&mut dx[..2 * c.len()], c, s, -1.0, shape.interleaved);
                     }
@@ -175,6 +178,12 @@ impl Scratch {
         }
         Self(numbers)
     }
+}
+
+/// Writes the normalised head and returns 1 / root of its mean square.
+#[inline(always)]
+fn normalise(x: &[f32], w: &[f32], y: &mut [f32], epsilon: f32) -> f32 {
+    ForwardRow { x, w, y, epsilon }.run::<Plain>()
 }
 
 #[inline(always)]

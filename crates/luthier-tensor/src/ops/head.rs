@@ -235,7 +235,7 @@ impl Head {
             let before = device.empty(gradient.dtype(), gradient.rows(), gradient.columns());
             let hidden = device.empty(gradient.dtype(), rows, gradient.columns());
             device.run("head backward", |cpu| {
-                cpu.rms_norm_backward(&self.norm(), gradient, &before, false);
+                cpu.rms_norm_backward(&self.norm(), gradient, &before, false, None);
                 cpu.scatter(&before, positions, &hidden);
             });
             gradients.add(hidden_slot, hidden);

@@ -270,12 +270,17 @@ impl LinearBackward {
     fn run(self, gradients: &mut Gradients, upstream: Tensor) {
         let device = gradients.device.clone();
         let compute = gradients.precision.compute();
-        let tokens = upstream.rows();
         let groups = down_groups(&self.projections, self.dropout.is_some());
         let low_gradient = self.low.as_ref().map(|low| self.low_gradient(&device, compute, &upstream, low));
         let weights_trained = self.projections.iter().any(|projection| projection.weight.is_trained());
-        let h = (weights_trained || groups.iter().any(|group| group.gradient.is_some()))
-            .then(|| self.kept.make(&device, self.width));
+        let wants_h = weights_trained || groups.iter().any(|group| group.gradient.is_some());
+        let norm_trained = matches!(&self.kept, Kept::Normed { weight, .. } if weight.is_trained());
+        // The way back through norm or activation makes h again in passing.
+        let h = if self.input_slot.is_some() || norm_trained {
+            self.input_gradient(gradients, compute, &upstream, &groups, low_gradient.as_ref(), wants_h)
+        } else {
+            wants_h.then(|| self.kept.make(&device, self.width))
+        };
         if let Some(h) = &h {
             self.weight_gradients(&device, compute, &upstream, h);
             for group in &groups {
@@ -283,17 +288,13 @@ impl LinearBackward {
                 let dropped = group.dropout.map(|(share, site)| drop_out(&device, h, &self.dropout, share, site));
                 let h = dropped.as_ref().unwrap_or(h);
                 device.run("adapter backward", |cpu| {
-                    let product = Product { a: columns_of(low, group.first_column), b: columns_of(h, 0), k: tokens };
-                    add_product(cpu, compute, product, gradient, self.scale);
+                    let (a, b) = (columns_of(low, group.first_column), columns_of(h, 0));
+                    add_product(cpu, compute, Product { a, b, k: upstream.rows() }, gradient, self.scale);
                 });
             }
         }
         drop(h);
         self.bias_gradients(&device, &upstream);
-        let norm_trained = matches!(&self.kept, Kept::Normed { weight, .. } if weight.is_trained());
-        if self.input_slot.is_some() || norm_trained {
-            self.input_gradient(gradients, compute, &upstream, &groups, low_gradient.as_ref());
-        }
         gradients.add(self.residual_slot, upstream);
     }
 
@@ -352,7 +353,8 @@ impl LinearBackward {
         upstream: &Tensor,
         groups: &[DownGroup],
         low_gradient: Option<&Tensor>,
-    ) {
+        wants_h: bool,
+    ) -> Option<Tensor> {
         let device = gradients.device.clone();
         let tokens = upstream.rows();
         let plain = match (&self.kept, self.input_slot) {
@@ -400,26 +402,33 @@ impl LinearBackward {
             let through = drop_out(&device, &through, &self.dropout, share, site);
             device.run("add", |cpu| cpu.add(&target, &through));
         }
+        let empty_h = || wants_h.then(|| device.empty(upstream.dtype(), tokens, self.width));
         match &self.kept {
-            Kept::Plain(_) => {
+            Kept::Plain(input) => {
                 if let Some((slot, _)) = plain {
                     gradients.put(slot, target);
                 }
+                wants_h.then(|| input.clone())
             }
             Kept::Normed { input, weight, inverse_rms, epsilon } => {
                 let norm = RowNorm { input, weight: &weight.value, inverse_rms, epsilon: *epsilon };
                 if let Some(gradient) = &weight.gradient {
                     device.run("norm backward", |cpu| cpu.rms_norm_weight_gradient(&norm, &target, gradient));
                 }
-                if let Some(slot) = self.input_slot {
-                    let (sums, accumulate) = gradients.target(slot, tokens, self.width);
-                    device.run("norm backward", |cpu| cpu.rms_norm_backward(&norm, &target, &sums, accumulate));
-                    gradients.put(slot, sums);
-                }
+                let Some(slot) = self.input_slot else { return wants_h.then(|| self.kept.make(&device, self.width)) };
+                let (sums, accumulate) = gradients.target(slot, tokens, self.width);
+                let h = empty_h();
+                device.run("norm backward", |cpu| {
+                    cpu.rms_norm_backward(&norm, &target, &sums, accumulate, h.as_ref());
+                });
+                gradients.put(slot, sums);
+                h
             }
             Kept::Activated { input, how } => {
-                device.run("activation backward", |cpu| cpu.activate_backward(*how, input, &target));
+                let h = empty_h();
+                device.run("activation backward", |cpu| cpu.activate_backward(*how, input, &target, h.as_ref()));
                 gradients.add(self.input_slot, input.clone());
+                h
             }
         }
     }
