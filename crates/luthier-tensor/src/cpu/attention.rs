@@ -14,7 +14,7 @@ use crate::{HeadLayout, KeyRange, Segment, Tensor};
 /// Queries of one block.
 const QUERIES: usize = 64;
 /// Keys of one tile.
-const KEYS: usize = 256;
+const KEYS: usize = 128;
 
 /// What attends to what.
 pub(crate) struct AttentionShape<'a> {
@@ -73,6 +73,11 @@ impl Tile<'_> {
         let first = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
         let end = (position + 1).saturating_sub(self.first_position).min(self.count);
         (first.saturating_sub(self.first_position).min(end), end)
+    }
+
+    /// How many of the tile's first keys any query of the block may see.
+    fn reach(&self, first_position: usize, queries: usize) -> usize {
+        (first_position + queries).saturating_sub(self.first_position).min(self.count)
     }
 
     /// Whether some query of the block sees some key of the tile.
@@ -265,17 +270,18 @@ impl<E: Element> Forward<'_, E> {
                 }
                 let tiles = Tile::all(segment, self.shape.window);
                 for tile in tiles.filter(|tile| tile.concerns(position, count)) {
+                    let keys_seen = tile.reach(position, count);
                     let source = &self.sources[tile.range.source];
                     let (key_column, value_column) = source.columns(layout, key_head);
                     let keys = operand(Rows::<E>::of(source.keys), tile.first_row, key_column, Layout::KContiguous);
                     let values = operand(Rows::<E>::of(source.values), tile.first_row, value_column, Layout::KStrided);
-                    kernels.pack_b(&keys, tile.count, width, packed_keys);
-                    kernels.pack_b(&values, width, tile.count, packed_values);
+                    kernels.pack_b(&keys, keys_seen, width, packed_keys);
+                    kernels.pack_b(&values, width, keys_seen, packed_values);
                     for (member, packed) in packed_queries.iter().enumerate() {
-                        kernels.multiply(count, tile.count, width, *packed, packed_keys, scores, KEYS, false);
+                        kernels.multiply(count, keys_seen, width, *packed, packed_keys, scores, KEYS, false);
                         let sums = &mut sums[member * QUERIES * width..][..QUERIES * width];
                         for query in 0..count {
-                            let row = std::slice::from_raw_parts_mut(scores.add(query * KEYS), tile.count);
+                            let row = std::slice::from_raw_parts_mut(scores.add(query * KEYS), keys_seen);
                             let state = member * QUERIES + query;
                             let (maximum, denominator) = (&mut maxima[state], &mut denominators[state]);
                             let (visible, scale) = (tile.visible(position + query), self.shape.scale);
@@ -285,9 +291,9 @@ impl<E: Element> Forward<'_, E> {
                             }
                         }
                         let weights = scratch_operand(scores, KEYS, Layout::KContiguous);
-                        kernels.pack_a(&weights, count, tile.count, packed_scores);
+                        kernels.pack_a(&weights, count, keys_seen, packed_scores);
                         let sums = sums.as_mut_ptr();
-                        kernels.multiply(count, width, tile.count, packed_scores, packed_values, sums, width, true);
+                        kernels.multiply(count, width, keys_seen, packed_scores, packed_values, sums, width, true);
                     }
                 }
                 for member in 0..group {
@@ -419,32 +425,15 @@ impl<E: Element> Backward<'_, E> {
                         if !tile.concerns(position, count) {
                             continue;
                         }
+                        let seen = tile.reach(position, count);
                         for head in key_head * group..(key_head + 1) * group {
                             let query_column = layout.query_column(head);
                             let q = |layout| operand(self.queries, first, query_column, layout);
                             let dy = |layout| operand(self.upstream, first, head * width, layout);
                             kernels.pack_a(&q(Layout::KContiguous), count, width, packed_queries);
                             kernels.pack_a(&dy(Layout::KContiguous), count, width, packed_upstream);
-                            kernels.multiply(
-                                count,
-                                tile.count,
-                                width,
-                                packed_queries,
-                                keys_by_row,
-                                weights,
-                                KEYS,
-                                false,
-                            );
-                            kernels.multiply(
-                                count,
-                                tile.count,
-                                width,
-                                packed_upstream,
-                                values_by_row,
-                                slopes,
-                                KEYS,
-                                false,
-                            );
+                            kernels.multiply(count, seen, width, packed_queries, keys_by_row, weights, KEYS, false);
+                            kernels.multiply(count, seen, width, packed_upstream, values_by_row, slopes, KEYS, false);
                             for query in 0..count {
                                 let row = std::slice::from_raw_parts_mut(weights.add(query * KEYS), tile.count);
                                 let slope = std::slice::from_raw_parts_mut(slopes.add(query * KEYS), tile.count);
@@ -463,10 +452,9 @@ impl<E: Element> Backward<'_, E> {
                             if let Some((key_target, value_target, stride)) = key_gradient {
                                 kernels.pack_b(&q(Layout::KStrided), width, count, queries_by_column);
                                 kernels.pack_b(&dy(Layout::KStrided), width, count, upstream_by_column);
-                                let m = tile.count;
-                                kernels.pack_a(&by_key(slopes), m, count, transposed);
+                                kernels.pack_a(&by_key(slopes), seen, count, transposed);
                                 kernels.multiply(
-                                    m,
+                                    seen,
                                     width,
                                     count,
                                     transposed,
@@ -475,9 +463,9 @@ impl<E: Element> Backward<'_, E> {
                                     stride,
                                     true,
                                 );
-                                kernels.pack_a(&by_key(weights), m, count, transposed);
+                                kernels.pack_a(&by_key(weights), seen, count, transposed);
                                 kernels.multiply(
-                                    m,
+                                    seen,
                                     width,
                                     count,
                                     transposed,
