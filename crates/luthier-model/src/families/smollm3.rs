@@ -36,15 +36,16 @@ pub(super) fn family(config: &Raw<'_>) -> Result<(DecoderConfig, ModuleNames), E
     Ok((model, LLAMA_NAMES))
 }
 
-/// `no_rope_layers` has a 1 for each layer that does turn its queries and keys: the name says the opposite.
+/// `no_rope_layers` has a 1 for each layer that does turn its queries and keys: the name says the opposite. A list that
+/// goes on after the last layer is that of a deeper model, as in transformers.
 fn rotated_layers(config: &Raw<'_>, layers: usize) -> Result<Vec<bool>, Error> {
     let Some(value) = config.value("no_rope_layers") else {
         let interval = config.size_or("no_rope_layer_interval", 4)?;
         return Ok((1..=layers).map(|layer| !layer.is_multiple_of(interval)).collect());
     };
-    let flags = value.as_array().filter(|flags| flags.len() == layers).and_then(|flags| {
+    let flags = value.as_array().and_then(|flags| flags.get(..layers)).and_then(|flags| {
         let flag = |flag: &serde_json::Value| flag.as_bool().or_else(|| flag.as_u64().map(|flag| flag != 0));
         flags.iter().map(flag).collect()
     });
-    flags.ok_or_else(|| config.bad("no_rope_layers", format!("a list of {layers} numbers, 0 or 1")))
+    flags.ok_or_else(|| config.bad("no_rope_layers", format!("a list of at least {layers} numbers, 0 or 1")))
 }
