@@ -23,8 +23,8 @@ mod strftime;
 mod template;
 mod template_functions;
 mod tokenizer;
-mod tokens;
 mod tokenizer_json;
+mod tokens;
 mod truncate;
 
 pub use dataset::Dataset;

@@ -88,7 +88,10 @@ mod tests {
         check(r#"{"labels": []}"#, Err("\"input_ids\" is missing; expected a list of token ids"));
         check(r#"{"input_ids": [-1]}"#, Err("\"input_ids\" has -1; expected a token id"));
         check(r#"{"input_ids": ["a"]}"#, Err("\"input_ids\" is not a list of whole numbers"));
-        check(r#"{"input_ids": [5], "labels": [6]}"#, Err("\"labels\" has 6 where the token is 5; expected the token, or -100"));
+        check(
+            r#"{"input_ids": [5], "labels": [6]}"#,
+            Err("\"labels\" has 6 where the token is 5; expected the token, or -100"),
+        );
         check(r#"{"input_ids": [5], "labels": []}"#, Err("\"labels\" has 0 entries, but \"input_ids\" has 1"));
     }
 }

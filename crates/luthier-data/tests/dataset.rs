@@ -108,7 +108,7 @@ fn a_layout_that_is_unknown_or_ambiguous() {
         "a.json",
         r#"[{"question": "a", "answer": "b"}]"#,
         "dataset a.json: its records have the keys question, answer; expected instruction and output, or messages, or \
-         conversations, or text; say what they mean with an entry in dataset_info.json (file_name, formatting, columns)",
+         conversations, or text, or input_ids; say what they mean with an entry in dataset_info.json (file_name, formatting, columns)",
     );
     fails(
         "a.json",

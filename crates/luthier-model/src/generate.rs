@@ -77,8 +77,11 @@ impl<'m> Generator<'m> {
 
 /// The id with the largest logit; the first of equals.
 pub fn most_likely(logits: &[f32]) -> u32 {
-    let best = logits.iter().enumerate().fold((0, f32::NEG_INFINITY), |best, (id, &logit)| {
-        if logit > best.1 { (id, logit) } else { best }
-    });
+    let best = logits.iter().enumerate().fold(
+        (0, f32::NEG_INFINITY),
+        |best, (id, &logit)| {
+            if logit > best.1 { (id, logit) } else { best }
+        },
+    );
     best.0 as u32
 }

@@ -7,9 +7,9 @@ pub mod config;
 mod error;
 pub mod families;
 
+pub use adapter::LoraAdapter;
 pub use checkpoint::Checkpoint;
 pub use error::Error;
-pub use adapter::LoraAdapter;
 
 mod decoder;
 mod generate;

@@ -13,10 +13,11 @@ impl Rotary {
     /// `after` positions.
     pub fn changes_between(&self, before: usize, after: usize) -> bool {
         match &self.scaling {
-            RotaryScaling::Dynamic { trained_positions, .. } | RotaryScaling::DynamicAlpha { trained_positions, .. } => {
-                after > *trained_positions && after != before
+            RotaryScaling::Dynamic { trained_positions, .. }
+            | RotaryScaling::DynamicAlpha { trained_positions, .. } => after > *trained_positions && after != before,
+            RotaryScaling::LongRope { trained_positions, .. } => {
+                (before > *trained_positions) != (after > *trained_positions)
             }
-            RotaryScaling::LongRope { trained_positions, .. } => (before > *trained_positions) != (after > *trained_positions),
             _ => false,
         }
     }

@@ -158,11 +158,12 @@ fn rotary_scalings() {
     assert_eq!(scaling(&gguf), expected);
 }
 
-/// By hand: `LUTHIER_GGUF=SmolLM2-135M-Instruct.Q4_1.gguf cargo test -p luthier-model -- --ignored a_real_file`
 #[test]
-#[ignore = "needs a file that is not committed"]
+#[ignore = "needs assets: cargo xtask assets"]
 fn a_real_file() {
-    let bytes = std::fs::read(std::env::var("LUTHIER_GGUF").expect("LUTHIER_GGUF")).unwrap();
+    let assets = std::env::var_os("LUTHIER_ASSETS").expect("LUTHIER_ASSETS names the folder of the assets");
+    let path = std::path::Path::new(&assets).join("SmolLM2-135M-Instruct.Q4_1.gguf");
+    let bytes = std::fs::read(path).unwrap();
     let read = Checkpoint::from_files(&files(bytes)).unwrap_or_else(|error| panic!("{error}"));
     let mut kinds = BTreeMap::new();
     read.tensors.values().for_each(|tensor| *kinds.entry(tensor.dtype().name()).or_insert(0) += 1);

@@ -48,7 +48,13 @@ impl StepResult {
 }
 
 /// Forward, backward and update over all `parts` of a step.
-pub fn run_step(device: &Device, decoder: &Decoder, optimiser: &mut Optimiser, parts: &[MicroBatch], step: &Step) -> StepResult {
+pub fn run_step(
+    device: &Device,
+    decoder: &Decoder,
+    optimiser: &mut Optimiser,
+    parts: &[MicroBatch],
+    step: &Step,
+) -> StepResult {
     let loss = accumulate(device, decoder, parts, step);
     let gradient_norm = optimiser.step(device, decoder.parameters(), step.learning_rate);
     StepResult { loss, gradient_norm }

@@ -21,11 +21,7 @@ impl ProcessMemory {
     pub(crate) fn now() -> Option<Self> {
         let status = std::fs::read_to_string("/proc/self/status").ok()?;
         let field = |name: &str| kibibytes(&status, name);
-        Some(Self {
-            peak_bytes: field("VmHWM:")?,
-            anonymous_bytes: field("RssAnon:")?,
-            file_bytes: field("RssFile:")?,
-        })
+        Some(Self { peak_bytes: field("VmHWM:")?, anonymous_bytes: field("RssAnon:")?, file_bytes: field("RssFile:")? })
     }
 }
 

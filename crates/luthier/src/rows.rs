@@ -29,9 +29,11 @@ pub(crate) fn read(model: &Model, stage: Stage, settings: &DataSettings) -> anyh
     }
     let tokenizer = model.tokenizer()?;
     let tokenized = match stage {
-        Stage::PreTraining => {
-            tokenize_pt(&datasets, &tokenizer, &PtOptions { cutoff_len: settings.cutoff_len, packing: settings.packing })?
-        }
+        Stage::PreTraining => tokenize_pt(
+            &datasets,
+            &tokenizer,
+            &PtOptions { cutoff_len: settings.cutoff_len, packing: settings.packing },
+        )?,
         Stage::SupervisedFineTuning => {
             let template = model.template(settings.template.as_deref(), &tokenizer)?;
             let options = SftOptions {
@@ -48,10 +50,8 @@ pub(crate) fn read(model: &Model, stage: Stage, settings: &DataSettings) -> anyh
 
 /// What a report has to say, a sentence each.
 pub(crate) fn sentences(report: &Report, cutoff_len: usize) -> Vec<String> {
-    let mut said = vec![format!(
-        "{} rows, {} tokens, {} of them trained",
-        report.rows, report.tokens, report.trained_tokens
-    )];
+    let mut said =
+        vec![format!("{} rows, {} tokens, {} of them trained", report.rows, report.tokens, report.trained_tokens)];
     let counted = [
         (report.rows_truncated, format!("rows were longer than cutoff_len {cutoff_len} and cut")),
         (report.replies_without_end, "replies lost their end and do not teach the model to stop".to_owned()),

@@ -2,12 +2,10 @@
 //! planned, and the device made.
 
 use anyhow::Context;
-use luthier_model::{Decoder, LoraAdapter, LoraSettings, Tuning};
 use luthier_model::adapter::TargetModules;
+use luthier_model::{Decoder, LoraAdapter, LoraSettings, Tuning};
 use luthier_tensor::{Device, Isa, Observer, Precision};
-use luthier_train::{
-    MemoryPlan, OptimiserSettings, Schedule, ScheduleKind, Step, TrainerSettings, plan_memory,
-};
+use luthier_train::{MemoryPlan, OptimiserSettings, Schedule, ScheduleKind, Step, TrainerSettings, plan_memory};
 
 use crate::config::{self, FreezeLayers, Method, Recomputation, Stage, Targets, TrainConfig};
 use crate::machine::{ProcessMemory, Processor, available_bytes};
@@ -98,11 +96,7 @@ impl Run {
             Precision::F32 => "fp32",
             Precision::Bf16 => "bf16",
         };
-        eprint_line(&format!(
-            "machine: {} threads, {}; {name} ({reason})",
-            processor.threads,
-            processor.isa.name()
-        ));
+        eprint_line(&format!("machine: {} threads, {}; {name} ({reason})", processor.threads, processor.isa.name()));
         eprint_line(&format!(
             "plan: {} steps in parts of at most {} tokens, {} layers recomputed, {:.2} GB of memory",
             steps.total,
@@ -136,8 +130,14 @@ fn plan(
             learning_rate: trainer.schedule.learning_rate,
         };
         let largest = steps.largest(PLANNED_STEPS);
-        let found =
-            plan_memory(&model.checkpoint, tuning, adapter, trainer.optimiser, &step, largest.iter().map(Vec::as_slice))?;
+        let found = plan_memory(
+            &model.checkpoint,
+            tuning,
+            adapter,
+            trainer.optimiser,
+            &step,
+            largest.iter().map(Vec::as_slice),
+        )?;
         let Some(limit) = limit.filter(|limit| found.peak_bytes > *limit) else { return Ok(found) };
         if config.batch.token_budget.is_none() && steps.token_budget > steps.longest_row() {
             steps.token_budget = (steps.token_budget / 2).max(steps.longest_row());

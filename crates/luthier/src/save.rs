@@ -8,7 +8,7 @@ use anyhow::Context;
 use luthier_model::adapter::peft::{CONFIG_FILE, WEIGHTS_FILE};
 use luthier_model::adapter::{AdapterSettings, AdapterTensor, write_adapter};
 use luthier_model::checkpoint::{TensorSpec, plan_shards};
-use luthier_model::{Tuning, LoraSettings};
+use luthier_model::{LoraSettings, Tuning};
 use luthier_tensor::{DType, Tensor};
 
 use crate::run::Run;

@@ -216,11 +216,6 @@ impl Settings {
         self.values[name].1.as_ref().map(|origin| format!("{origin}: ")).unwrap_or_default()
     }
 
-    /// Whether a file or the command line names it.
-    pub(crate) fn is_given(&self, name: &str) -> bool {
-        self.values[name].1.is_some()
-    }
-
     pub(crate) fn switch(&self, name: &str) -> Option<bool> {
         match &self.values[name].0 {
             Value::Switch(value) => Some(*value),

@@ -68,7 +68,7 @@ impl Cpu {
         let (state, out) = (Rows::<f32>::of(head.state), Rows::<f32>::of_mut(outputs));
         // SAFETY: one u32 for each row.
         let targets = unsafe { std::slice::from_raw_parts(head.targets.address().cast::<u32>(), outputs.rows()) };
-        for row in 0..outputs.rows() {
+        for (row, &target_id) in targets.iter().enumerate() {
             // SAFETY: rows are there by the tensors' shapes, and nothing else runs.
             let (state, out) = unsafe { (state.row(row), out.row_mut(row)) };
             let &[maximum, sum, total, weighted, target, best] = state else { unreachable!("a state row") };
@@ -77,7 +77,7 @@ impl Cpu {
             out[1] = log_sum;
             out[2] = total / vocabulary as f32;
             out[3] = log_sum - weighted / sum;
-            out[4] = if best == targets[row] as f32 { 1.0 } else { 0.0 };
+            out[4] = if best == target_id as f32 { 1.0 } else { 0.0 };
         }
     }
 

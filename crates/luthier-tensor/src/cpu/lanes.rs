@@ -302,7 +302,7 @@ mod wide {
                 let r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693_359_4), x);
                 let r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.121_944_4e-4), r);
                 let mut p = _mm512_set1_ps(1.987_569_1e-4);
-                for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1f32] {
+                for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5f32] {
                     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(coefficient));
                 }
                 let p = _mm512_fmadd_ps(_mm512_mul_ps(p, r), r, _mm512_add_ps(r, _mm512_set1_ps(1.0)));
