@@ -1,5 +1,5 @@
 //! The one decoder. A forward pass over about six operations a layer, the same for training, evaluation and generation and
-//! on every device; what differs between families is in [`DecoderConfig`](crate::DecoderConfig).
+//! on every device; what differs between families is in [`DecoderConfig`].
 
 use std::sync::Arc;
 

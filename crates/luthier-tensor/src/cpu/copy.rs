@@ -136,8 +136,8 @@ impl Cpu {
         }
     }
 
-    /// `out[t][i]` = `input[t][i] / (1 - share)`, or 0 with probability `share`, by a number that is a function of
-    /// (seed, tokens[t], i) alone. tokens u32 `[1, rows]`.
+    /// `out[t][i] = input[t][i] / (1 - share)`, or 0 with probability `share`, by a number that is a function of
+    /// `(seed, tokens[t], i)` alone. tokens u32 `[1, rows]`.
     pub(crate) fn drop_out(&self, input: &Tensor, tokens: &Tensor, seed: u64, share: f32, out: &Tensor) {
         // SAFETY: one u32 for each row.
         let tokens = unsafe { std::slice::from_raw_parts(tokens.address().cast::<u32>(), input.rows()) };
