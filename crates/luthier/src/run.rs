@@ -158,6 +158,8 @@ fn plan(
 fn predict(before: &ProcessMemory, plan: &MemoryPlan, model: &Model, tuning: &Tuning, scratch_bytes: u64) -> u64 {
     // Tensors lie in huge pages, so the last one is touched as a whole.
     const HUGE_PAGE: u64 = 2 << 20;
+    // What the program's own code, its threads' stacks and small host buffers take once they are used.
+    const PROGRAM: u64 = 16 << 20;
     let weights: u64 = model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();
     let tensors = match tuning {
         // Every matrix is copied once, and the file is let go before the first step.
@@ -165,7 +167,7 @@ fn predict(before: &ProcessMemory, plan: &MemoryPlan, model: &Model, tuning: &Tu
         _ => plan.peak_bytes as u64 + weights,
     };
     let touched = before.file_bytes + before.anonymous_bytes;
-    touched + tensors.next_multiple_of(HUGE_PAGE) + scratch_bytes
+    touched + tensors.next_multiple_of(HUGE_PAGE) + scratch_bytes + PROGRAM
 }
 
 fn tuning(method: &Method, seed: u64, model: &Model, adapter: Option<&LoraAdapter>) -> anyhow::Result<Tuning> {
