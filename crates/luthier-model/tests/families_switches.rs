@@ -128,6 +128,8 @@ fn smollm3_counts_its_unrotated_layers() {
     let layers = described(&changed("smollm3", changes)).decoder.layers;
     let unrotated: Vec<bool> = layers.iter().map(|layer| layer.unrotated).collect();
     assert_eq!(unrotated, [false, false, false, true, false]);
+    let longer = described(&changed("smollm3", json!({ "no_rope_layers": [0, 1, 0, 1] }))).decoder.layers;
+    assert_eq!(longer.iter().map(|layer| layer.unrotated).collect::<Vec<_>>(), [true, false]);
 }
 
 #[test]

@@ -77,9 +77,8 @@ impl Run {
         let plan = plan(config, &model, &tuning, adapter.as_ref(), &mut steps, &mut trainer)?;
         let before = ProcessMemory::now();
         let device = processor.device(observer)?;
-        let predicted_bytes = before.map(|before| {
-            predict(&before, &plan, &model, &tuning, device.scratch_bytes(precision, &model.layout()) as u64)
-        });
+        let predicted_bytes = before
+            .map(|before| predict(&before, &plan, &model, device.scratch_bytes(precision, &model.layout()) as u64));
         let decoder = Decoder::new(&device, &model.checkpoint, &tuning, adapter.as_ref())?;
         let trained = decoder.parameters().count();
         if trained == 0 {
@@ -155,17 +154,13 @@ fn plan(
 }
 
 /// What the process will hold at most, from what it holds now.
-fn predict(before: &ProcessMemory, plan: &MemoryPlan, model: &Model, tuning: &Tuning, scratch_bytes: u64) -> u64 {
+fn predict(before: &ProcessMemory, plan: &MemoryPlan, model: &Model, scratch_bytes: u64) -> u64 {
     // Tensors lie in huge pages, so the last one is touched as a whole.
     const HUGE_PAGE: u64 = 2 << 20;
     // What the program's own code, its threads' stacks and small host buffers take once they are used.
     const PROGRAM: u64 = 16 << 20;
     let weights: u64 = model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();
-    let tensors = match tuning {
-        // Every matrix is copied once, and the file is let go before the first step.
-        Tuning::Full => (plan.peak_bytes as u64).max(plan.resident_bytes as u64 + weights),
-        _ => plan.peak_bytes as u64 + weights,
-    };
+    let tensors = plan.peak_bytes as u64 + weights;
     let touched = before.file_bytes + before.anonymous_bytes;
     touched + tensors.next_multiple_of(HUGE_PAGE) + scratch_bytes + PROGRAM
 }

@@ -9,7 +9,7 @@ use crate::Tensor;
 /// Rows that one task takes.
 const GRAIN: usize = 16;
 /// Columns that one task of a weight gradient takes.
-const COLUMNS: usize = 64;
+const COLUMNS: usize = 96;
 
 /// What the norm of each row is made from.
 pub(crate) struct RowNorm<'a> {
@@ -77,25 +77,43 @@ impl Cpu {
             let inverse = Rows::<f32>::of(norm.inverse_rms);
             let gradient = Rows::<f32>::of_mut(weight_gradient);
             self.pool.run_rows(input.width(), COLUMNS, |columns| {
-                // SAFETY: each task writes its own columns; the rest is only read.
-                let sums = unsafe { gradient.part_mut(0, columns.start, columns.len()) };
-                self.isa.run(
-                    #[inline(always)]
-                    || {
-                        for row in 0..norm.input.rows() {
-                            // SAFETY: rows are there by the tensors' shapes, and nobody writes them.
-                            let (x, dy, r) = unsafe {
-                                let x = input.part(row, columns.start, columns.len());
-                                (x, upstream.part(row, columns.start, columns.len()), inverse.row(0)[row])
-                            };
-                            for ((sum, x), dy) in sums.iter_mut().zip(x).zip(dy) {
-                                *sum += dy.load() * (x.load() * r);
-                            }
-                        }
-                    },
-                );
+                // SAFETY: each task writes its own columns; the rest is only read. Rows are there by the tensors' shapes.
+                unsafe {
+                    let sums = gradient.part_mut(0, columns.start, columns.len());
+                    let inverse = inverse.row(0);
+                    let parts = |row| {
+                        let x = input.part(row, columns.start, columns.len());
+                        (x, upstream.part(row, columns.start, columns.len()), inverse[row])
+                    };
+                    self.isa.lanes(WeightGradient { rows: norm.input.rows(), parts, sums });
+                }
             });
         });
+    }
+}
+
+/// `sums += dy * (x * r)` over rows, for some columns.
+struct WeightGradient<'a, P> {
+    rows: usize,
+    parts: P,
+    sums: &'a mut [f32],
+}
+
+impl<'x, E: Element, P: Fn(usize) -> (&'x [E], &'x [E], f32)> LaneTask for WeightGradient<'_, P> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        for row in 0..self.rows {
+            let (x, dy, r) = (self.parts)(row);
+            let (sums, r) = (&mut *self.sums, L::splat(r));
+            each_vector!(
+                sums.len(),
+                |i| L::load(&dy[i..]).mul_add(L::load(&x[i..]).mul(r), L::load(&sums[i..])).store(&mut sums[i..]),
+                L::load_some(&dy[i..])
+                    .mul_add(L::load_some(&x[i..]).mul(r), L::load_some(&sums[i..]))
+                    .store_some(&mut sums[i..])
+            );
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Cpu;
 use super::element::{Element, Rows, with_element};
-use super::math::sum_over;
+use super::lanes::{LaneTask, Lanes, each_vector};
 use crate::Tensor;
 
 /// Numbers whose squares make one partial sum.
@@ -41,10 +41,7 @@ impl Cpu {
             // SAFETY: the range lies within the tensor; each task writes its own partial sum.
             let (numbers, out) =
                 unsafe { (numbers.part(0, range.start, range.len()), out.part_mut(0, range.start / PIECE, 1)) };
-            out[0] = self.isa.run(
-                #[inline(always)]
-                || sum_over(numbers.len(), |i| numbers[i] * numbers[i]),
-            );
+            out[0] = self.isa.lanes(Squares(numbers));
         });
     }
 
@@ -66,5 +63,32 @@ impl Cpu {
             .map(|row| f64::from(unsafe { input_rows.row(row) }[column]) * f64::from(weights[row]))
             .sum();
         out[0] += sum as f32;
+    }
+}
+
+/// The sum of squares of a row.
+struct Squares<'a>(&'a [f32]);
+
+impl LaneTask for Squares<'_> {
+    type Output = f32;
+    #[inline(always)]
+    fn run<L: Lanes>(self) -> f32 {
+        // Four chains, so that one addition need not wait for the last.
+        let mut sums = [L::splat(0.0); 4];
+        let mut next = 0;
+        each_vector!(
+            self.0.len(),
+            |i| {
+                let numbers = L::load(&self.0[i..]);
+                sums[next] = numbers.mul_add(numbers, sums[next]);
+                next = (next + 1) % 4;
+            },
+            {
+                let numbers = L::load_some(&self.0[i..]);
+                sums[next] = numbers.mul_add(numbers, sums[next]);
+            }
+        );
+        let [a, b, c, d] = sums;
+        a.add(b).add(c.add(d)).sum()
     }
 }
