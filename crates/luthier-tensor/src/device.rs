@@ -104,8 +104,12 @@ impl Device {
 
     /// A tensor of zeros.
     pub fn zeros(&self, dtype: DType, rows: usize, columns: usize) -> Tensor {
-        let tensor = self.empty(dtype, rows, columns);
-        self.fill_zero(&tensor);
+        let block = self.0.arena.allocate(dtype.bytes(columns) * rows);
+        let is_zero = block.is_zero();
+        let tensor = Tensor::from_memory(Memory::Owned(Arc::new(block)), dtype, rows, columns);
+        if !is_zero {
+            self.fill_zero(&tensor);
+        }
         tensor
     }
 

@@ -31,6 +31,8 @@ struct Book {
     free: BTreeMap<usize, usize>,
     /// Everything from here on has never been used, or is free again.
     end: usize,
+    /// Everything from here on has never been used: its pages are zero.
+    untouched: usize,
     usage: Usage,
 }
 
@@ -48,6 +50,7 @@ impl Book {
         }
         let start = self.end;
         self.end += bytes;
+        self.untouched = self.untouched.max(self.end);
         self.usage.peak_bytes = self.usage.peak_bytes.max(self.end);
         start
     }
@@ -118,11 +121,13 @@ impl Arena {
     pub(crate) fn allocate(self: &Arc<Self>, bytes: usize) -> Block {
         let bytes = bytes.max(1).next_multiple_of(ALIGNMENT);
         let mut book = self.book();
+        let untouched = book.untouched;
         let offset = book.take(bytes);
         let end = book.end;
         drop(book);
         assert!(end <= self.capacity, "the device's memory of {} bytes is used up", self.capacity);
-        let block = Block { arena: Arc::clone(self), offset, bytes };
+        let is_zero = offset >= untouched && !self.poison;
+        let block = Block { arena: Arc::clone(self), offset, bytes, is_zero };
         if self.poison {
             // SAFETY: the block was just handed out to nobody else and lies within the mapped pages.
             unsafe { block.address().write_bytes(0xff, bytes) };
@@ -147,9 +152,15 @@ pub(crate) struct Block {
     arena: Arc<Arena>,
     offset: usize,
     bytes: usize,
+    /// Nothing was ever written to these pages, so they still hold the zeros that the system gave.
+    is_zero: bool,
 }
 
 impl Block {
+    pub(crate) fn is_zero(&self) -> bool {
+        self.is_zero
+    }
+
     pub(crate) fn address(&self) -> *mut u8 {
         self.arena.base.wrapping_add(self.offset)
     }

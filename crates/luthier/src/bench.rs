@@ -39,8 +39,10 @@ pub(crate) struct Report {
     pub(crate) share_of_peak: f64,
     /// That loop's speed, a multiply-add counted as two.
     pub(crate) peak_gflops: f64,
-    /// From the start of the process to the end of the first forward.
+    /// From the start of the process to the beginning of the first forward.
     pub(crate) first_forward_seconds: f64,
+    /// From the start of the process to the end of the first forward, which touches memory and weights for the first time.
+    pub(crate) first_forward_end_seconds: f64,
     /// Duration of each measured step.
     pub(crate) step_seconds: Vec<f64>,
     /// Loss of the last step.
@@ -67,6 +69,7 @@ impl Report {
             "share_of_peak": self.share_of_peak,
             "peak_gflops": self.peak_gflops,
             "first_forward_seconds": self.first_forward_seconds,
+            "first_forward_end_seconds": self.first_forward_end_seconds,
             "step_seconds": self.step_seconds,
             "loss": self.loss,
             "operations": operations,
@@ -86,6 +89,7 @@ const PEAK_ROUNDS: u64 = 1 << 18;
 struct Clock {
     began: Option<Instant>,
     by_operation: BTreeMap<&'static str, Duration>,
+    first_forward: Option<Instant>,
     first_backward: Option<Instant>,
 }
 
@@ -103,7 +107,9 @@ impl Observer for SharedClock {
     fn begin(&self, operation: &'static str) {
         let mut clock = self.lock();
         let now = Instant::now();
-        if operation.ends_with("backward") {
+        if operation == "embedding" {
+            clock.first_forward.get_or_insert(now);
+        } else if operation.ends_with("backward") {
             clock.first_backward.get_or_insert(now);
         }
         clock.began = Some(now);
@@ -164,7 +170,8 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
         engine_peak_bytes: run.device.usage().peak_bytes as u64,
         share_of_peak: work / seconds / peak,
         peak_gflops: 2.0 * peak / 1e9,
-        first_forward_seconds: clock.first_backward.map_or(f64::NAN, |first| (first - started()).as_secs_f64()),
+        first_forward_seconds: since_start(clock.first_forward),
+        first_forward_end_seconds: since_start(clock.first_backward),
         step_seconds,
         loss,
         operations,
@@ -176,6 +183,10 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     };
     print_text(&format!("{}\n", report.to_json()));
     Ok(())
+}
+
+fn since_start(moment: Option<Instant>) -> f64 {
+    moment.map_or(f64::NAN, |moment| (moment - started()).as_secs_f64())
 }
 
 /// Multiply-adds a second that the processor can do on registers alone.
