@@ -13,7 +13,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::{DecoderConfig, FeedForward, LayerConfig, QueryKeyNorm};
 use crate::error::Error;
 use crate::parameters::Parameters;
-use crate::tuning::{Builder, Tuning, ends_with_module};
+use crate::tuning::{Builder, Tuning, is_saved};
 
 /// A model with its weights.
 #[derive(Debug)]
@@ -116,6 +116,14 @@ impl Decoder {
             return Err(Error::Adapter {
                 file: checkpoint.label.clone(),
                 reason: format!("the adapter is for another model: this one has no module `{stray}`"),
+            });
+        }
+        if let Some(stray) = adapter
+            .and_then(|adapter| adapter.saved_modules.keys().find(|name| !checkpoint.tensors.contains_key(*name)))
+        {
+            return Err(Error::Adapter {
+                file: checkpoint.label.clone(),
+                reason: format!("the adapter is for another model: this one has no tensor `{stray}`"),
             });
         }
         Ok(Self { config, layout, embedding, layers, final_norm, head, parameters, adapted })
@@ -255,6 +263,5 @@ impl Layer {
 /// Whether an adapter would train the embedding or the head of a model where they are one matrix.
 fn adapter_splits(tuning: &Tuning, embedding: &str, head: &str) -> bool {
     let Tuning::Lora(lora) = tuning else { return false };
-    let saves = |module| lora.saved_modules.iter().any(|saved| ends_with_module(module, saved));
-    saves(embedding) || saves(head)
+    is_saved(embedding, &lora.saved_modules) || is_saved(head, &lora.saved_modules)
 }

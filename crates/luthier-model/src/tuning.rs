@@ -3,11 +3,11 @@
 
 use std::ops::Range;
 
-use luthier_tensor::{AdapterTerm, DType, Device, Projection, Weight};
+use luthier_tensor::{AdapterTerm, DType, Device, Projection, Tensor, Weight};
 
 use crate::adapter::{LoraAdapter, LoraPair, TargetModules, matches_target};
 use crate::checkpoint::{Checkpoint, StoredTensor};
-use crate::error::Error;
+use crate::error::{Error, shape};
 use crate::parameters::Parameters;
 
 /// What training changes.
@@ -90,7 +90,33 @@ impl<'c> Builder<'c> {
             Tuning::Nothing => false,
             Tuning::Full => true,
             Tuning::Freeze { layers } => layer.is_some_and(|layer| layers.contains(&layer)),
-            Tuning::Lora(lora) => lora.saved_modules.iter().any(|saved| ends_with_module(module, saved)),
+            Tuning::Lora(lora) => is_saved(module, &lora.saved_modules),
+        }
+    }
+
+    /// What a tensor starts from: the adapter's own, where it has one, else the checkpoint's.
+    fn source(&self, name: &str, stored: &'c StoredTensor) -> Result<&'c Tensor, Error> {
+        let Some(saved) = self.adapter.and_then(|adapter| adapter.saved_modules.get(name)) else {
+            return Ok(stored.tensor());
+        };
+        let base = stored.tensor();
+        // A vector is one row here and may be one column there.
+        let vector = stored.dims().len() == 1 && saved.len() == base.len();
+        if !vector && (saved.rows(), saved.columns()) != (base.rows(), base.columns()) {
+            return Err(self.misfit(name, &[saved.rows(), saved.columns()], &[base.rows(), base.columns()]));
+        }
+        Ok(saved)
+    }
+
+    /// The adapter's tensor `name` does not fit this model.
+    fn misfit(&self, name: &str, found: &[usize], expected: &[usize]) -> Error {
+        Error::Adapter {
+            file: self.checkpoint.label.clone(),
+            reason: format!(
+                "the adapter is for another model: its `{name}` has shape {}; expected {}",
+                shape(found),
+                shape(expected)
+            ),
         }
     }
 
@@ -104,8 +130,7 @@ impl<'c> Builder<'c> {
     /// A matrix: mapped when frozen, an f32 copy when trained or replaced by the adapter's own.
     fn matrix(&mut self, name: &str, module: &str, layer: Option<usize>) -> Result<Weight, Error> {
         let stored = self.stored(name)?;
-        let saved = self.adapter.and_then(|adapter| adapter.saved_modules.get(name));
-        let source = saved.unwrap_or(stored.tensor());
+        let source = self.source(name, stored)?;
         if self.trains(module, layer) {
             let value = self.device.convert(source, DType::F32);
             let file_name = self.file_name(name);
@@ -126,7 +151,8 @@ impl<'c> Builder<'c> {
 
     fn vector_tensor(&mut self, name: &str, module: &str, layer: Option<usize>) -> Result<Weight, Error> {
         let stored = self.stored(name)?;
-        let value = self.device.convert(stored.tensor(), DType::F32);
+        let source = self.source(name, stored)?;
+        let value = self.device.convert(&source.reshape(1, source.len()), DType::F32);
         if self.trains(module, layer) {
             let file_name = self.file_name(name);
             return Ok(self.parameters.add(&self.device, file_name, stored.dims().to_vec(), value));
@@ -147,11 +173,11 @@ impl<'c> Builder<'c> {
             };
             projections.push(Projection { weight, bias, terms: Vec::new() });
         }
-        self.adapt(modules, &mut projections);
+        self.adapt(modules, &mut projections)?;
         Ok(projections)
     }
 
-    fn adapt(&mut self, modules: &[String], projections: &mut [Projection]) {
+    fn adapt(&mut self, modules: &[String], projections: &mut [Projection]) -> Result<(), Error> {
         let lora = match self.tuning {
             Tuning::Lora(lora) => Some(lora),
             _ => None,
@@ -160,7 +186,7 @@ impl<'c> Builder<'c> {
         let planned: Vec<Option<Planned>> = modules.iter().map(|module| self.plan(module, lora)).collect();
         let rank: usize = planned.iter().flatten().map(|planned| planned.rank).sum();
         if rank == 0 {
-            return;
+            return Ok(());
         }
         let downs = self.device.empty(DType::F32, rank, width);
         let gradients = lora.map(|_| self.device.zeros(DType::F32, rank, width));
@@ -172,6 +198,14 @@ impl<'c> Builder<'c> {
             let up = self.device.zeros(DType::F32, out, rank);
             match pair {
                 Some(pair) => {
+                    if pair.a.columns() != width {
+                        let name = format!("{module}.lora_A.weight");
+                        return Err(self.misfit(&name, &[rank, pair.a.columns()], &[rank, width]));
+                    }
+                    if pair.b.rows() != out {
+                        let name = format!("{module}.lora_B.weight");
+                        return Err(self.misfit(&name, &[pair.b.rows(), rank], &[out, rank]));
+                    }
                     self.device.copy(&pair.a, &down);
                     self.device.copy(&pair.b, &up);
                 }
@@ -195,6 +229,7 @@ impl<'c> Builder<'c> {
             self.adapted.push(module.clone());
             first += rank;
         }
+        Ok(())
     }
 
     fn plan(&self, module: &str, lora: Option<&LoraSettings>) -> Option<Planned<'c>> {
@@ -220,9 +255,11 @@ struct Planned<'c> {
     pair: Option<&'c LoraPair>,
 }
 
-/// Whether the dotted path `module` ends in the module `name`.
-pub(crate) fn ends_with_module(module: &str, name: &str) -> bool {
-    module.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+/// Whether `modules_to_save` names the module, or one that it is a part of. As in PEFT a name matches the end of a path
+/// wherever it begins: `norm` is every norm.
+pub(crate) fn is_saved(module: &str, saved: &[String]) -> bool {
+    let ends = module.match_indices('.').map(|(end, _)| end).chain([module.len()]);
+    ends.into_iter().any(|end| saved.iter().any(|name| module[..end].ends_with(name.as_str())))
 }
 
 /// Uniform in +-1 / sqrt(width), as PEFT starts `lora_A`: a function of seed, module and index alone.

@@ -6,8 +6,10 @@ mod support;
 
 use luthier_model::adapter::{AdapterTensor, LoraAdapter, TargetModules, matches_target, write_adapter};
 use luthier_model::checkpoint::read_safetensors;
+use luthier_model::{Checkpoint, Decoder, LoraSettings, Tuning};
+use luthier_tensor::{CpuOptions, Device, Isa};
 use serde_json::{Value, json};
-use support::{fixture, read, safetensors, shared};
+use support::{fixture, model_files, read, safetensors, shared};
 
 fn files(name: &str) -> (Vec<u8>, Vec<u8>) {
     let folder = fixture("training").join(name);
@@ -122,6 +124,81 @@ fn tensors_that_are_no_plain_lora() {
         "base_model.model.x.lora_magnitude_vector",
         "tensor `base_model.model.x.lora_magnitude_vector` belongs to a variant of LoRA that is not supported yet",
     );
+}
+
+fn device() -> Device {
+    Device::cpu(CpuOptions { threads: 1, isa: Isa::detect(), memory_bytes: 1 << 26, poison: true }, None).unwrap()
+}
+
+/// An adapter of two tensors (name, dimensions), each number 0.5.
+fn adapter_of(changes: &[(&str, Value)], tensors: &[(&str, &[usize])]) -> LoraAdapter {
+    let mut config = json_of(&files("lora-llama/adapter_init").0);
+    changes.iter().for_each(|(key, value)| config[key] = value.clone());
+    let bytes = |dims: &[usize]| 0.5f32.to_le_bytes().repeat(dims.iter().product());
+    let data: Vec<_> =
+        tensors.iter().map(|(name, dims)| (format!("base_model.model.{name}"), *dims, bytes(dims))).collect();
+    let entries: Vec<_> =
+        data.iter().map(|(name, dims, bytes)| (name.as_str(), "F32", *dims, bytes.as_slice())).collect();
+    LoraAdapter::read("adapter", config.to_string().as_bytes(), &shared(safetensors(&entries))).unwrap()
+}
+
+#[test]
+fn adapters_of_another_model() {
+    let checkpoint = Checkpoint::from_files(&model_files("llama")).unwrap();
+    let check = |tensors: &[(&str, &[usize])], expected: &str| {
+        let adapter = adapter_of(&[], tensors);
+        let error = Decoder::new(&device(), &checkpoint, &Tuning::Nothing, Some(&adapter)).unwrap_err().to_string();
+        assert_eq!(error, format!("model: the adapter is for another model: {expected}"));
+    };
+    let (a, b) = ("model.layers.0.self_attn.q_proj.lora_A.weight", "model.layers.0.self_attn.q_proj.lora_B.weight");
+    check(&[(a, &[4, 40]), (b, &[32, 4])], &format!("its `{a}` has shape [4, 40]; expected [4, 32]"));
+    check(&[(a, &[4, 32]), (b, &[40, 4])], &format!("its `{b}` has shape [40, 4]; expected [32, 4]"));
+    let (a, b) = ("model.layers.2.self_attn.q_proj.lora_A.weight", "model.layers.2.self_attn.q_proj.lora_B.weight");
+    check(&[(a, &[4, 32]), (b, &[32, 4])], "this one has no module `model.layers.2.self_attn.q_proj`");
+    check(&[("lm_head.weight", &[130, 32])], "its `lm_head.weight` has shape [130, 32]; expected [128, 32]");
+    check(&[("output.weight", &[128, 32])], "this one has no tensor `output.weight`");
+}
+
+/// `norm` is every module whose name ends so, and what the adapter saved of them is what training starts from.
+#[test]
+fn saved_modules_are_found_as_in_peft() {
+    let checkpoint = Checkpoint::from_files(&model_files("llama-bias")).unwrap();
+    let trained = |saved: &[&str], tensors: &[(&str, &[usize])]| {
+        let saved_modules: Vec<String> = saved.iter().map(|&name| name.into()).collect();
+        let adapter = adapter_of(&[("modules_to_save", json!(saved))], tensors);
+        let settings = &adapter.settings;
+        let tuning = Tuning::Lora(LoraSettings {
+            rank: settings.rank,
+            alpha: settings.alpha,
+            dropout: 0.0,
+            rslora: false,
+            targets: settings.target_modules.clone(),
+            saved_modules,
+            seed: 0,
+        });
+        let device = device();
+        let decoder = Decoder::new(&device, &checkpoint, &tuning, Some(&adapter)).unwrap();
+        let start = |parameter: &luthier_model::Parameter| {
+            let all_half = device.download(&parameter.value).iter().all(|&number| number == 0.5);
+            (parameter.name.strip_prefix("base_model.model.").unwrap().to_owned(), all_half)
+        };
+        decoder.parameters().iter().map(start).collect::<Vec<_>>()
+    };
+    let norms = trained(&["norm"], &[("model.norm.weight", &[32])]);
+    let expected = [
+        ("model.layers.0.input_layernorm.weight", false),
+        ("model.layers.0.post_attention_layernorm.weight", false),
+        ("model.layers.1.input_layernorm.weight", false),
+        ("model.layers.1.post_attention_layernorm.weight", false),
+        ("model.norm.weight", true),
+    ];
+    assert_eq!(norms, expected.map(|(name, half)| (name.to_owned(), half)));
+    let bias = "model.layers.1.mlp.up_proj.bias";
+    let up = trained(&["layers.1.mlp.up_proj"], &[(bias, &[64])]);
+    let expected = [("model.layers.1.mlp.up_proj.weight", false), (bias, true)];
+    assert_eq!(up, expected.map(|(name, half)| (name.to_owned(), half)));
+    assert_eq!(trained(&["mlp"], &[]).len(), 12);
+    assert_eq!(trained(&["model.norm"], &[]).len(), 1);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! planned, and the device made.
 
 use anyhow::Context;
-use luthier_model::adapter::TargetModules;
+use luthier_model::adapter::{AdapterSettings, TargetModules};
 use luthier_model::{Decoder, LoraAdapter, LoraSettings, Tuning};
 use luthier_tensor::{Device, Isa, Observer, Precision};
 use luthier_train::{MemoryPlan, OptimiserSettings, Schedule, ScheduleKind, Step, TrainerSettings, plan_memory};
@@ -29,6 +29,8 @@ pub(crate) struct Run {
     pub(crate) trainer: TrainerSettings,
     pub(crate) isa: Isa,
     pub(crate) tuning: Tuning,
+    /// What the adapter that is trained on says of itself.
+    pub(crate) continued: Option<AdapterSettings>,
     /// What the process will hold at its peak; `None` where the system does not tell what it holds now.
     pub(crate) predicted_bytes: Option<u64>,
 }
@@ -84,6 +86,7 @@ impl Run {
         if trained == 0 {
             anyhow::bail!("lora_target: no module of this model has such a name, so nothing would be trained");
         }
+        check_saved_modules(&tuning, &decoder)?;
         eprint_line(&format!(
             "model: {} ({}), {} of {} numbers trained",
             model.files.label,
@@ -103,7 +106,8 @@ impl Run {
             trainer.recomputed_layers,
             predicted_bytes.unwrap_or(plan.peak_bytes as u64) as f64 / 1e9
         ));
-        Ok(Self { model, device, decoder, steps, trainer, isa: processor.isa, tuning, predicted_bytes })
+        let continued = adapter.map(|adapter| adapter.settings);
+        Ok(Self { model, device, decoder, steps, trainer, isa: processor.isa, tuning, continued, predicted_bytes })
     }
 }
 
@@ -236,6 +240,23 @@ fn optimiser(settings: &config::OptimiserSettings) -> OptimiserSettings {
         epsilon: settings.epsilon,
         weight_decay: settings.weight_decay,
         max_gradient_norm: settings.max_grad_norm,
+    }
+}
+
+/// Every name of `additional_target` must be a module that is now trained as a whole.
+fn check_saved_modules(tuning: &Tuning, decoder: &Decoder) -> anyhow::Result<()> {
+    let Tuning::Lora(lora) = tuning else { return Ok(()) };
+    let whole: Vec<&str> = decoder
+        .parameters()
+        .iter()
+        .map(|parameter| parameter.name.as_str())
+        .filter(|name| !name.contains(".lora_"))
+        .collect();
+    match lora.saved_modules.iter().find(|saved| !whole.iter().any(|name| name.contains(saved.as_str()))) {
+        Some(stray) => anyhow::bail!(
+            "additional_target: the model has no module {stray:?}; expected names such as embed_tokens, lm_head, norm"
+        ),
+        None => Ok(()),
     }
 }
 

@@ -36,6 +36,7 @@ fn save_adapter(run: &Run, settings: &LoraSettings, base_model: &str, folder: &P
             values: run.device.download(&parameter.value),
         })
         .collect();
+    let continued = run.continued.as_ref();
     let settings = AdapterSettings {
         rank: settings.rank,
         alpha: settings.alpha,
@@ -43,8 +44,8 @@ fn save_adapter(run: &Run, settings: &LoraSettings, base_model: &str, folder: &P
         rslora: settings.rslora,
         target_modules: settings.targets.clone(),
         modules_to_save: settings.saved_modules.clone(),
-        rank_pattern: Vec::new(),
-        alpha_pattern: Vec::new(),
+        rank_pattern: continued.map(|found| found.rank_pattern.clone()).unwrap_or_default(),
+        alpha_pattern: continued.map(|found| found.alpha_pattern.clone()).unwrap_or_default(),
         base_model: base_model.to_owned(),
     };
     let (config, weights) = write_adapter(&settings, &tensors)?;

@@ -55,6 +55,13 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     if let Some(error) = log_error {
         return Err(error).context("the log cannot be written; nothing was saved");
     }
+    if summary.skipped_steps == summary.steps {
+        anyhow::bail!(
+            "no step of {} had a finite loss and gradient, so nothing was learned and nothing was saved; check the model \
+             (its weights may hold NaN) and lower learning_rate",
+            summary.steps
+        );
+    }
     let base = config.model.model.display().to_string();
     let names = save(&run, &base, &output.folder)?;
     let seconds = start.elapsed().as_secs_f64();
