@@ -69,7 +69,7 @@ fn save_model(run: &Run, folder: &Path) -> anyhow::Result<Vec<String>> {
     // The storage that most of the base's numbers have; blocks of a GGUF file become bf16.
     let stored = run.model.checkpoint.tensors.values();
     let dtype = match stored.max_by_key(|tensor| tensor.bytes().len()).map(|tensor| tensor.dtype()) {
-        Some(DType::F32) => DType::F32,
+        Some(dtype @ (DType::F32 | DType::F16)) => dtype,
         _ => DType::Bf16,
     };
     let specs: Vec<TensorSpec> = run
@@ -102,6 +102,7 @@ fn write_numbers(run: &Run, tensor: &Tensor, dtype: DType, writer: &mut dyn Writ
         let numbers = run.device.download(&part);
         let bytes: Vec<u8> = match dtype {
             DType::F32 => numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
+            DType::F16 => numbers.iter().flat_map(|&number| luthier_tensor::f16_bits(number).to_le_bytes()).collect(),
             _ => numbers.iter().flat_map(|&number| luthier_tensor::bf16_bits(number).to_le_bytes()).collect(),
         };
         writer.write_all(&bytes)?;

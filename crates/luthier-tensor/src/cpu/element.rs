@@ -48,6 +48,25 @@ pub fn bf16_bits(value: f32) -> u16 {
     Bf16::store(value).0
 }
 
+/// The bits of the IEEE binary16 nearest to `value`: rounded to even, infinite from 65520 on.
+pub fn f16_bits(value: f32) -> u16 {
+    let sign = (value.to_bits() >> 16 & 0x8000) as u16;
+    let magnitude = value.abs();
+    if magnitude.is_nan() {
+        return sign | 0x7e00;
+    }
+    if magnitude >= 65_520.0 {
+        return sign | 0x7c00;
+    }
+    if magnitude < 6.103_515_6e-5 {
+        // Below the smallest normal number: multiples of 2^-24, which adding 0.5 leaves in the low bits, rounded.
+        return sign | ((magnitude + 0.5).to_bits() - 0.5f32.to_bits()) as u16;
+    }
+    let bits = magnitude.to_bits();
+    let rounded = bits + 0xfff + (bits >> 13 & 1);
+    sign | (rounded - (112 << 23) >> 13) as u16
+}
+
 /// The rows of a tensor by address, to be shared by threads that write different ones.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<E> {
@@ -166,6 +185,21 @@ pub(crate) fn bytes_of<T: Copy>(values: &[T]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn f16_is_the_nearest_and_reads_back() {
+        for bits in 0..=0x7c00u16 {
+            let value = super::super::gemm::decode::f16_to_f32(bits);
+            assert_eq!((f16_bits(value), f16_bits(-value)), (bits, bits | 0x8000), "{value}");
+            if bits < 0x7bff {
+                let next = super::super::gemm::decode::f16_to_f32(bits + 1);
+                let middle = (value + next) * 0.5;
+                assert_eq!(f16_bits(middle), bits + (bits & 1), "between {value} and {next}");
+            }
+        }
+        assert_eq!((f16_bits(65_519.9), f16_bits(65_520.0)), (0x7bff, 0x7c00));
+        assert!(super::super::gemm::decode::f16_to_f32(f16_bits(f32::NAN)).is_nan());
+    }
 
     #[test]
     fn bf16_rounds_to_nearest_even_and_keeps_nan() {

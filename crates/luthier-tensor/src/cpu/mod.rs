@@ -21,8 +21,8 @@ mod rotary;
 
 pub(crate) use activation::Activated;
 pub(crate) use attention::{AttentionShape, KeySource};
-pub use element::bf16_bits;
 pub(crate) use element::bytes_of;
+pub use element::{bf16_bits, f16_bits};
 pub(crate) use head::{HeadRows, STATE};
 pub use isa::Isa;
 pub(crate) use norm::RowNorm;
