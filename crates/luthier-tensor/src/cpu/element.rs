@@ -64,7 +64,7 @@ pub fn f16_bits(value: f32) -> u16 {
     }
     let bits = magnitude.to_bits();
     let rounded = bits + 0xfff + (bits >> 13 & 1);
-    sign | (rounded - (112 << 23) >> 13) as u16
+    sign | ((rounded - (112 << 23)) >> 13) as u16
 }
 
 /// The rows of a tensor by address, to be shared by threads that write different ones.
