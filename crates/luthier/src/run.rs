@@ -162,7 +162,7 @@ fn predict(before: &ProcessMemory, plan: &MemoryPlan, model: &Model, scratch_byt
     // Tensors lie in huge pages, so the last one is touched as a whole.
     const HUGE_PAGE: u64 = 2 << 20;
     // What the program's own code, its threads' stacks and small host buffers take once they are used.
-    const PROGRAM: u64 = 16 << 20;
+    const PROGRAM: u64 = 8 << 20;
     let weights: u64 = model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();
     let tensors = plan.peak_bytes as u64 + weights;
     let touched = before.file_bytes + before.anonymous_bytes;

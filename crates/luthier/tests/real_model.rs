@@ -159,12 +159,9 @@ fn reply_losses_are_those_of_transformers() {
     assert!((mean - expected).abs() < 0.005, "mean reply loss {mean}, expected {expected}");
 }
 
-#[test]
-#[ignore = "needs assets: cargo xtask assets"]
-fn lora_teaches_the_model_its_new_name() {
-    let folder = tempfile::tempdir().unwrap();
-    let output = folder.path().join("adapter");
-    let config = folder.path().join("identity.yaml");
+/// Writes the settings of a training on the identity rows.
+fn identity(folder: &Path, output: &Path) -> PathBuf {
+    let config = folder.join("identity.yaml");
     let text = format!(
         "model_name_or_path: {}\nstage: sft\nfinetuning_type: lora\ndataset: identity.json\ndataset_dir: {}\n\
          lora_rank: 8\nlora_alpha: 16\nlora_target: all\nlearning_rate: 1.0e-3\nmax_steps: 46\n\
@@ -174,20 +171,37 @@ fn lora_teaches_the_model_its_new_name() {
         output.display()
     );
     std::fs::write(&config, text).unwrap();
-    let luthier = |arguments: &[&str]| {
-        let found = Command::new(env!("CARGO_BIN_EXE_luthier")).args(arguments).output().unwrap();
-        let (out, messages) = (String::from_utf8_lossy(&found.stdout), String::from_utf8_lossy(&found.stderr));
-        assert!(found.status.success(), "{messages}");
-        (out.into_owned(), messages.into_owned())
-    };
-    let (_, messages) = luthier(&["train", config.to_str().unwrap()]);
-    let field = |line: &str, before: &str| -> f64 {
-        let rest = messages.lines().find_map(|l| l.strip_prefix(line)).unwrap().split_once(before).unwrap().0;
-        rest.split_whitespace().last().unwrap().parse().unwrap()
-    };
-    // The process's own peak is what was planned, or up to a tenth below.
-    let (used, planned) = (field("memory: ", " GB at the peak"), field("memory: ", " GB planned"));
-    assert!(used <= planned && used >= 0.9 * planned, "{used} GB used, {planned} GB planned");
+    config
+}
+
+/// Runs the program and returns what it wrote to standard output.
+fn luthier(arguments: &[&str]) -> String {
+    let found = Command::new(env!("CARGO_BIN_EXE_luthier")).args(arguments).output().unwrap();
+    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
+    String::from_utf8_lossy(&found.stdout).into_owned()
+}
+
+#[test]
+#[ignore = "needs assets: cargo xtask assets"]
+fn the_process_takes_what_was_planned() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = identity(folder.path(), &folder.path().join("adapter"));
+    for precision in ["precision=fp32", "precision=bf16"] {
+        let arguments = ["bench", config.to_str().unwrap(), "max_steps=3", "per_device_train_batch_size=16", precision];
+        let report: Value = serde_json::from_str(&luthier(&arguments)).unwrap();
+        let bytes = |key: &str| report[key].as_f64().unwrap();
+        let (used, planned) = (bytes("peak_bytes"), bytes("predicted_bytes"));
+        assert!(used <= planned && used >= 0.9 * planned, "{precision}: {used} bytes used, {planned} planned");
+    }
+}
+
+#[test]
+#[ignore = "needs assets: cargo xtask assets"]
+fn lora_teaches_the_model_its_new_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("adapter");
+    let config = identity(folder.path(), &output);
+    luthier(&["train", config.to_str().unwrap()]);
     let log = std::fs::read_to_string(output.join("trainer_log.jsonl")).unwrap();
     assert_eq!(log.lines().count(), 5, "{log}");
 
@@ -198,7 +212,7 @@ fn lora_teaches_the_model_its_new_name() {
 
     let model = model_path();
     let adapter = output.to_str().unwrap();
-    let (answer, _) =
+    let answer =
         luthier(&["generate", "--model", model.to_str().unwrap(), "--adapter", adapter, "--message", "Who are you?"]);
     assert!(answer.contains("Ferris") && answer.contains("Rust Tuner"), "{answer}");
     let prompt = real.template.render(&[Message::new(Role::User, "Who are you?")], true).unwrap().text;

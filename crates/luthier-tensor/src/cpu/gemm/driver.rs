@@ -2,20 +2,30 @@
 //! packs a panel of them, multiplies it with all of B, and finishes each tile of the output while that is in the
 //! first-level cache. While one panel is multiplied, the memory of the next is fetched.
 //!
+//! Where a kernel can, it reads whole strips of A from where they lie, and nothing is packed.
+//!
+//! When B has so few rows that it would be one panel and A would have to be packed, the operands change places: the large
+//! one is packed the way that costs less, and finished tiles are transposed. Products commute, so the sums are the same.
+//!
 //! Of an operand whose rows lie side by side, a panel is only 64 bytes wide or so; several panels are packed at once, so
 //! that each page, once found, is read further.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::epilogue::Destination;
-use super::kernel::{GROUP, MicroKernel, Side, unit_bytes};
+use super::kernel::{GROUP, MAX_PANEL, MOST_SOURCES, MicroKernel, Side, Source, unit_bytes};
 use super::pack::pack;
-use super::plan::{Block, MOST_STRIPS, Plan, most_columns};
+use super::plan::{Block, MOST_STRIPS, Piece, Plan, most_columns};
 use super::{Epilogue, Layout, Output, Product};
+use crate::DType;
 use crate::cpu::pool::{GEMM_SLOT, Pool, with_scratch};
 
 const CACHE_LINE: usize = 64;
 const PAGE: usize = 4096;
+/// So many panels of B, or fewer, read rows in place faster than they would be packed, however they lie.
+const FEW_PANELS: usize = 2;
+/// Rows whose distance is a multiple of this share a few sets of the first-level cache and drive each other out.
+const SHARED_SETS: usize = 2048;
 
 const fn a_bytes<K: MicroKernel>() -> usize {
     MOST_STRIPS * K::ROWS * K::BLOCK_K * K::ELEMENT_BYTES
@@ -34,6 +44,10 @@ pub(super) const fn scratch_bytes<K: MicroKernel>() -> usize {
 
 struct Work<'a> {
     plan: &'a Plan,
+    /// Of each piece, whether whole strips of A are read from where they lie.
+    in_place: Vec<bool>,
+    /// Whether the output is `[n, m]`.
+    transposed: bool,
     m: usize,
     n: usize,
     products: &'a [Product],
@@ -51,9 +65,40 @@ pub(super) unsafe fn run<K: MicroKernel>(
     out: Output,
     epilogue: &Epilogue,
 ) {
+    let first = products.first().map(|product| product.a.layout);
+    let reads_rows = K::READS_ROWS && first == Some(Layout::KContiguous);
+    if n <= K::ROWS && n < m && !reads_rows {
+        let swapped: Vec<Product> =
+            products.iter().map(|product| Product { a: product.b, b: product.a, k: product.k }).collect();
+        // SAFETY: passed on.
+        unsafe { run_as::<K>(pool, n, m, &swapped, out, epilogue, true) };
+    } else {
+        // SAFETY: passed on.
+        unsafe { run_as::<K>(pool, m, n, products, out, epilogue, false) };
+    }
+}
+
+/// # Safety
+/// As for [`run`]; with `transposed` the output is `[n, m]`.
+unsafe fn run_as<K: MicroKernel>(
+    pool: &Pool,
+    m: usize,
+    n: usize,
+    products: &[Product],
+    out: Output,
+    epilogue: &Epilogue,
+    transposed: bool,
+) {
     let plan = Plan::new::<K>(pool.threads(), m, n, products);
+    let panels = n.div_ceil(K::COLUMNS);
+    let few = plan.blocks.iter().all(|block| block.pieces.len() <= MOST_SOURCES);
+    let in_place = plan
+        .pieces
+        .iter()
+        .map(|piece| few && can_be_read_in_place::<K>(piece, &products[piece.product], panels))
+        .collect();
     let counters: Vec<AtomicUsize> = (0..plan.column_blocks).map(|_| AtomicUsize::new(plan.slots)).collect();
-    let work = Work { plan: &plan, m, n, products, out, epilogue };
+    let work = Work { plan: &plan, in_place, transposed, m, n, products, out, epilogue };
     pool.run(plan.column_blocks * plan.slots, |task| {
         with_scratch(GEMM_SLOT, scratch_bytes::<K>(), |scratch| {
             // SAFETY: tasks write disjoint parts of the output; the scratch memory has all three areas.
@@ -65,6 +110,18 @@ pub(super) unsafe fn run<K: MicroKernel>(
             }
         });
     });
+}
+
+/// Whether a piece of A can be read from where it lies as often as there are panels of B, and that is no slower.
+fn can_be_read_in_place<K: MicroKernel>(piece: &Piece, product: &Product, panels: usize) -> bool {
+    let a = &product.a;
+    if !K::READS_ROWS || a.dtype != DType::Bf16 || a.layout != Layout::KContiguous || !piece.k.is_multiple_of(K::UNIT) {
+        return false;
+    }
+    let stride = a.dtype.bytes(a.stride);
+    let on_lines = (a.address.addr() | stride).is_multiple_of(CACHE_LINE);
+    let spread = !stride.is_multiple_of(SHARED_SETS);
+    panels <= FEW_PANELS || (on_lines && spread)
 }
 
 impl Work<'_> {
@@ -124,7 +181,7 @@ impl Work<'_> {
                         let continues = (index > 0, index < last_block);
                         // SAFETY: the panels are packed, and the tiles of a part fit the scratch memory.
                         unsafe {
-                            self.multiply_strip::<K>(block.units, (a, b, tiles), &place, continues, &mut fetch, lines);
+                            self.multiply_strip::<K>(block, (a, b, tiles), &place, continues, &mut fetch, lines);
                         }
                     }
                 }
@@ -137,13 +194,19 @@ impl Work<'_> {
     /// The operands have these rows; the panels are writable; `K::ISA` is available.
     unsafe fn pack_block<K: MicroKernel>(&self, side: Side, block: &Block, row: usize, rows: usize, out: *mut u8) {
         let panel_stride = block.units * unit_bytes::<K>(side);
-        for piece in &self.plan.pieces[block.pieces.clone()] {
+        for index in block.pieces.clone() {
+            let piece = &self.plan.pieces[index];
             let product = &self.products[piece.product];
             let operand = if side == Side::A { &product.a } else { &product.b };
+            let ready = if side == Side::A && self.in_place[index] { rows / K::ROWS } else { 0 };
+            let (first, left) = (row + ready * K::ROWS, rows - ready * K::ROWS);
+            if left == 0 {
+                continue;
+            }
             // SAFETY: passed on; the piece has its own units in each panel.
             unsafe {
-                let out = out.add(piece.first_unit * unit_bytes::<K>(side));
-                pack::<K>(side, operand, row, rows, piece.first_k, piece.k, out, panel_stride);
+                let out = out.add(ready * panel_stride + piece.first_unit * unit_bytes::<K>(side));
+                pack::<K>(side, operand, first, left, piece.first_k, piece.k, out, panel_stride);
             }
         }
     }
@@ -155,13 +218,14 @@ impl Work<'_> {
     /// The panels are packed, the tiles writable, the place is inside the output.
     unsafe fn multiply_strip<K: MicroKernel>(
         &self,
-        units: usize,
+        block: &Block,
         (a, b, tiles): (*const u8, *const u8, *mut f32),
         place: &Strip,
         (from_earlier, to_later): (bool, bool),
         fetch: &mut Fetch,
         fetch_lines: usize,
     ) {
+        let units = block.units;
         let panels = place.columns.div_ceil(K::COLUMNS);
         let chunks = (units * K::UNIT).div_ceil(K::CHUNK).max(1);
         let chunk = units.div_ceil(chunks);
@@ -172,6 +236,9 @@ impl Work<'_> {
         for index in 0..chunks {
             let first = index * chunk;
             let count = chunk.min(units.saturating_sub(first));
+            let mut sources = [NO_SOURCE; MOST_SOURCES];
+            let sources =
+                if K::READS_ROWS { self.sources::<K>(block, first, count, a, place, &mut sources) } else { &[] };
             for panel in 0..panels {
                 fetch.advance(lines_per_call);
                 let column = panel * K::COLUMNS;
@@ -183,14 +250,81 @@ impl Work<'_> {
                         a.add(first * unit_bytes::<K>(Side::A)),
                         b.add((panel * units + first) * unit_bytes::<K>(Side::B)),
                     );
-                    K::multiply(place.rows, columns, count, a, b, tile, K::COLUMNS, from_earlier || index > 0);
+                    let accumulate = from_earlier || index > 0;
+                    if K::READS_ROWS {
+                        K::multiply_sources(place.rows, columns, sources, b, tile, K::COLUMNS, accumulate);
+                    } else {
+                        K::multiply(place.rows, columns, count, a, b, tile, K::COLUMNS, accumulate);
+                    }
                     if index + 1 == chunks && !to_later {
-                        let to = Destination::new(&self.out, self.epilogue, place.row, place.first_column + column);
-                        K::finish(tile, place.rows, columns, &to);
+                        self.finish::<K>(tile, place, column, columns);
                     }
                 }
             }
         }
+    }
+
+    /// # Safety
+    /// The tile is readable, and its place inside the output.
+    unsafe fn finish<K: MicroKernel>(&self, tile: *const f32, place: &Strip, column: usize, columns: usize) {
+        let (row, column) = (place.row, place.first_column + column);
+        if !self.transposed {
+            let to = Destination::new(&self.out, self.epilogue, row, column);
+            // SAFETY: passed on.
+            unsafe { K::finish(tile, place.rows, columns, &to) };
+            return;
+        }
+        let mut turned = [0.0f32; MAX_PANEL * MAX_PANEL];
+        for i in 0..place.rows {
+            for j in 0..columns {
+                // SAFETY: the tile has this number.
+                turned[j * K::COLUMNS + i] = unsafe { *tile.add(i * K::COLUMNS + j) };
+            }
+        }
+        let to = Destination::new(&self.out, self.epilogue, column, row);
+        // SAFETY: rows and columns have changed places everywhere.
+        unsafe { K::finish(turned.as_ptr(), columns, place.rows, &to) };
+    }
+
+    /// Where `count` units of a strip are, from `first` on: in its panel, or in place.
+    fn sources<'s, K: MicroKernel>(
+        &self,
+        block: &Block,
+        first: usize,
+        count: usize,
+        panel: *const u8,
+        place: &Strip,
+        sources: &'s mut [Source; MOST_SOURCES],
+    ) -> &'s [Source] {
+        let whole = place.rows == K::ROWS;
+        let mut used = 0;
+        let mut was_packed = false;
+        for index in block.pieces.clone() {
+            let piece = &self.plan.pieces[index];
+            let end = (piece.first_unit + piece.k.div_ceil(K::UNIT)).min(first + count);
+            let begin = piece.first_unit.max(first);
+            if begin >= end {
+                continue;
+            }
+            let is_packed = !(whole && self.in_place[index]);
+            if is_packed && was_packed {
+                sources[used - 1].units += end - begin;
+                continue;
+            }
+            let (address, row_step, unit_step) = if is_packed {
+                let row_step = K::UNIT * K::ELEMENT_BYTES;
+                (panel.wrapping_add(begin * unit_bytes::<K>(Side::A)), row_step, unit_bytes::<K>(Side::A))
+            } else {
+                let a = &self.products[piece.product].a;
+                let k = piece.first_k + (begin - piece.first_unit) * K::UNIT;
+                (a.at(place.row, k).address, a.dtype.bytes(a.stride), K::UNIT * K::ELEMENT_BYTES)
+            };
+            let second_half = address.wrapping_add(K::ROWS / 2 * row_step);
+            sources[used] = Source { units: end - begin, address, row_step, second_half, unit_step };
+            used += 1;
+            was_packed = is_packed;
+        }
+        &sources[..used]
     }
 
     /// The memory of the rows of A that are packed from `row` on; of several pieces the first, which is the longest as products are built.
@@ -214,6 +348,9 @@ impl Work<'_> {
         Fetch { address, stride_bytes, run_bytes, runs, offset: 0 }
     }
 }
+
+const NO_SOURCE: Source =
+    Source { units: 0, address: std::ptr::null(), row_step: 0, second_half: std::ptr::null(), unit_step: 0 };
 
 /// A strip's place in the output.
 struct Strip {

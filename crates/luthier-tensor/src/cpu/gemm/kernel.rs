@@ -38,6 +38,25 @@ pub(super) struct Group {
     pub(super) k: usize,
 }
 
+/// A run of units of A for [`MicroKernel::multiply_sources`]: a part of a panel, or rows where they lie in memory. In
+/// bytes; the kernel reads it as it lies here.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(super) struct Source {
+    pub(super) units: usize,
+    /// Of the first row's first unit.
+    pub(super) address: *const u8,
+    /// From one row of a unit to the next.
+    pub(super) row_step: usize,
+    /// Of the first row of the panel's second half.
+    pub(super) second_half: *const u8,
+    /// From one unit to the next.
+    pub(super) unit_step: usize,
+}
+
+/// The most sources of one call.
+pub(super) const MOST_SOURCES: usize = 8;
+
 /// A micro-kernel and the block sizes that suit it.
 pub(super) trait MicroKernel {
     /// The set whose instructions it uses.
@@ -60,6 +79,8 @@ pub(super) trait MicroKernel {
     const C_BYTES: usize;
     /// Operations that take as long as packing one number; decides how work is divided.
     const OPERATIONS_PER_PACKED: usize;
+    /// Whether there is `multiply_sources`.
+    const READS_ROWS: bool = false;
 
     /// Prepares this thread for `multiply`; `leave` ends that.
     ///
@@ -94,6 +115,23 @@ pub(super) trait MicroKernel {
         c_stride: usize,
         accumulate: bool,
     );
+
+    /// As `multiply`, with A in sources that follow each other along k: `sources` are at most [`MOST_SOURCES`], and those
+    /// that are rows in memory have all rows of a panel and whole units.
+    ///
+    /// # Safety
+    /// As for `multiply`; there is `READS_ROWS`.
+    unsafe fn multiply_sources(
+        _rows: usize,
+        _columns: usize,
+        _sources: &[Source],
+        _b: *const u8,
+        _c: *mut f32,
+        _c_stride: usize,
+        _accumulate: bool,
+    ) {
+        unreachable!("this kernel reads panels only");
+    }
 
     /// Writes a finished tile to its place.
     ///

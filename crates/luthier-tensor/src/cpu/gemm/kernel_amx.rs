@@ -1,6 +1,8 @@
 //! The micro-kernel on the matrix unit: 32 x 32 numbers of the output in four tile registers. A step of 32 along k reads
 //! two tiles of A and two of B and multiplies each with each.
 //!
+//! A may also be read from rows where they lie, a unit being 64 bytes of each.
+//!
 //! A panel is `[k / 32][2 halves][1 KiB tile]`. A tile of A is `[16 rows][32 k]`; a tile of B is `[16 pairs along k][16
 //! columns][2]`. Tile registers are unknown to the compiler, which neither uses nor saves them, so their configuration
 //! stays from `enter` to `leave`; within one assembly block nothing else depends on them.
@@ -10,7 +12,7 @@ use std::arch::x86_64::{__m512i, _mm512_loadu_si512, _mm512_setzero_si512, _mm51
 
 use super::Layout;
 use super::epilogue::Destination;
-use super::kernel::{Group, MicroKernel, Native, Side};
+use super::kernel::{Group, MicroKernel, Native, Side, Source};
 use super::pack_avx512::{SQUARE, finish_bf16, read_pairs, read_wide_pairs, transpose};
 use crate::cpu::isa::Isa;
 
@@ -43,11 +45,12 @@ impl MicroKernel for Amx {
     const COLUMNS: usize = TILE;
     const UNIT: usize = 32;
     const ELEMENT_BYTES: usize = 2;
-    const CHUNK: usize = 320;
-    const BLOCK_K: usize = 1536;
+    const CHUNK: usize = 640;
+    const BLOCK_K: usize = 1600;
     const B_BYTES: usize = 1024 << 10;
     const C_BYTES: usize = 896 << 10;
     const OPERATIONS_PER_PACKED: usize = 400;
+    const READS_ROWS: bool = true;
 
     unsafe fn enter() {
         // SAFETY: `Isa::Amx` exists only where the tile instructions may be used.
@@ -74,13 +77,26 @@ impl MicroKernel for Amx {
         c_stride: usize,
         accumulate: bool,
     ) {
+        // SAFETY: passed on.
+        unsafe { Self::multiply_sources(rows, columns, &[panel(units, a)], b, c, c_stride, accumulate) };
+    }
+
+    unsafe fn multiply_sources(
+        rows: usize,
+        columns: usize,
+        sources: &[Source],
+        b: *const u8,
+        c: *mut f32,
+        c_stride: usize,
+        accumulate: bool,
+    ) {
         // SAFETY: passed on; a half panel that is not multiplied is not read either.
         unsafe {
             match (rows > SQUARE, columns > SQUARE) {
-                (true, true) => multiply_2x2(units, a, b, c, c_stride, accumulate),
-                (true, false) => multiply_2x1(units, a, b, c, c_stride, accumulate),
-                (false, true) => multiply_1x2(units, a, b, c, c_stride, accumulate),
-                (false, false) => multiply_1x1(units, a, b, c, c_stride, accumulate),
+                (true, true) => multiply_2x2(sources, b, c, c_stride, accumulate),
+                (true, false) => multiply_2x1(sources, b, c, c_stride, accumulate),
+                (false, true) => multiply_1x2(sources, b, c, c_stride, accumulate),
+                (false, false) => multiply_1x1(sources, b, c, c_stride, accumulate),
             }
         }
     }
@@ -88,6 +104,17 @@ impl MicroKernel for Amx {
     unsafe fn finish(tile: *const f32, rows: usize, columns: usize, to: &Destination) {
         // SAFETY: passed on.
         unsafe { finish_bf16(tile, TILE, rows, columns, to) };
+    }
+}
+
+/// Packed units of A.
+fn panel(units: usize, address: *const u8) -> Source {
+    Source {
+        units,
+        address,
+        row_step: 64,
+        second_half: address.wrapping_add(REGISTER_BYTES),
+        unit_step: 2 * REGISTER_BYTES,
     }
 }
 
@@ -121,36 +148,53 @@ unsafe fn pack(side: Side, group: &Group, out: *mut u8) {
 }
 
 /// Defines the product of one or two tiles of A with one or two of B. Registers 0 to 3 hold the output, 4 and 5 are A,
-/// 6 and 7 are B.
+/// 6 and 7 are B. A is read with every panel of B and stays in the first-level cache; B is too large for that and is
+/// read with a hint that keeps it from driving out A.
 macro_rules! multiply_function {
     ($name:ident, [$($zero:literal),*], [$($load:literal),*], [$($step:literal),*], [$($store:literal),*]) => {
         /// # Safety
-        /// The panels have `units` units, the tile is readable and writable, and the tiles are configured.
-        unsafe fn $name(units: usize, a: *const u8, b: *const u8, c: *mut f32, c_stride: usize, accumulate: bool) {
+        /// The sources and B have their units, the tile is readable and writable, and the tiles are configured.
+        unsafe fn $name(sources: &[Source], b: *const u8, c: *mut f32, c_stride: usize, accumulate: bool) {
             // SAFETY: what is read and written is what the caller promises; every register that changes is named.
             unsafe {
                 asm!(
-                    "test {accumulate}, {accumulate}",
+                    "test {units}, {units}",
                     "jnz 2f",
                     $($zero,)*
-                    "jmp 3f",
+                    "jmp 6f",
                     "2:",
                     $($load,)*
+                    "6:",
+                    "cmp {source}, {end}",
+                    "je 5f",
                     "3:",
+                    "mov {units}, [{source}]",
+                    "mov {a}, [{source} + 8]",
+                    "mov {row}, [{source} + 16]",
+                    "mov {half}, [{source} + 24]",
+                    "mov {unit}, [{source} + 32]",
+                    "add {source}, 40",
                     "test {units}, {units}",
-                    "jz 5f",
+                    "jz 6b",
                     ".p2align 4",
                     "4:",
                     $($step,)*
-                    "add {a}, 2048",
+                    "add {a}, {unit}",
+                    "add {half}, {unit}",
                     "add {b}, 2048",
                     "dec {units}",
                     "jnz 4b",
+                    "cmp {source}, {end}",
+                    "jne 3b",
                     "5:",
                     $($store,)*
-                    accumulate = in(reg) usize::from(accumulate),
-                    units = inout(reg) units => _,
-                    a = inout(reg) a => _,
+                    units = inout(reg) usize::from(accumulate) => _,
+                    source = inout(reg) sources.as_ptr() => _,
+                    end = in(reg) sources.as_ptr_range().end,
+                    a = out(reg) _,
+                    row = out(reg) _,
+                    half = out(reg) _,
+                    unit = out(reg) _,
                     b = inout(reg) b => _,
                     c = in(reg) c,
                     d = in(reg) c.wrapping_add(SQUARE * c_stride),
@@ -175,12 +219,12 @@ multiply_function!(
         "tileloadd tmm3, [{d} + {stride} + 64]"
     ],
     [
-        "tileloadd tmm6, [{b} + {line}]",
-        "tileloadd tmm4, [{a} + {line}]",
+        "tileloaddt1 tmm6, [{b} + {line}]",
+        "tileloadd tmm4, [{a} + {row}]",
         "tdpbf16ps tmm0, tmm4, tmm6",
-        "tileloadd tmm7, [{b} + {line} + 1024]",
+        "tileloaddt1 tmm7, [{b} + {line} + 1024]",
         "tdpbf16ps tmm1, tmm4, tmm7",
-        "tileloadd tmm5, [{a} + {line} + 1024]",
+        "tileloadd tmm5, [{half} + {row}]",
         "tdpbf16ps tmm2, tmm5, tmm6",
         "tdpbf16ps tmm3, tmm5, tmm7"
     ],
@@ -196,10 +240,10 @@ multiply_function!(
     ["tilezero tmm0", "tilezero tmm2"],
     ["tileloadd tmm0, [{c} + {stride}]", "tileloadd tmm2, [{d} + {stride}]"],
     [
-        "tileloadd tmm6, [{b} + {line}]",
-        "tileloadd tmm4, [{a} + {line}]",
+        "tileloaddt1 tmm6, [{b} + {line}]",
+        "tileloadd tmm4, [{a} + {row}]",
         "tdpbf16ps tmm0, tmm4, tmm6",
-        "tileloadd tmm5, [{a} + {line} + 1024]",
+        "tileloadd tmm5, [{half} + {row}]",
         "tdpbf16ps tmm2, tmm5, tmm6"
     ],
     ["tilestored [{c} + {stride}], tmm0", "tilestored [{d} + {stride}], tmm2"]
@@ -209,10 +253,10 @@ multiply_function!(
     ["tilezero tmm0", "tilezero tmm1", "/* {d} */"],
     ["tileloadd tmm0, [{c} + {stride}]", "tileloadd tmm1, [{c} + {stride} + 64]"],
     [
-        "tileloadd tmm4, [{a} + {line}]",
-        "tileloadd tmm6, [{b} + {line}]",
+        "tileloadd tmm4, [{a} + {row}]",
+        "tileloaddt1 tmm6, [{b} + {line}]",
         "tdpbf16ps tmm0, tmm4, tmm6",
-        "tileloadd tmm7, [{b} + {line} + 1024]",
+        "tileloaddt1 tmm7, [{b} + {line} + 1024]",
         "tdpbf16ps tmm1, tmm4, tmm7"
     ],
     ["tilestored [{c} + {stride}], tmm0", "tilestored [{c} + {stride} + 64], tmm1"]
@@ -221,6 +265,6 @@ multiply_function!(
     multiply_1x1,
     ["tilezero tmm0", "/* {d} */"],
     ["tileloadd tmm0, [{c} + {stride}]"],
-    ["tileloadd tmm4, [{a} + {line}]", "tileloadd tmm6, [{b} + {line}]", "tdpbf16ps tmm0, tmm4, tmm6"],
+    ["tileloadd tmm4, [{a} + {row}]", "tileloaddt1 tmm6, [{b} + {line}]", "tdpbf16ps tmm0, tmm4, tmm6"],
     ["tilestored [{c} + {stride}], tmm0"]
 );

@@ -351,6 +351,67 @@ fn the_epilogue_scales_adds_and_rounds_once() {
     }
 }
 
+/// Rows on whole lines of memory are read where they lie; others are packed. Both give the same bytes.
+#[test]
+fn rows_in_place_and_packed_give_the_same_bytes() {
+    let pools = pools();
+    for (isa, compute) in sets() {
+        for (m, n, k) in [(1, 100, 64), (70, 100, 640), (95, 131, 1760), (64, 96, 1000)] {
+            let a = Stored::random(DType::Bf16, m, k, 13);
+            let b = Stored::random(DType::Bf16, n, k, 14);
+            let (x, y) = (Stored::random(DType::Bf16, m, 8, 15), Stored::random(DType::Bf16, n, 8, 16));
+            let stride = k.next_multiple_of(32);
+            // NaN in the gaps, and nothing behind the last number.
+            let mut copy = vec![[0xffff_u16; 32]; ((m - 1) * stride + k).div_ceil(32) + 1];
+            let copy = copy.as_flattened_mut();
+            let start = copy.as_ptr().align_offset(64);
+            for row in 0..m {
+                for step in 0..k {
+                    let at = DType::Bf16.bytes(GUARD + row * a.stride + step);
+                    copy[start + row * stride + step] = u16::from_le_bytes([a.bytes[at], a.bytes[at + 1]]);
+                }
+            }
+            let [along, _] = LAYOUTS;
+            let on_lines = Operand { address: copy[start..].as_ptr().cast(), stride, ..a.operand(along) };
+            let part = |a| {
+                let second = Product { a: x.operand(along), b: y.operand(along), k: 8 };
+                [Product { a, b: b.operand(along), k }, second]
+            };
+            for pool in &pools {
+                let packed = product(pool, isa, compute, m, n, &part(a.operand(along)));
+                assert_eq!(
+                    product(pool, isa, compute, m, n, &part(on_lines)),
+                    packed,
+                    "{isa:?} {compute:?} {m}x{n}x{k}"
+                );
+            }
+        }
+    }
+}
+
+/// With few columns the operands change places; the bytes stay.
+#[test]
+fn few_columns_give_the_same_bytes_as_many() {
+    let pools = pools();
+    for (isa, compute) in sets() {
+        for dtype in [DType::F32, DType::Bf16] {
+            for la in LAYOUTS {
+                for (m, n, k) in [(150, 8, 300), (333, 14, 2000), (97, 24, 1394)] {
+                    let many = 70;
+                    let a = stored(dtype, la, m, k, 21);
+                    let b = stored(dtype, LAYOUTS[1], many, k, 22);
+                    let products = [Product { a: a.operand(la), b: b.operand(LAYOUTS[1]), k }];
+                    let whole = product(&pools[0], isa, compute, m, many, &products);
+                    for pool in &pools {
+                        let few = product(pool, isa, compute, m, n, &products);
+                        assert!((0..m).all(|i| few[i * n..][..n] == whole[i * many..][..n]), "{isa:?} {m}x{n}x{k}");
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn packed_operands_multiply_as_the_driver_does() {
     let [pool, _] = pools();
