@@ -14,7 +14,7 @@ use crate::rows::{self, RowSteps};
 use crate::{Environment, eprint_line};
 
 /// Tokens of a part where nothing else is said: more make no part faster, and fewer pack each weight more often.
-const TOKEN_BUDGET: usize = 2048;
+const TOKEN_BUDGET: usize = 1536;
 /// Share of the free memory that a plan may take.
 const MEMORY_SHARE: f64 = 0.8;
 /// Largest steps that the plan computes, by each of two measures.
