@@ -15,6 +15,9 @@ use crate::error::Error;
 use crate::parameters::Parameters;
 use crate::tuning::{Builder, Tuning, is_saved};
 
+/// The widest head that the kernel of the query and key norms takes.
+const MOST_NORMALISED: usize = 512;
+
 /// A model with its weights.
 #[derive(Debug)]
 pub struct Decoder {
@@ -63,6 +66,14 @@ impl Decoder {
         adapter: Option<&LoraAdapter>,
     ) -> Result<Self, Error> {
         let (config, names) = (checkpoint.model.decoder.clone(), &checkpoint.model.names);
+        if config.query_key_norm != QueryKeyNorm::None && config.head_dim > MOST_NORMALISED {
+            return Err(Error::Unsupported {
+                file: checkpoint.label.clone(),
+                key: "head_dim".into(),
+                found: config.head_dim.to_string(),
+                reason: format!("heads with a norm of their own may have {MOST_NORMALISED} numbers"),
+            });
+        }
         let mut build = Builder::new(device, checkpoint, tuning, adapter);
         let embedding = build.table(names.embedding)?;
         let layout = HeadLayout {

@@ -24,8 +24,9 @@ pub struct AdamW {
 
 impl Device {
     /// The root of the sum of squares of all `gradients` (f32), as f32 `[1, 1]`: summed in pieces of fixed size, then in
-    /// order in f64, so that threads do not change it.
-    pub fn gradient_norm(&self, gradients: &[Tensor]) -> Tensor {
+    /// order in f64, so that threads do not change it. NaN where `loss`, f32 `[1, 1]`, is not finite: one number says
+    /// whether a step counts.
+    pub fn gradient_norm(&self, gradients: &[Tensor], loss: &Tensor) -> Tensor {
         let pieces: usize = gradients.iter().map(|gradient| gradient.len().div_ceil(PIECE)).sum();
         let partial = self.empty(DType::F32, pieces.max(1), 1);
         let out = self.empty(DType::F32, 1, 1);
@@ -39,7 +40,7 @@ impl Device {
             self.run("gradient norm", |cpu| cpu.squares(gradient, &sums));
             first += count;
         }
-        self.run("gradient norm", |cpu| cpu.root_of_sum(&partial, &out));
+        self.run("gradient norm", |cpu| cpu.root_of_sum(&partial, loss, &out));
         out
     }
 

@@ -98,13 +98,13 @@ impl Device {
 
     /// A tensor `[rows, columns]` whose content is undefined.
     pub fn empty(&self, dtype: DType, rows: usize, columns: usize) -> Tensor {
-        let block = self.0.arena.allocate(dtype.bytes(columns) * rows);
+        let block = self.0.arena.allocate(dtype.bytes(columns).saturating_mul(rows));
         Tensor::from_memory(Memory::Owned(Arc::new(block)), dtype, rows, columns)
     }
 
     /// A tensor of zeros.
     pub fn zeros(&self, dtype: DType, rows: usize, columns: usize) -> Tensor {
-        let block = self.0.arena.allocate(dtype.bytes(columns) * rows);
+        let block = self.0.arena.allocate(dtype.bytes(columns).saturating_mul(rows));
         let is_zero = block.is_zero();
         let tensor = Tensor::from_memory(Memory::Owned(Arc::new(block)), dtype, rows, columns);
         if !is_zero {

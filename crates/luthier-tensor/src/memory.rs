@@ -119,6 +119,7 @@ impl Arena {
     /// # Panics
     /// When the address space that the device was given is used up: the caller compared the plan with it before.
     pub(crate) fn allocate(self: &Arc<Self>, bytes: usize) -> Block {
+        assert!(bytes <= self.capacity, "the device's memory of {} bytes is used up", self.capacity);
         let bytes = bytes.max(1).next_multiple_of(ALIGNMENT);
         let mut book = self.book();
         let untouched = book.untouched;

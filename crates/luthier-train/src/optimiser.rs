@@ -34,11 +34,11 @@ impl Optimiser {
         Self { settings, moments, steps: 0 }
     }
 
-    /// One step; returns the norm of all gradients together before clipping, f32 `[1, 1]`. Nothing changes where that is
-    /// not finite.
-    pub fn step(&mut self, device: &Device, parameters: &Parameters, learning_rate: f64) -> Tensor {
+    /// One step; returns the norm of all gradients together before clipping, f32 `[1, 1]`, which is not finite when `loss`
+    /// is not. Then no parameter and no moment changes; the step counts all the same.
+    pub fn step(&mut self, device: &Device, parameters: &Parameters, loss: &Tensor, learning_rate: f64) -> Tensor {
         self.steps += 1;
-        let norm = device.gradient_norm(&parameters.gradients());
+        let norm = device.gradient_norm(&parameters.gradients(), loss);
         for (parameter, [first, second]) in parameters.iter().zip(&self.moments) {
             let rule = AdamW {
                 learning_rate: learning_rate as f32,

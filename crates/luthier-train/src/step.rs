@@ -56,7 +56,7 @@ pub fn run_step(
     step: &Step,
 ) -> StepResult {
     let loss = accumulate(device, decoder, parts, step);
-    let gradient_norm = optimiser.step(device, decoder.parameters(), step.learning_rate);
+    let gradient_norm = optimiser.step(device, decoder.parameters(), &loss, step.learning_rate);
     StepResult { loss, gradient_norm }
 }
 

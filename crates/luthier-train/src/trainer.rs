@@ -83,7 +83,7 @@ impl<'t> Trainer<'t> {
             let trained_tokens: usize = parts.iter().map(|part| part.targets.len()).sum();
             summary.steps += 1;
             summary.tokens += tokens;
-            if numbers.loss.is_finite() && numbers.gradient_norm.is_finite() {
+            if numbers.gradient_norm.is_finite() {
                 summary.mean_loss += numbers.loss * trained_tokens as f64;
                 summary.trained_tokens += trained_tokens;
             } else {

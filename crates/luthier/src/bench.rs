@@ -131,11 +131,14 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     let clock = SharedClock::default();
     let run = Run::prepare(&config, environment, Some(Box::new(clock.clone())))?;
     if run.steps.total <= WARM_UP {
-        anyhow::bail!("max_steps is {}; expected more than {WARM_UP}, which are not measured", run.steps.total);
+        anyhow::bail!(
+            "the run has {} steps; expected more than {WARM_UP}, which are not measured (see max_steps)",
+            run.steps.total
+        );
     }
     let mut peak = peak_multiply_adds(&run);
-    let mut ends = Vec::with_capacity(run.steps.total);
-    let (mut tokens, mut trained, mut work) = (0, 0, 0.0);
+    let mut ends = Vec::new();
+    let (mut tokens, mut trained) = (0, 0);
     let mut loss = f64::NAN;
     let mut trainer = Trainer::new(&run.device, &run.decoder, run.trainer);
     trainer.run(&run.steps, &mut |event| {
@@ -147,12 +150,12 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
             if ends.len() >= WARM_UP {
                 tokens += step.tokens;
                 trained += step.trained_tokens;
-                work += multiply_adds(&run, &run.steps.step(step.step - 1).0);
             }
             ends.push(Instant::now());
         }
         Control::Continue
     });
+    let work: f64 = (WARM_UP..ends.len()).map(|step| multiply_adds(&run, &run.steps.step(step).0)).sum();
     // Clocks change with heat and neighbours: the better of before and after is what the processor can do.
     peak = peak.max(peak_multiply_adds(&run));
     let step_seconds: Vec<f64> = ends[WARM_UP - 1..].windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();

@@ -6,7 +6,7 @@ use luthier_data::{Message, Role, Specials};
 use luthier_model::{Decoder, Generator, Tuning};
 
 use crate::config::{Precision, check_adapter, check_model};
-use crate::machine::Processor;
+use crate::machine::{Processor, available_bytes};
 use crate::model::Model;
 use crate::{Environment, fail, print_text};
 
@@ -27,14 +27,14 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TEXT", group = "input")]
     pub(crate) message: Option<String>,
     /// Most tokens to make
-    #[arg(long, value_name = "N", default_value_t = 128)]
-    pub(crate) max_new_tokens: usize,
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) max_new_tokens: u32,
     /// What is multiplied; auto: bf16 where the processor multiplies it
     #[arg(long, value_enum, default_value_t = PrecisionArgument::Auto)]
     pub(crate) precision: PrecisionArgument,
     /// Threads to compute with [default: one for each core]
-    #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub(crate) threads: Option<u16>,
 }
 
 /// [`Precision`] as it is typed.
@@ -64,7 +64,7 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     if !problems.is_empty() {
         return Err(fail(problems));
     }
-    let processor = Processor::choose(arguments.threads, environment)?;
+    let processor = Processor::choose(arguments.threads.map(usize::from), environment)?;
     let (precision, _) = processor.precision(Precision::from(arguments.precision));
     let model = Model::open(&arguments.model)?;
     let adapter = arguments.adapter.as_deref().map(luthier_files::read_adapter).transpose()?;
@@ -88,11 +88,22 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     let decoder = Decoder::new(&device, &model.checkpoint, &Tuning::Nothing, adapter.as_ref())?;
     let mut ends = model.checkpoint.model.decoder.end_token_ids.clone();
     ends.extend(tokenizer.end_ids());
-    let capacity = prompt.len() + arguments.max_new_tokens;
+    let wanted = arguments.max_new_tokens as usize;
+    let capacity = prompt.len() + wanted;
+    let layout = model.layout();
+    let width = 2 * layout.key_value_heads * layout.head_dim * model.checkpoint.model.decoder.layers.len();
+    let cache_bytes = (capacity as u64).saturating_mul(precision.storage().bytes(width) as u64);
+    if let Some(free) = available_bytes().filter(|free| cache_bytes > free / 2) {
+        anyhow::bail!(
+            "--max-new-tokens: {wanted} tokens need a cache of {:.1} GB, and {:.1} GB of memory are free; ask for fewer",
+            cache_bytes as f64 / 1e9,
+            free as f64 / 1e9
+        );
+    }
     let mut generator = Generator::new(&device, &decoder, precision, capacity);
     let mut stream = tokenizer.stream();
     let mut failure = None;
-    generator.greedy(&prompt, arguments.max_new_tokens, &ends, &mut |id| {
+    generator.greedy(&prompt, wanted, &ends, &mut |id| {
         if ends.contains(&id) {
             return false;
         }

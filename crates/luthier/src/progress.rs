@@ -30,7 +30,7 @@ pub(crate) struct LogLine {
 pub(crate) struct Window {
     every: usize,
     first_too: bool,
-    steps: usize,
+    losses: usize,
     loss: f64,
     tokens: usize,
     /// Seconds of the run when the last line was due.
@@ -45,7 +45,7 @@ impl Window {
         Self {
             every: every.max(1),
             first_too,
-            steps: 0,
+            losses: 0,
             loss: 0.0,
             tokens: 0,
             since: 0.0,
@@ -57,9 +57,11 @@ impl Window {
     /// Takes a step and the seconds that the run has lasted; gives the line that it ends, and whether that line is due.
     /// The last step's always is.
     pub(crate) fn push(&mut self, event: &StepEvent, elapsed_seconds: f64) -> (LogLine, bool) {
-        self.steps += 1;
         self.steps_so_far += 1;
-        self.loss += event.loss;
+        // A step that was left out has no loss to average.
+        let finite = event.loss.is_finite();
+        self.loss += if finite { event.loss } else { 0.0 };
+        self.losses += usize::from(finite);
         self.tokens += event.tokens;
         self.total_tokens += event.tokens;
         let left = event.total_steps.saturating_sub(event.step);
@@ -67,7 +69,7 @@ impl Window {
             step: event.step,
             total_steps: event.total_steps,
             epoch: event.epoch,
-            loss: self.loss / self.steps as f64,
+            loss: self.loss / self.losses.max(1) as f64,
             gradient_norm: event.gradient_norm,
             learning_rate: event.learning_rate,
             tokens_per_second: self.tokens as f64 / (elapsed_seconds - self.since).max(1e-9),
@@ -78,7 +80,7 @@ impl Window {
         };
         let due = event.step.is_multiple_of(self.every) || (self.first_too && event.step == 1) || left == 0;
         if due {
-            (self.steps, self.loss, self.tokens, self.since) = (0, 0.0, 0, elapsed_seconds);
+            (self.losses, self.loss, self.tokens, self.since) = (0, 0.0, 0, elapsed_seconds);
         }
         (line, due)
     }

@@ -1,5 +1,7 @@
 //! From datasets to the steps of a run: rows are tokenised, put in order, and laid into parts under the token budget.
 
+use std::collections::HashSet;
+
 use luthier_data::{
     Dataset, Example, PtOptions, Record, Report, SftOptions, Tokenized, Truncation, permutation, take_tokens,
     tokenize_pt, tokenize_sft,
@@ -25,6 +27,10 @@ pub(crate) fn read(model: &Model, stage: Stage, settings: &DataSettings) -> anyh
         datasets.push(dataset);
     }
     if datasets.iter().flat_map(|dataset| &dataset.records).all(|record| matches!(record, Record::Tokens(_))) {
+        notes.push("the records are tokens already: template, train_on_prompt, mask_history have no effect".to_owned());
+        if stage == Stage::PreTraining && settings.packing {
+            notes.push("the records are tokens already: they are not packed, each is a row".to_owned());
+        }
         return Ok((take_tokens(datasets, settings.cutoff_len)?, notes));
     }
     let tokenizer = model.tokenizer()?;
@@ -118,24 +124,39 @@ impl RowSteps {
     /// The parts of the steps that need most memory: those with most tokens in one part, and with most trained tokens.
     pub(crate) fn largest(&self, count: usize) -> Vec<Vec<MicroBatch>> {
         let mut all: Vec<Vec<MicroBatch>> = Vec::new();
-        let mut seen = Vec::new();
-        for step in 0..self.total.min(self.per_epoch().saturating_mul(LOOKED_AT_EPOCHS)) {
+        let mut seen = HashSet::new();
+        let looked_at = self.total.min(self.per_epoch().saturating_mul(LOOKED_AT_EPOCHS));
+        let mut all_seen = looked_at == self.total;
+        for step in 0..looked_at {
             for part in self.step(step).0 {
                 let shape = (part.ids.len(), part.targets.len(), part.segments.len());
-                if !seen.contains(&shape) {
-                    seen.push(shape);
+                if seen.insert(shape) {
                     all.push(vec![part]);
                 }
             }
             if seen.len() > MOST_SHAPES {
+                all_seen = false;
                 break;
             }
+        }
+        if !all_seen {
+            all.push(vec![self.fullest()]);
         }
         all.sort_by_key(|parts| std::cmp::Reverse((parts[0].ids.len(), parts[0].targets.len())));
         let mut chosen: Vec<_> = all.iter().take(count).cloned().collect();
         all.sort_by_key(|parts| std::cmp::Reverse(parts[0].targets.len()));
         chosen.extend(all.into_iter().take(count));
         chosen
+    }
+
+    /// A part that no step exceeds: the longest row as often as the budget and a step allow, all of it trained.
+    fn fullest(&self) -> MicroBatch {
+        let Some(longest) = self.examples.iter().max_by_key(|example| example.ids.len()) else {
+            return MicroBatch::default();
+        };
+        let count = (self.token_budget / longest.ids.len().max(1)).clamp(1, self.rows_per_step);
+        let trained = vec![true; longest.ids.len()];
+        MicroBatch::of(&vec![Row { ids: &longest.ids, trained: &trained, number: 0 }; count])
     }
 }
 

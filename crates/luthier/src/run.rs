@@ -83,9 +83,7 @@ impl Run {
             .map(|before| predict(&before, &plan, &model, device.scratch_bytes(precision, &model.layout()) as u64));
         let decoder = Decoder::new(&device, &model.checkpoint, &tuning, adapter.as_ref())?;
         let trained = decoder.parameters().count();
-        if trained == 0 {
-            anyhow::bail!("lora_target: no module of this model has such a name, so nothing would be trained");
-        }
+        check_targets(&tuning, &decoder)?;
         check_saved_modules(&tuning, &decoder)?;
         eprint_line(&format!(
             "model: {} ({}), {} of {} numbers trained",
@@ -125,6 +123,10 @@ fn plan(
     trainer.recomputed_layers = if always { layers } else { 0 };
     steps.token_budget = config.batch.token_budget.unwrap_or(TOKEN_BUDGET);
     let limit = available_bytes().map(|bytes| (bytes as f64 * MEMORY_SHARE) as usize);
+    if limit.is_none() {
+        eprint_line("note: this system does not tell how much memory is free; the plan is not compared with it");
+    }
+    let weights: usize = model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len()).sum();
     loop {
         let step = Step {
             precision: trainer.precision,
@@ -141,16 +143,17 @@ fn plan(
             &step,
             largest.iter().map(Vec::as_slice),
         )?;
-        let Some(limit) = limit.filter(|limit| found.peak_bytes > *limit) else { return Ok(found) };
+        let needed = found.peak_bytes + weights;
+        let Some(limit) = limit.filter(|limit| needed > *limit) else { return Ok(found) };
         if config.batch.token_budget.is_none() && steps.token_budget > steps.longest_row() {
             steps.token_budget = (steps.token_budget / 2).max(steps.longest_row());
         } else if config.machine.recomputation == Recomputation::Auto && trainer.recomputed_layers < layers {
             trainer.recomputed_layers = layers;
         } else {
             anyhow::bail!(
-                "this run needs {:.1} GB for tensors, and {:.1} GB of the free memory may be used; lower cutoff_len or \
+                "this run needs {:.1} GB for weights and tensors, and {:.1} GB of the free memory may be used; lower cutoff_len or \
                  token_budget, use finetuning_type: lora, or set gradient_checkpointing: true",
-                found.peak_bytes as f64 / 1e9,
+                needed as f64 / 1e9,
                 limit as f64 / 1e9
             );
         }
@@ -201,12 +204,17 @@ fn tuning(method: &Method, seed: u64, model: &Model, adapter: Option<&LoraAdapte
             };
             if let Some(adapter) = adapter {
                 let found = &adapter.settings;
-                if (found.rank, found.alpha) != (settings.rank, settings.alpha) {
-                    eprint_line(&format!(
-                        "note: adapter_name_or_path sets rank {} and alpha {}; lora_rank, lora_alpha, lora_target and \
-                         use_rslora have no effect",
-                        found.rank, found.alpha
-                    ));
+                let given = |targets: &TargetModules| format!("{targets:?}");
+                let differs = [
+                    ("lora_rank", found.rank != settings.rank),
+                    ("lora_alpha", found.alpha != settings.alpha),
+                    ("lora_target", given(&found.target_modules) != given(&settings.targets)),
+                    ("use_rslora", found.rslora != settings.rslora),
+                    ("additional_target", found.modules_to_save != settings.saved_modules),
+                ];
+                let names: Vec<&str> = differs.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
+                if !names.is_empty() {
+                    eprint_line(&format!("note: the adapter of adapter_name_or_path decides {}", names.join(", ")));
                 }
                 settings.rank = found.rank;
                 settings.alpha = found.alpha;
@@ -243,6 +251,32 @@ fn optimiser(settings: &config::OptimiserSettings) -> OptimiserSettings {
     }
 }
 
+/// Whether the tensor `name` belongs to a module whose path ends with `module`, as PEFT matches `modules_to_save`.
+fn is_part_of(name: &str, module: &str) -> bool {
+    name.match_indices('.').any(|(end, _)| name[..end].ends_with(module))
+}
+
+/// Every name of `lora_target` must be a module that now has an adapter.
+fn check_targets(tuning: &Tuning, decoder: &Decoder) -> anyhow::Result<()> {
+    let Tuning::Lora(LoraSettings { targets, .. }) = tuning else { return Ok(()) };
+    let adapted = decoder.adapted_modules();
+    let has = |target: &str| {
+        adapted
+            .iter()
+            .any(|module| module.strip_suffix(target).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
+    };
+    let stray = match targets {
+        TargetModules::Names(names) => names.iter().find(|name| !has(name)).cloned(),
+        _ => adapted.is_empty().then(|| "(the pattern)".to_owned()),
+    };
+    match stray {
+        Some(stray) => anyhow::bail!(
+            "lora_target: the model has no linear layer {stray:?}; expected names such as q_proj, down_proj, or all"
+        ),
+        None => Ok(()),
+    }
+}
+
 /// Every name of `additional_target` must be a module that is now trained as a whole.
 fn check_saved_modules(tuning: &Tuning, decoder: &Decoder) -> anyhow::Result<()> {
     let Tuning::Lora(lora) = tuning else { return Ok(()) };
@@ -252,7 +286,8 @@ fn check_saved_modules(tuning: &Tuning, decoder: &Decoder) -> anyhow::Result<()>
         .map(|parameter| parameter.name.as_str())
         .filter(|name| !name.contains(".lora_"))
         .collect();
-    match lora.saved_modules.iter().find(|saved| !whole.iter().any(|name| name.contains(saved.as_str()))) {
+    let matches = |saved: &str| whole.iter().any(|name| is_part_of(name, saved));
+    match lora.saved_modules.iter().find(|saved| !matches(saved)) {
         Some(stray) => anyhow::bail!(
             "additional_target: the model has no module {stray:?}; expected names such as embed_tokens, lm_head, norm"
         ),

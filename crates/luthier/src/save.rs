@@ -7,10 +7,11 @@ use std::path::Path;
 use anyhow::Context;
 use luthier_model::adapter::peft::{CONFIG_FILE, WEIGHTS_FILE};
 use luthier_model::adapter::{AdapterSettings, AdapterTensor, write_adapter};
-use luthier_model::checkpoint::{TensorSpec, plan_shards};
+use luthier_model::checkpoint::{INDEX_FILE, TensorSpec, plan_shards};
 use luthier_model::{LoraSettings, Tuning};
 use luthier_tensor::{DType, Tensor};
 
+use crate::eprint_line;
 use crate::run::Run;
 
 /// Bytes of one file of a saved model.
@@ -19,10 +20,27 @@ const SHARD_BYTES: u64 = 5_000_000_000;
 /// Saves what was trained and returns the names of the files.
 pub(crate) fn save(run: &Run, base_model: &str, folder: &Path) -> anyhow::Result<Vec<String>> {
     std::fs::create_dir_all(folder).with_context(|| format!("output_dir: {} cannot be made", folder.display()))?;
-    match &run.tuning {
+    let names = match &run.tuning {
         Tuning::Lora(settings) => save_adapter(run, settings, base_model, folder),
         _ => save_model(run, folder),
+    }?;
+    remove_older(folder, &names)?;
+    Ok(names)
+}
+
+/// Takes away what an older run left under other names: a stale index or adapter would win over the new weights when the
+/// folder is loaded.
+fn remove_older(folder: &Path, kept: &[String]) -> anyhow::Result<()> {
+    let entries = std::fs::read_dir(folder).with_context(|| format!("{} cannot be listed", folder.display()))?;
+    for entry in entries {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let weights = name.starts_with("model") && name.contains(".safetensors");
+        if (weights || name.starts_with("adapter_")) && !kept.contains(&name) {
+            std::fs::remove_file(folder.join(&name)).with_context(|| format!("the older {name} cannot be removed"))?;
+            eprint_line(&format!("note: removed {name}, which an older run left in {}", folder.display()));
+        }
     }
+    Ok(())
 }
 
 fn save_adapter(run: &Run, settings: &LoraSettings, base_model: &str, folder: &Path) -> anyhow::Result<Vec<String>> {
@@ -67,11 +85,12 @@ fn save_model(run: &Run, folder: &Path) -> anyhow::Result<Vec<String>> {
     let trained: BTreeMap<&str, &Tensor> =
         run.decoder.parameters().iter().map(|parameter| (parameter.name.as_str(), &parameter.value)).collect();
     // The storage that most of the base's numbers have; blocks of a GGUF file become bf16.
-    let stored = run.model.checkpoint.tensors.values();
-    let dtype = match stored.max_by_key(|tensor| tensor.bytes().len()).map(|tensor| tensor.dtype()) {
-        Some(dtype @ (DType::F32 | DType::F16)) => dtype,
-        _ => DType::Bf16,
+    let count = |dtype: DType| -> usize {
+        let stored = run.model.checkpoint.tensors.values().filter(|tensor| tensor.dtype() == dtype);
+        stored.map(|tensor| tensor.tensor().len()).sum()
     };
+    let all: usize = run.model.checkpoint.tensors.values().map(|tensor| tensor.tensor().len()).sum();
+    let dtype = [DType::F32, DType::F16].into_iter().find(|&dtype| 2 * count(dtype) > all).unwrap_or(DType::Bf16);
     let specs: Vec<TensorSpec> = run
         .model
         .checkpoint
@@ -85,6 +104,9 @@ fn save_model(run: &Run, folder: &Path) -> anyhow::Result<Vec<String>> {
     small.push(("config.json", &config));
     let mut names: Vec<String> = small.iter().map(|(name, _)| (*name).to_owned()).collect();
     names.extend(shards.iter().map(|shard| shard.file.clone()));
+    if shards.len() > 1 {
+        names.push(INDEX_FILE.to_owned());
+    }
     luthier_files::write_model(folder, &small, &shards, &mut |spec, writer| {
         let stored = run.model.checkpoint.tensors.get(&spec.name);
         let tensor = trained.get(spec.name.as_str()).copied().or(stored.map(|stored| stored.tensor()));

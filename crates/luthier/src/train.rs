@@ -33,27 +33,33 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
         .with_context(|| format!("output_dir: {} cannot be made", output.folder.display()))?;
     let every = output.logging.steps(run.steps.total);
     let mut terminal = Terminal::new(every, output.log_first_step);
-    let mut log = TrainerLog::create(&output.folder, every, output.log_first_step)
+    let log = TrainerLog::create(&output.folder, every, output.log_first_step)
         .with_context(|| format!("output_dir: the log in {} cannot be written", output.folder.display()))?;
     let start = Instant::now();
-    let mut log_error = None;
+    let mut log = Some(log);
+    let mut last_is_finite = true;
     let mut trainer = Trainer::new(&run.device, &run.decoder, run.trainer);
     let summary = trainer.run(&run.steps, &mut |event| {
         match event {
             Event::Step(step) => {
                 let seconds = start.elapsed().as_secs_f64();
                 terminal.step(&step, seconds);
-                if let Err(error) = log.step(&step, seconds) {
-                    log_error = Some(error);
-                    return Control::Stop;
+                last_is_finite = step.loss.is_finite() && step.gradient_norm.is_finite();
+                // A full disk must not cost the training: the log ends, and the run goes on.
+                if let Some(Err(error)) = log.as_mut().map(|log| log.step(&step, seconds)) {
+                    terminal.say(&format!("warning: log: trainer_log.jsonl cannot be written any more: {error}"));
+                    log = None;
                 }
             }
             Event::Warning { name, message } => terminal.say(&format!("warning: {name}: {message}")),
         }
         Control::Continue
     });
-    if let Some(error) = log_error {
-        return Err(error).context("the log cannot be written; nothing was saved");
+    if summary.skipped_steps < summary.steps && !last_is_finite {
+        anyhow::bail!(
+            "the last steps had no finite loss or gradient, so the model is broken and was not saved; lower learning_rate \
+             or look for broken records"
+        );
     }
     if summary.skipped_steps == summary.steps {
         anyhow::bail!(

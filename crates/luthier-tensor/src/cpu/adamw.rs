@@ -7,8 +7,8 @@ use crate::{AdamW, Tensor};
 const PIECE: usize = 1 << 13;
 
 impl Cpu {
-    /// Updates `value` and both moments, all f32 of one shape. norm f32 `[1, 2]`: the norm of all gradients together
-    /// first; when it is not finite nothing changes.
+    /// Updates `value` and both moments, all f32 of one shape. norm f32 `[1, 1]`: the norm of all gradients together;
+    /// when it is not finite nothing changes.
     pub(crate) fn adamw(&self, rule: &AdamW, norm: &Tensor, gradient: &Tensor, value: &Tensor, moments: [&Tensor; 2]) {
         // SAFETY: the norm is there, and nothing writes it now.
         let norm = unsafe { Rows::<f32>::of(norm).row(0) }[0];

@@ -38,7 +38,8 @@ impl Cpu {
     pub(crate) fn embed(&self, table: &Tensor, ids: &Tensor, scale: f32, out: &Tensor) {
         // SAFETY: ids hold one u32 for each row of `out`.
         let ids = unsafe { std::slice::from_raw_parts(ids.address().cast::<u32>(), ids.len()) };
-        self.copy_rows(table, out, |row| (ids[row] as usize).min(table.rows() - 1), scale);
+        assert!(ids.len() == out.rows() && ids.iter().all(|&id| (id as usize) < table.rows()), "ids of {table:?}");
+        self.copy_rows(table, out, |row| ids[row] as usize, scale);
     }
 
     /// `gradient[ids[i]] += output_gradient[i] * scale`, in the order of i. f32 gradient.
@@ -68,6 +69,7 @@ impl Cpu {
     pub(crate) fn gather(&self, input: &Tensor, rows: &Tensor, out: &Tensor) {
         // SAFETY: rows hold one u32 for each row of `out`.
         let rows = unsafe { std::slice::from_raw_parts(rows.address().cast::<u32>(), rows.len()) };
+        assert!(rows.len() == out.rows() && rows.iter().all(|&row| (row as usize) < input.rows()), "rows of {input:?}");
         self.copy_rows(input, out, |row| rows[row] as usize, 1.0);
     }
 

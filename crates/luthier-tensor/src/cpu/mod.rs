@@ -1,5 +1,5 @@
 //! The processor. Kernels work on raw rows because threads write disjoint parts of one tensor; each kernel's partition is
-//! next to its loop. All unsafe code of the engine is below this folder. Elementwise loops are plain Rust, written once
+//! next to its loop. All unsafe code of the engine is below this folder, but for the arena's. Elementwise loops are plain Rust, written once
 //! and compiled for each instruction set by [`Isa::run`]; only the GEMM has kernels of its own per set.
 
 mod activation;

@@ -94,20 +94,20 @@ impl Cpu {
         });
     }
 
-    /// Turns `gradient` of the output into that of the input in place, and adds the weights' gradients where wanted:
-    /// `(query, key)`, f32 `[1, head_dim]`.
+    /// Turns `gradient` of the output into that of the input in place, and adds the gradients of those weights that are
+    /// trained: `(query, key)`, f32 `[1, head_dim]`.
     pub(crate) fn normalise_and_rotate_backward(
         &self,
         shape: &RotaryShape,
         norm: &HeadNorm,
         input: &Tensor,
         gradient: &Tensor,
-        weight_gradients: Option<(&Tensor, &Tensor)>,
+        (query_sums, key_sums): (Option<&Tensor>, Option<&Tensor>),
     ) {
         with_element!(input.dtype(), E, {
             let (input, upstream) = (Rows::<E>::of(input), Rows::<E>::of_mut(gradient));
             let (cosine, sine) = (Rows::<f32>::of(&shape.cosine), Rows::<f32>::of(&shape.sine));
-            let one_row = |row: usize, mut sums: Option<(&mut [f32], &mut [f32])>| {
+            let one_row = |row: usize, sums: &mut [Option<&mut [f32]>; 2]| {
                 // SAFETY: as in `rotate`.
                 let (x, dy, c, s) = unsafe { (input.row(row), upstream.row_mut(row), cosine.row(row), sine.row(row)) };
                 for (head, column) in shape.layout.rotated_columns().enumerate() {
@@ -125,8 +125,7 @@ impl Cpu {
                     let normed = &mut Scratch::load(x).0[..width];
                     let ones = [1.0; MAX_HEAD];
                     let inverse = normalise(x, &ones[..width], normed, norm.epsilon);
-                    if let Some((query, key)) = &mut sums {
-                        let sums = if is_query { &mut **query } else { &mut **key };
+                    if let Some(sums) = &mut sums[usize::from(!is_query)] {
                         for ((sum, g), n) in sums.iter_mut().zip(&*g).zip(&*normed) {
                             *sum += g * n;
                         }
@@ -141,23 +140,22 @@ impl Cpu {
                     store(dx, dy);
                 }
             };
-            match weight_gradients {
+            if query_sums.is_none() && key_sums.is_none() {
+                self.pool.run_rows(gradient.rows(), GRAIN, |range| {
+                    self.isa.run(
+                        #[inline(always)]
+                        || range.for_each(|row| one_row(row, &mut [None, None])),
+                    );
+                });
+            } else {
                 // The weights' sums run over all tokens in order: one thread.
-                Some((query, key)) => {
-                    let (query, key) = (Rows::<f32>::of_mut(query), Rows::<f32>::of_mut(key));
-                    // SAFETY: nothing else uses the gradients now.
-                    let (query, key) = unsafe { (query.row_mut(0), key.row_mut(0)) };
-                    self.isa.run(
-                        #[inline(always)]
-                        || (0..gradient.rows()).for_each(|row| one_row(row, Some((query, key)))),
-                    );
-                }
-                None => self.pool.run_rows(gradient.rows(), GRAIN, |range| {
-                    self.isa.run(
-                        #[inline(always)]
-                        || range.for_each(|row| one_row(row, None)),
-                    );
-                }),
+                // SAFETY: nothing else uses the gradients now.
+                let row = |sums: Option<&Tensor>| sums.map(|sums| unsafe { Rows::<f32>::of_mut(sums).row_mut(0) });
+                let mut sums = [row(query_sums), row(key_sums)];
+                self.isa.run(
+                    #[inline(always)]
+                    || (0..gradient.rows()).for_each(|row| one_row(row, &mut sums)),
+                );
             }
         });
     }

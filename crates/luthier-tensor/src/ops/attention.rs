@@ -28,6 +28,22 @@ pub struct AttentionOptions {
 }
 
 impl AttentionOptions {
+    /// # Panics
+    /// When a segment names rows that are not there, or rows of another segment: kernels write rows unchecked.
+    fn check(&self, tokens: usize, others: &[KeyValues]) {
+        let mut rows: Vec<_> = self.segments.iter().map(|segment| segment.rows.clone()).collect();
+        rows.sort_by_key(|rows| rows.start);
+        let apart = rows.windows(2).all(|pair| pair[0].end <= pair[1].start);
+        assert!(apart && rows.last().is_none_or(|last| last.end <= tokens), "segments of {tokens} tokens: {rows:?}");
+        for range in self.segments.iter().flat_map(|segment| &segment.keys) {
+            let source = match range.source {
+                0 => tokens,
+                other => others[other - 1].keys.value().rows().min(others[other - 1].values.value().rows()),
+            };
+            assert!(range.rows.end <= source, "keys {:?} of a source with {source} rows", range.rows);
+        }
+    }
+
     fn shape(&self) -> AttentionShape<'_> {
         AttentionShape { layout: self.layout, scale: self.scale, window: self.window, segments: &self.segments }
     }
@@ -41,6 +57,7 @@ impl<'a> Tape<'a> {
         let (compute, storage) = (precision.compute(), precision.storage());
         let layout = options.layout;
         let tokens = heads.value().rows();
+        options.check(tokens, others);
         let output = device.empty(storage, tokens, layout.output_columns());
         let log_sums = device.empty(DType::F32, tokens, layout.heads);
         let sources: Vec<(Tensor, Tensor)> =

@@ -47,6 +47,7 @@ impl<'a> Tape<'a> {
     pub fn head(&mut self, hidden: &Var, options: &HeadOptions, positions: &Tensor, targets: &Tensor) -> HeadOutputs {
         let device = self.device().clone();
         let (count, width) = (positions.len(), hidden.value().columns());
+        assert_eq!(targets.len(), count, "a target for each position");
         let dtype = hidden.value().dtype();
         let input = device.empty(dtype, count, width);
         device.run("head", |cpu| cpu.gather(hidden.value(), positions, &input));

@@ -71,8 +71,8 @@ impl<'a> Tape<'a> {
         let input = heads.value().clone();
         let output = self.device().empty(input.dtype(), input.rows(), input.columns());
         self.device().run("rotary", |cpu| cpu.normalise_and_rotate(&shape, &norm, &input, &output));
-        let trained = weights.query.gradient.clone().zip(weights.key.gradient.clone());
-        if !self.wants(&[heads], trained.is_some()) {
+        let sums = (weights.query.gradient.clone(), weights.key.gradient.clone());
+        if !self.wants(&[heads], sums.0.is_some() || sums.1.is_some()) {
             return Var::constant(output);
         }
         let out = self.reached(output);
@@ -80,7 +80,7 @@ impl<'a> Tape<'a> {
         self.record("rotary", move |gradients| {
             let Some(gradient) = slot.and_then(|slot| gradients.take(slot)) else { return };
             gradients.device.run("rotary backward", |cpu| {
-                let sums = trained.as_ref().map(|(query, key)| (query, key));
+                let sums = (sums.0.as_ref(), sums.1.as_ref());
                 cpu.normalise_and_rotate_backward(&shape, &norm, &input, &gradient, sums);
             });
             gradients.add(input_slot, gradient);

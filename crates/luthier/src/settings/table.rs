@@ -280,7 +280,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Optimiser, "weight_decay", Number(0.0, f64::MAX), "0.0", "AdamW's decay of matrices; vectors are not decayed."),
     row(Optimiser, "adam_beta1", Number(0.0, 1.0), "0.9", "Memory of the mean gradient."),
     row(Optimiser, "adam_beta2", Number(0.0, 1.0), "0.999", "Memory of the squared gradient."),
-    row(Optimiser, "adam_epsilon", Number(0.0, f64::MAX), "1e-8", "Added to the root of the squared gradient."),
+    row(Optimiser, "adam_epsilon", Number(1e-30, f64::MAX), "1e-8", "Added to the root of the squared gradient."),
     row(Optimiser, "max_grad_norm", Number(0.0, f64::MAX), "1.0", "Norm that gradients are cut to; 0 leaves them."),
     row(
         Optimiser,
