@@ -63,6 +63,10 @@ pub fn masked_text(template: &ChatTemplate, messages: &[Message]) -> Result<Mask
         if !whole.text.starts_with(&through) {
             return Err(unstable("the text through the reply", &through, "the whole conversation", &whole.text));
         }
+        // A template that closes a message only when the next begins would give two replies the same text.
+        if replies.last().is_some_and(|last: &std::ops::Range<usize>| before.len() < last.end) {
+            return Err(unstable("the prompt alone", &before, "the text through the reply before it", &whole.text));
+        }
         replies.push(before.len()..through.len());
     }
     Ok(MaskedText { text: whole.text, replies })

@@ -73,7 +73,7 @@ impl Tensor {
 
     /// The beginning of the same memory as `[rows, columns]`.
     pub(crate) fn prefix(&self, rows: usize, columns: usize) -> Self {
-        assert!(rows * columns <= self.len(), "{rows} x {columns} of {self:?}");
+        assert!(rows.checked_mul(columns).is_some_and(|len| len <= self.len()), "{rows} x {columns} of {self:?}");
         Self { rows, columns, ..self.clone() }
     }
 
@@ -112,7 +112,8 @@ impl Tensor {
     /// # Panics
     /// When the rows are not there: a slice is chosen by code, never by input.
     pub fn slice_rows(&self, first: usize, count: usize) -> Self {
-        assert!(first + count <= self.rows, "rows {first}..{} of a tensor with {} rows", first + count, self.rows);
+        let there = first.checked_add(count).is_some_and(|end| end <= self.rows);
+        assert!(there, "{count} rows from {first} on of a tensor with {} rows", self.rows);
         let byte_offset = self.byte_offset + first * self.dtype.bytes(self.columns);
         Self { byte_offset, rows: count, ..self.clone() }
     }
@@ -122,7 +123,13 @@ impl Tensor {
     /// # Panics
     /// When the number of numbers differs.
     pub fn reshape(&self, rows: usize, columns: usize) -> Self {
-        assert_eq!(rows * columns, self.len(), "reshape {}x{} to {rows}x{columns}", self.rows, self.columns);
+        assert_eq!(
+            rows.checked_mul(columns),
+            Some(self.len()),
+            "reshape {}x{} to {rows}x{columns}",
+            self.rows,
+            self.columns
+        );
         Self { rows, columns, ..self.clone() }
     }
 

@@ -7,7 +7,7 @@ use luthier_train::MicroBatch;
 use crate::run::Run;
 
 /// Multiply-adds of one step: linear layers forward and, as far down as something is trained, backward; attention over the
-/// causal half; the head on trained tokens only.
+/// causal half, in every layer and without regard to windows; the head on trained tokens only.
 pub(crate) fn multiply_adds(run: &Run, parts: &[MicroBatch]) -> f64 {
     let per_token = linear_per_token(run);
     let decoder = &run.model.checkpoint.model.decoder;
