@@ -42,6 +42,8 @@ impl Run {
         environment: &Environment,
         observer: Option<Box<dyn Observer>>,
     ) -> anyhow::Result<Self> {
+        // Before the model is mapped: its pages are counted with its weights.
+        let own_file_bytes = ProcessMemory::now().map_or(0, |memory| memory.file_bytes);
         let processor = Processor::choose(config.machine.threads, environment)?;
         let model = Model::open(&config.model.model)?;
         for note in &model.checkpoint.model.notes {
@@ -77,7 +79,7 @@ impl Run {
             dropout_seed: drops.then_some(config.machine.seed),
         };
         let plan = plan(config, &model, &tuning, adapter.as_ref(), &mut steps, &mut trainer)?;
-        let before = ProcessMemory::now();
+        let before = ProcessMemory::now().map(|now| ProcessMemory { file_bytes: own_file_bytes, ..now });
         let device = processor.device(observer)?;
         let predicted_bytes = before
             .map(|before| predict(&before, &plan, &model, device.scratch_bytes(precision, &model.layout()) as u64));
@@ -165,7 +167,7 @@ fn predict(before: &ProcessMemory, plan: &MemoryPlan, model: &Model, scratch_byt
     // Tensors lie in huge pages, so the last one is touched as a whole.
     const HUGE_PAGE: u64 = 2 << 20;
     // What the program's own code, its threads' stacks and small host buffers take once they are used.
-    const PROGRAM: u64 = 8 << 20;
+    const PROGRAM: u64 = 16 << 20;
     let weights: u64 = model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();
     let tensors = plan.peak_bytes as u64 + weights;
     let touched = before.file_bytes + before.anonymous_bytes;
