@@ -9,7 +9,7 @@ mod schedule;
 mod step;
 mod trainer;
 
-pub use event::{Event, StepEvent};
+pub use event::{EvaluationEvent, Event, StepEvent};
 pub use micro_batch::{MicroBatch, Row};
 pub use optimiser::{Optimiser, OptimiserSettings};
 pub use plan::{MemoryPlan, plan_memory};

@@ -95,7 +95,7 @@ impl<'t> Trainer<'t> {
                     numbers.loss,
                     numbers.gradient_norm
                 );
-                listen(Event::Warning { name: "nonfinite", message });
+                listen(Event::Warning { name: "nonfinite".into(), message });
             }
             let event = StepEvent {
                 step: index + 1,

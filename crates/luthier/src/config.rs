@@ -17,6 +17,11 @@ pub(crate) struct TrainConfig {
     pub(crate) schedule: ScheduleSettings,
     pub(crate) machine: MachineSettings,
     pub(crate) output: OutputSettings,
+    /// `None`: nothing is set aside or given to evaluate on.
+    pub(crate) evaluation: Option<EvaluationSettings>,
+    pub(crate) saving: SavingSettings,
+    /// Whether to stop before the first step.
+    pub(crate) dry_run: bool,
     /// Sentences to print once before training: what was given and has no effect, and what differs from LLaMA-Factory.
     pub(crate) notices: Vec<String>,
 }
@@ -209,6 +214,76 @@ pub(crate) struct OutputSettings {
     /// Steps between lines of the log.
     pub(crate) logging: Span,
     pub(crate) log_first_step: bool,
+    /// Whether the loss is drawn.
+    pub(crate) chart: bool,
+    /// Where TensorBoard's files go; `None` for none.
+    pub(crate) tensorboard: Option<PathBuf>,
+}
+
+/// What is evaluated on, and what follows from it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct EvaluationSettings {
+    pub(crate) source: EvaluationSource,
+    pub(crate) when: When,
+    /// Whether to evaluate before the first step too.
+    pub(crate) at_start: bool,
+    pub(crate) metric: Metric,
+    /// Whether the best state is what is saved at the end.
+    pub(crate) keeps_best: bool,
+    /// Evaluations without a better one that end the run.
+    pub(crate) patience: Option<usize>,
+}
+
+/// Where the rows of an evaluation come from.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum EvaluationSource {
+    /// A part of the rows: a share below 1, or a number of them.
+    Part(Span),
+    /// Files or names of the data folder; never empty.
+    Datasets(Vec<String>),
+}
+
+/// When something is done that is done again and again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum When {
+    Never,
+    EachEpoch,
+    Every(Span),
+}
+
+/// What makes one evaluation better than another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Metric {
+    /// The higher the better.
+    Accuracy,
+    /// The lower the better.
+    Loss,
+}
+
+/// What is kept of a run on its way.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SavingSettings {
+    pub(crate) when: When,
+    /// Checkpoints that stay, the best besides; `None`: all.
+    pub(crate) limit: Option<usize>,
+    pub(crate) resume: Resume,
+    pub(crate) nonfinite: Nonfinite,
+}
+
+/// Where a run begins.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Resume {
+    No,
+    /// The newest valid checkpoint of the output folder.
+    Newest,
+    From(PathBuf),
+}
+
+/// What follows a step whose loss or gradient is not finite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nonfinite {
+    Skip,
+    Stop,
 }
 
 impl TrainConfig {
@@ -242,6 +317,9 @@ impl TrainConfig {
             schedule: check.schedule(),
             machine: check.machine(),
             output: check.output(),
+            evaluation: check.evaluation(),
+            saving: check.saving(),
+            dry_run: check.is_on("dry_run"),
             notices,
         };
         if check.problems.is_empty() { Ok(config) } else { Err(check.problems) }
@@ -554,11 +632,92 @@ impl Check<'_> {
         if logging == 0.0 {
             self.problem("logging_steps", "logging_steps is 0; expected steps, or a share of all steps below 1");
         }
+        let folder = self.required("output_dir", "a folder for the result");
+        let tensorboard = (self.settings.text("report_to") == Some("tensorboard"))
+            .then(|| self.settings.text("logging_dir").map_or_else(|| folder.join("runs"), PathBuf::from));
         OutputSettings {
-            folder: self.required("output_dir", "a folder for the result"),
+            folder,
             overwrite: self.is_on("overwrite_output_dir"),
             logging: span(logging),
             log_first_step: self.is_on("logging_first_step"),
+            chart: self.is_on("plot_loss"),
+            tensorboard,
+        }
+    }
+
+    fn evaluation(&mut self) -> Option<EvaluationSettings> {
+        let datasets = self.settings.names("eval_dataset").to_vec();
+        let size = self.number("val_size");
+        if size > 0.0 && !datasets.is_empty() {
+            self.problem("val_size", "val_size and eval_dataset exclude one another; expected one of them");
+        }
+        let source = match datasets.is_empty() {
+            false => Some(EvaluationSource::Datasets(datasets)),
+            true => (size > 0.0).then(|| EvaluationSource::Part(span(size))),
+        };
+        let strategy = self.settings.text("eval_strategy").map(str::to_owned);
+        let Some(source) = source else {
+            if strategy.as_deref().is_some_and(|strategy| strategy != "no") {
+                self.problem("eval_strategy", "eval_strategy needs data: expected val_size or eval_dataset too");
+            }
+            return None;
+        };
+        let every = self.settings.number("eval_steps").unwrap_or_else(|| self.number("logging_steps"));
+        if every == 0.0 {
+            self.problem("eval_steps", "eval_steps is 0; expected steps, or a share of all steps below 1");
+        }
+        let when = match strategy.as_deref() {
+            Some("no") => When::Never,
+            Some("steps") => When::Every(span(every)),
+            // As transformers reads it, steps that are given are wanted.
+            None if self.settings.number("eval_steps").is_some() => When::Every(span(every)),
+            _ => When::EachEpoch,
+        };
+        let metric = match self.settings.text("metric_for_best_model") {
+            Some("loss" | "eval_loss") => Metric::Loss,
+            _ => Metric::Accuracy,
+        };
+        if self.settings.switch("greater_is_better").is_some_and(|greater| greater != (metric == Metric::Accuracy)) {
+            self.problem(
+                "greater_is_better",
+                "greater_is_better contradicts metric_for_best_model: a loss is better when lower, an accuracy when \
+                 higher; remove the line",
+            );
+        }
+        Some(EvaluationSettings {
+            source,
+            when,
+            at_start: self.is_on("eval_on_start"),
+            metric,
+            keeps_best: self.settings.switch("load_best_model_at_end").unwrap_or(true),
+            patience: self.optional_count("early_stopping_steps").filter(|patience| *patience > 0),
+        })
+    }
+
+    fn saving(&mut self) -> SavingSettings {
+        let every = self.number("save_steps");
+        let strategy = self.settings.text("save_strategy");
+        let when = match strategy {
+            Some("no" | "best") => When::Never,
+            Some("epoch") => When::EachEpoch,
+            _ => When::Every(span(every)),
+        };
+        if every == 0.0 && when == When::Every(span(0.0)) {
+            self.problem("save_steps", "save_steps is 0; expected steps, or a share of all steps below 1");
+        }
+        let resume = match self.settings.text("resume_from_checkpoint") {
+            None | Some("" | "false" | "False") => Resume::No,
+            Some("true" | "True") => Resume::Newest,
+            Some(path) => Resume::From(PathBuf::from(path)),
+        };
+        SavingSettings {
+            when,
+            limit: self.optional_count("save_total_limit"),
+            resume,
+            nonfinite: match self.settings.text("nonfinite") {
+                Some("stop") => Nonfinite::Stop,
+                _ => Nonfinite::Skip,
+            },
         }
     }
 }
@@ -629,7 +788,17 @@ mod tests {
                 overwrite: false,
                 logging: Span::Steps(500),
                 log_first_step: false,
+                chart: true,
+                tensorboard: None,
             },
+            evaluation: None,
+            saving: SavingSettings {
+                when: When::Every(Span::Steps(100)),
+                limit: None,
+                resume: Resume::No,
+                nonfinite: Nonfinite::Skip,
+            },
+            dry_run: false,
             notices: Vec::new(),
         };
         assert_eq!(config, expected);
@@ -660,13 +829,41 @@ mod tests {
     fn what_has_no_effect_is_said() {
         let config =
             read("plot_loss: true\nreport_to: none\nddp_timeout: 180000000\ntrust_remote_code: false").expect("valid");
+        assert_eq!(config.notices, ["ddp_timeout has no effect: training runs in one process"]);
+    }
+
+    #[test]
+    fn evaluation_follows_from_its_data() {
+        assert_eq!(read("eval_on_start: true").expect("valid").evaluation, None);
+        let evaluation = |text| read(text).expect("valid").evaluation.expect("there is data");
+        let expected = EvaluationSettings {
+            source: EvaluationSource::Part(Span::Share(0.1)),
+            when: When::EachEpoch,
+            at_start: false,
+            metric: Metric::Accuracy,
+            keeps_best: true,
+            patience: Some(3),
+        };
+        assert_eq!(evaluation("val_size: 0.1"), expected);
+        let found =
+            evaluation("eval_dataset: e\neval_steps: 50\nmetric_for_best_model: eval_loss\nearly_stopping_steps: 0");
         assert_eq!(
-            config.notices,
-            [
-                "plot_loss has no effect: it is not drawn yet; trainer_log.jsonl has the numbers",
-                "ddp_timeout has no effect: training runs in one process"
-            ]
+            (found.source, found.when),
+            (EvaluationSource::Datasets(vec!["e".to_owned()]), When::Every(Span::Steps(50)))
         );
+        assert_eq!((found.metric, found.patience), (Metric::Loss, None));
+        fails(
+            "eval_strategy: steps",
+            "a.yaml, line 4: eval_strategy needs data: expected val_size or eval_dataset too",
+        );
+        fails(
+            "val_size: 5\neval_dataset: e",
+            "a.yaml, line 4: val_size and eval_dataset exclude one another; expected one of them",
+        );
+        let saving = |text| read(text).expect("valid").saving;
+        assert_eq!(saving("save_strategy: epoch").when, When::EachEpoch);
+        assert_eq!(saving("resume_from_checkpoint: true").resume, Resume::Newest);
+        assert_eq!(saving("resume_from_checkpoint: o/checkpoint-3").resume, Resume::From("o/checkpoint-3".into()));
     }
 
     #[test]

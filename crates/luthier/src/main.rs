@@ -7,6 +7,7 @@
 mod bench;
 mod config;
 mod generate;
+mod journal;
 mod machine;
 mod model;
 mod progress;

@@ -51,6 +51,7 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
                     log = None;
                 }
             }
+            Event::Evaluation(_) => {}
             Event::Warning { name, message } => terminal.say(&format!("warning: {name}: {message}")),
         }
         Control::Continue

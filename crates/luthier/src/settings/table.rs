@@ -379,19 +379,44 @@ pub(crate) const SETTINGS: &[Setting] = &[
     ),
     row(Output, "logging_first_step", Switch, "false", "Log the first step too."),
     row(Output, "logging_strategy", Choice(&["steps"], &["no", "epoch"]), "steps", "When to log."),
-    row(Output, "plot_loss", Switch, "false", "Draw the loss.")
-        .no_effect("it is not drawn yet; trainer_log.jsonl has the numbers"),
-    row(Output, "save_steps", Number(0.0, f64::MAX), "500", "Steps between checkpoints.").no_effect(AT_END),
-    row(Output, "save_strategy", Choice(&["no", "steps", "epoch", "best"], &[]), "steps", "When to save.")
-        .no_effect(AT_END),
-    row(Output, "save_total_limit", Whole(1, i64::MAX), "", "Checkpoints that are kept.").no_effect(AT_END),
-    row(Output, "save_only_model", Switch, "false", "Save without the optimiser.").no_effect(AT_END),
+    row(Output, "plot_loss", Switch, "true", "Draw the loss as training_loss.svg and training_loss.png."),
+    row(Output, "save_steps", Number(0.0, f64::MAX), "100", "Steps between checkpoints; below 1 a share of all steps."),
+    row(
+        Output,
+        "save_strategy",
+        Choice(&["no", "steps", "epoch", "best"], &[]),
+        "steps",
+        "When to write a checkpoint; best: only where an evaluation was the best so far. Ctrl-C always writes one.",
+    ),
+    row(
+        Output,
+        "save_total_limit",
+        Whole(1, i64::MAX),
+        "",
+        "Checkpoints that are kept: the newest, and the best besides. Default: all.",
+    ),
+    row(Output, "save_only_model", Switch, "false", "Save without the optimiser.")
+        .refused("a checkpoint without the optimiser cannot be continued; checkpoints are always complete"),
     row(Output, "save_safetensors", Switch, "true", "Save safetensors.")
         .refused("files that can run code are not written"),
-    row(Output, "resume_from_checkpoint", Text, "", "The checkpoint to go on from.")
-        .refused("checkpoints are not there yet"),
+    row(
+        Output,
+        "resume_from_checkpoint",
+        Text,
+        "",
+        "Go on from a checkpoint: its folder, or true for the newest valid one of output_dir.",
+    ),
     row(Output, "ignore_data_skip", Switch, "false", "Resume with the first record.")
-        .no_effect("checkpoints are not there yet"),
+        .refused("a run goes on where it was; begin a new one from the checkpoint's adapter instead"),
+    row(
+        Output,
+        "nonfinite",
+        Choice(&["skip", "stop"], &[]),
+        "skip",
+        "What follows a step whose loss or gradient is not finite: leave the step out, or end the run.",
+    )
+    .ours(),
+    row(Output, "dry_run", Switch, "false", "Show what would be done, with memory and time, and stop.").ours(),
     row(Output, "include_num_input_tokens_seen", Text, "no", "Count tokens.").no_effect("they are always counted"),
     row(Output, "include_effective_tokens_per_second", Switch, "false", "Count trained tokens.")
         .no_effect("they are always counted"),
@@ -400,38 +425,76 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Output, "log_on_each_node", Switch, "true", "Who prints.").no_effect(PRINTS),
     row(Output, "disable_tqdm", Switch, "", "No progress bar.")
         .no_effect("there is none when the output is not a terminal"),
-    row(Output, "logging_dir", Text, "", "Where TensorBoard's files go.").no_effect("none are written yet"),
+    row(Output, "logging_dir", Text, "", "Where TensorBoard's files go. Default: runs in output_dir."),
     row(Output, "logging_nan_inf_filter", Switch, "true", "Leave broken losses out of the log.")
-        .no_effect("a loss that is not finite ends the run"),
+        .no_effect("a loss that is not finite is left out and said"),
     row(Output, "skip_memory_metrics", Switch, "true", "Do not report memory.").no_effect("memory is always reported"),
     row(Output, "debug", Anything, "", "Debugging of PyTorch.").no_effect("there is no PyTorch"),
     row(Output, "enable_torch_profiler", Switch, "false", "Profile PyTorch.")
         .no_effect("there is no PyTorch; see `luthier bench`"),
     // Evaluation
-    row(Evaluation, "val_size", Number(0.0, f64::MAX), "0.0", "Records set aside.").refused(NO_EVALUATION),
-    row(Evaluation, "eval_dataset", Names, "", "Data to evaluate on.").refused(NO_EVALUATION),
-    row(Evaluation, "do_eval", Switch, "false", "Evaluate.").refused(NO_EVALUATION),
-    row(Evaluation, "do_predict", Switch, "false", "Predict.").refused(NO_EVALUATION),
-    row(Evaluation, "predict_with_generate", Switch, "false", "Predict by generating.").refused(NO_EVALUATION),
-    row(Evaluation, "eval_strategy", Choice(&["no", "steps", "epoch"], &[]), "no", "When to evaluate.")
-        .refused(NO_EVALUATION),
-    row(Evaluation, "eval_on_start", Switch, "false", "Evaluate first.").refused(NO_EVALUATION),
-    row(Evaluation, "load_best_model_at_end", Switch, "false", "Keep the best.").refused(NO_EVALUATION),
-    row(Evaluation, "early_stopping_steps", Whole(1, i64::MAX), "", "When to give up.").refused(NO_EVALUATION),
-    row(Evaluation, "metric_for_best_model", Text, "", "What is best.").no_effect(NO_EVALUATION),
-    row(Evaluation, "greater_is_better", Switch, "", "What is best.").no_effect(NO_EVALUATION),
-    row(Evaluation, "eval_steps", Number(0.0, f64::MAX), "", "Steps between evaluations.").no_effect(NO_EVALUATION),
-    row(Evaluation, "eval_delay", Number(0.0, f64::MAX), "0", "Steps before the first one.").no_effect(NO_EVALUATION),
-    row(Evaluation, "per_device_eval_batch_size", Whole(1, i64::MAX), "8", "Rows of a batch.").no_effect(NO_EVALUATION),
-    row(Evaluation, "eval_accumulation_steps", Whole(1, i64::MAX), "", "Batches kept.").no_effect(NO_EVALUATION),
-    row(Evaluation, "eval_on_each_dataset", Switch, "false", "Evaluate one by one.").no_effect(NO_EVALUATION),
-    row(Evaluation, "eval_num_beams", Whole(1, i64::MAX), "", "Beams of generation.").no_effect(NO_EVALUATION),
-    row(Evaluation, "compute_accuracy", Switch, "false", "Token accuracy.").no_effect(NO_EVALUATION),
-    row(Evaluation, "prediction_loss_only", Switch, "false", "Loss only.").no_effect(NO_EVALUATION),
-    row(Evaluation, "bf16_full_eval", Switch, "false", "Evaluate in bf16.").no_effect(NO_EVALUATION),
-    row(Evaluation, "fp16_full_eval", Switch, "false", "Evaluate in fp16.").no_effect(NO_EVALUATION),
-    row(Evaluation, "generation_max_length", Whole(1, i64::MAX), "", "Length of generation.").no_effect(NO_EVALUATION),
-    row(Evaluation, "generation_num_beams", Whole(1, i64::MAX), "", "Beams of generation.").no_effect(NO_EVALUATION),
+    row(
+        Evaluation,
+        "val_size",
+        Number(0.0, f64::MAX),
+        "0.0",
+        "Rows set aside for evaluation: a share below 1, or a number of rows.",
+    ),
+    row(Evaluation, "eval_dataset", Names, "", "Data to evaluate on instead of a part of dataset."),
+    row(Evaluation, "do_eval", Switch, "false", "Evaluate.")
+        .no_effect("it is evaluated where val_size or eval_dataset says on what"),
+    row(Evaluation, "do_predict", Switch, "false", "Predict.").refused(NOT_YET),
+    row(Evaluation, "predict_with_generate", Switch, "false", "Predict by generating.").refused(NOT_YET),
+    row(
+        Evaluation,
+        "eval_strategy",
+        Choice(&["no", "steps", "epoch"], &[]),
+        "",
+        "When to evaluate. Default: each epoch where val_size or eval_dataset is given.",
+    ),
+    row(
+        Evaluation,
+        "eval_steps",
+        Number(0.0, f64::MAX),
+        "",
+        "Steps between evaluations; below 1 a share of all steps. Default: logging_steps.",
+    ),
+    row(Evaluation, "eval_on_start", Switch, "false", "Evaluate before the first step too."),
+    row(
+        Evaluation,
+        "load_best_model_at_end",
+        Switch,
+        "",
+        "Save the best evaluated state at the end, not the last. Default: true where it is evaluated.",
+    ),
+    row(
+        Evaluation,
+        "metric_for_best_model",
+        Choice(&["accuracy", "loss", "eval_accuracy", "eval_loss"], &[]),
+        "accuracy",
+        "What is best: the highest share of tokens predicted right, or the lowest loss.",
+    ),
+    row(Evaluation, "greater_is_better", Switch, "", "Which way the metric points. Default: as it must."),
+    row(
+        Evaluation,
+        "early_stopping_steps",
+        Whole(0, i64::MAX),
+        "3",
+        "Evaluations without a better one after which the run ends; 0: never.",
+    ),
+    row(Evaluation, "eval_delay", Number(0.0, f64::MAX), "0", "Steps before the first one.").refused(NOT_YET),
+    row(Evaluation, "per_device_eval_batch_size", Whole(1, i64::MAX), "8", "Rows of a batch.")
+        .no_effect("token_budget bounds what goes through the model at once, and the figures do not depend on it"),
+    row(Evaluation, "eval_accumulation_steps", Whole(1, i64::MAX), "", "Batches kept.").no_effect("no logits are kept"),
+    row(Evaluation, "eval_on_each_dataset", Switch, "false", "Evaluate one by one.").refused(NOT_YET),
+    row(Evaluation, "eval_num_beams", Whole(1, i64::MAX), "", "Beams of generation.").no_effect(GENERATES),
+    row(Evaluation, "compute_accuracy", Switch, "false", "Token accuracy.").no_effect("it is always computed"),
+    row(Evaluation, "prediction_loss_only", Switch, "false", "Loss only.")
+        .no_effect("loss, perplexity and accuracy come together"),
+    row(Evaluation, "bf16_full_eval", Switch, "false", "Evaluate in bf16.").no_effect(SAME_PRECISION),
+    row(Evaluation, "fp16_full_eval", Switch, "false", "Evaluate in fp16.").no_effect(SAME_PRECISION),
+    row(Evaluation, "generation_max_length", Whole(1, i64::MAX), "", "Length of generation.").no_effect(GENERATES),
+    row(Evaluation, "generation_num_beams", Whole(1, i64::MAX), "", "Beams of generation.").no_effect(GENERATES),
     row(Evaluation, "do_sample", Switch, "true", "Sampling of generation.").no_effect(GENERATES),
     row(Evaluation, "temperature", Number(0.0, f64::MAX), "0.95", "Sampling of generation.").no_effect(GENERATES),
     row(Evaluation, "top_p", Number(0.0, 1.0), "0.7", "Sampling of generation.").no_effect(GENERATES),
@@ -443,7 +506,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Evaluation, "length_penalty", Number(f64::MIN, f64::MAX), "1.0", "Beams of generation.").no_effect(GENERATES),
     row(Evaluation, "skip_special_tokens", Switch, "true", "Text of generation.").no_effect(GENERATES),
     // Hub, trackers, clusters
-    row(Hub, "report_to", Choice(&["none"], OTHER_TRACKERS), "none", "Where progress is sent."),
+    row(
+        Hub,
+        "report_to",
+        Choice(&["none", "tensorboard"], OTHER_TRACKERS),
+        "none",
+        "Which files are written besides: TensorBoard's.",
+    ),
     row(Hub, "run_name", Text, "", "Name of the run.").no_effect("nothing is sent to a tracker"),
     row(Hub, "project", Text, "huggingface", "Name of the project.").no_effect("nothing is sent to a tracker"),
     row(Hub, "use_swanlab", Switch, "false", "SwanLab.").refused("nothing is sent to a tracker"),
@@ -485,9 +554,8 @@ const TEXT_ONLY: &str = "models are trained on text only";
 const NO_CODE: &str = "no file that is read can make Luthier run code";
 const FUSED: &str = "operations are always fused";
 const THREADS: &str = "data is prepared by the threads that train";
-const AT_END: &str = "the result is saved at the end; checkpoints on the way are not there yet";
 const PRINTS: &str = "warnings and progress are always printed";
-const NO_EVALUATION: &str = "evaluation while training is not there yet";
+const SAME_PRECISION: &str = "evaluation computes as training does";
 const GENERATES: &str = "training generates nothing; see `luthier generate`";
 const NO_HUB: &str = "Luthier does not talk to a hub yet";
 const ONE_PROCESS: &str = "training runs in one process";
@@ -534,7 +602,7 @@ const OTHER_OPTIMISERS: &[&str] = &[
     "schedule_free_sgd",
     "apollo_adamw",
 ];
-const OTHER_TRACKERS: &[&str] = &["all", "tensorboard", "wandb", "swanlab", "mlflow", "trackio", "comet_ml", "clearml"];
+const OTHER_TRACKERS: &[&str] = &["all", "wandb", "swanlab", "mlflow", "trackio", "comet_ml", "clearml"];
 
 const fn row(group: Group, name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Setting {
     Setting { name, aliases: &[], kind, default, group, applies_to: "", status: Status::Honoured, help, ours: false }
