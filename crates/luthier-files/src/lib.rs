@@ -4,9 +4,11 @@
 mod error;
 mod map;
 mod model;
+mod space;
 mod write;
 
 pub use error::Error;
 pub use map::map;
 pub use model::{read_adapter, read_model};
-pub use write::{write_atomically, write_folder_atomically, write_model};
+pub use space::free_bytes;
+pub use write::{write_atomically, write_files_atomically, write_folder_atomically, write_model};

@@ -31,7 +31,10 @@ pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Re
 ///
 /// # Errors
 /// When `fill` or the system fails; then an older folder of that name is still there.
-pub fn write_folder_atomically(path: &Path, fill: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
+pub fn write_folder_atomically<E: From<Error>>(
+    path: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
     let temporary = Temporary(beside(path));
     fs::create_dir_all(&temporary.0).map_err(Error::io(path, "create it"))?;
     fill(&temporary.0)?;
@@ -44,9 +47,9 @@ pub fn write_folder_atomically(path: &Path, fill: impl FnOnce(&Path) -> Result<(
         if replaces {
             fs::rename(&older.0, path).map_err(Error::io(path, "put the older one back"))?;
         }
-        return Err(Error::io(path, "put it in place")(error));
+        return Err(Error::io(path, "put it in place")(error).into());
     }
-    sync_folder(path)
+    Ok(sync_folder(path)?)
 }
 
 /// Writes a Hugging Face folder: `small` files as they are (with `config.json` among them), the weights by `fill` as
@@ -74,6 +77,31 @@ pub fn write_model(
         }
         None => Ok(()),
     }
+}
+
+/// Writes files that belong together: `fill` puts them into an empty folder beside `folder`, and when it is done each moves
+/// into `folder` under its own name, `last` after the others.
+///
+/// # Errors
+/// When `fill` or the system fails; then `folder` is as it was, or `last` is still the older one.
+pub fn write_files_atomically<E: From<Error>>(
+    folder: &Path,
+    last: &str,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let temporary = Temporary(beside(&folder.join(last)));
+    fs::create_dir_all(&temporary.0).map_err(Error::io(folder, "write into it"))?;
+    fill(&temporary.0)?;
+    let entries = fs::read_dir(&temporary.0).map_err(Error::io(folder, "write into it"))?;
+    let mut names = entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>();
+    if let Ok(names) = &mut names {
+        names.sort_by_key(|name| (name == last, name.clone()));
+    }
+    for name in names.map_err(Error::io(folder, "write into it"))? {
+        let path = folder.join(&name);
+        fs::rename(temporary.0.join(&name), &path).map_err(Error::io(&path, "put it in place"))?;
+    }
+    Ok(sync_folder(&folder.join(last))?)
 }
 
 /// Takes whatever still has the temporary name away again.

@@ -44,6 +44,11 @@ enum Command {
     Train(train::Arguments),
     /// Let a model, with or without an adapter, go on with a text
     Generate(generate::Arguments),
+    /// Write a model, with its adapter merged, as files that other programs read
+    Export(export::Arguments),
+    /// Write the logits of a text into a file, for comparing with other programs
+    #[command(hide = true)]
+    Logits(logits::Arguments),
     /// Measure the training of a configuration: speed, share of the processor's peak, memory, time by operation
     Bench(bench::Arguments),
     /// Print the reference page of all settings
@@ -110,7 +115,9 @@ pub(crate) fn started() -> Instant {
 
 fn main() -> ExitCode {
     started();
-    let command = Arguments::command().mut_subcommand("train", |train| train.after_long_help(reference::help_text()));
+    let command = Arguments::command()
+        .mut_subcommand("train", |train| train.after_long_help(reference::help_text()))
+        .mut_subcommand("export", |export| export.after_long_help(export::HELP));
     let arguments = match Arguments::from_arg_matches(&command.get_matches()) {
         Ok(arguments) => arguments,
         Err(error) => error.exit(),
@@ -131,6 +138,8 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Train(arguments) => train::run(&arguments, &environment),
         Command::Generate(arguments) => generate::run(&arguments, &environment),
+        Command::Export(arguments) => export::run(&arguments, &environment),
+        Command::Logits(arguments) => logits::run(&arguments, &environment),
         Command::Bench(arguments) => bench::run(&arguments, &environment),
         Command::Settings => {
             print_text(&reference::page());
