@@ -6,7 +6,9 @@
 
 mod bench;
 mod config;
+mod export;
 mod generate;
+mod logits;
 mod journal;
 mod machine;
 mod model;

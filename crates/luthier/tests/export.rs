@@ -21,7 +21,9 @@ fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let copy = |from: &str, to: &str, names: &[&str]| {
         fs::create_dir(folder.path().join(to)).unwrap();
-        names.iter().for_each(|name| drop(fs::copy(fixture(from).join(name), folder.path().join(to).join(name)).unwrap()));
+        for name in names {
+            fs::copy(fixture(from).join(name), folder.path().join(to).join(name)).unwrap();
+        }
     };
     copy("models/llama", "model", &["config.json", "model.safetensors"]);
     copy("training/lora-llama/adapter_final", "adapter", &["adapter_config.json", "adapter_model.safetensors"]);
