@@ -30,7 +30,9 @@ impl GgufTokenizer {
         let model = &json["model"];
         let kind = model["type"].as_str().unwrap_or(if model["merges"].is_array() { "BPE" } else { "unknown" });
         if kind != "BPE" {
-            return problem(format!("tokenizer.json: GGUF files are written of BPE tokenizers only, and this is {kind}"));
+            return problem(format!(
+                "tokenizer.json: GGUF files are written of BPE tokenizers only, and this is {kind}"
+            ));
         }
         let added = added_tokens(&json);
         let (tokens, mut token_types) = tokens(model, &added, rows)?;
@@ -107,7 +109,8 @@ fn tokens(model: &Value, added: &[(usize, String, bool)], rows: usize) -> Result
     let mut types = vec![UNUSED; rows];
     let vocabulary = model["vocab"].as_object().into_iter().flatten();
     let known = vocabulary.map(|(text, id)| (id.as_u64().unwrap_or(u64::MAX) as usize, text.clone(), NORMAL));
-    let added = added.iter().map(|(id, text, special)| (*id, text.clone(), if *special { CONTROL } else { USER_DEFINED }));
+    let added =
+        added.iter().map(|(id, text, special)| (*id, text.clone(), if *special { CONTROL } else { USER_DEFINED }));
     for (id, text, kind) in known.chain(added) {
         if id >= rows {
             return problem(format!(
@@ -180,7 +183,8 @@ fn split_name(json: &Value) -> Result<&'static str, Error> {
     for part in parts_of(json, "pre_tokenizer") {
         match part["type"].as_str() {
             Some("Split") => {
-                let isolated = part["behavior"] == "Isolated" || (part["behavior"] == "Removed" && part["invert"] == true);
+                let isolated =
+                    part["behavior"] == "Isolated" || (part["behavior"] == "Removed" && part["invert"] == true);
                 let pattern = &part["pattern"];
                 match pattern["Regex"].as_str().or_else(|| pattern["String"].as_str()) {
                     // What no alternative matches stays a piece anyway.

@@ -43,9 +43,12 @@ impl GgufTokenizer {
 
 /// A post-processor that puts a token before and one after a text.
 fn around(before: Option<(u32, &String)>, after: Option<(u32, &String)>) -> Value {
-    let special = |token: Option<(u32, &String)>| token.map(|(_, text)| json!({"SpecialToken": {"id": text, "type_id": 0}}));
+    let special =
+        |token: Option<(u32, &String)>| token.map(|(_, text)| json!({"SpecialToken": {"id": text, "type_id": 0}}));
     let sequence = |id: &str, kind: u32| json!({"Sequence": {"id": id, "type_id": kind}});
-    let list = |middle: Vec<Value>| -> Vec<Value> { special(before).into_iter().chain(middle).chain(special(after)).collect() };
+    let list = |middle: Vec<Value>| -> Vec<Value> {
+        special(before).into_iter().chain(middle).chain(special(after)).collect()
+    };
     let mut tokens = serde_json::Map::new();
     for (id, text) in before.into_iter().chain(after) {
         tokens.insert(text.clone(), json!({"id": text, "ids": [id], "tokens": [text]}));

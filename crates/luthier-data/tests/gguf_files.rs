@@ -46,7 +46,10 @@ fn round_trip(gguf: &GgufTokenizer) -> GgufTokenizer {
 fn byte_level_goes_there_and_back() {
     let original = gguf();
     let back = round_trip(&original);
-    assert_eq!((&back.tokens, &back.token_types, &back.merges), (&original.tokens, &original.token_types, &original.merges));
+    assert_eq!(
+        (&back.tokens, &back.token_types, &back.merges),
+        (&original.tokens, &original.token_types, &original.merges)
+    );
     assert_eq!((back.model.as_str(), back.pre.as_deref()), ("gpt2", Some("gpt-2")));
     assert_eq!((back.begin_id, back.end_id, back.add_begin), (Some(1), Some(2), Some(false)));
     for pre in ["llama-bpe", "qwen2", "deepseek-v3", "tekken", "stablelm2", "default"] {
@@ -92,7 +95,10 @@ fn rows_without_a_token_are_filled_up_and_too_few_rows_refused() {
     let back = GgufTokenizer::from_json(&tokenizer, Some(&config), &files, 270, None).expect("it is written");
     assert_eq!((back.tokens.len(), back.tokens[269].as_str(), back.token_types[269]), (270, "[PAD269]", 5));
     let error = GgufTokenizer::from_json(&tokenizer, Some(&config), &files, 100, None).expect_err("it is refused");
-    assert!(error.to_string().ends_with("but the model knows 100 tokens; the tokenizer belongs to another model"), "{error}");
+    assert!(
+        error.to_string().ends_with("but the model knows 100 tokens; the tokenizer belongs to another model"),
+        "{error}"
+    );
 }
 
 /// SmolLM and StarCoder split digits off, then split as GPT-2.

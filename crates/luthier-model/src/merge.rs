@@ -125,7 +125,9 @@ impl<'c> Merged<'c> {
                 let row = |row: &u32| &span[(*row as usize - first) * columns..][..columns];
                 put(&order.iter().flat_map(row).copied().collect::<Vec<_>>())
             }),
-            None => (0..rows).step_by(block).try_for_each(|first| put(&self.rows(name, first, block.min(rows - first)))),
+            None => {
+                (0..rows).step_by(block).try_for_each(|first| put(&self.rows(name, first, block.min(rows - first))))
+            }
         }
     }
 }

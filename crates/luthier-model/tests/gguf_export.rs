@@ -5,8 +5,8 @@
 mod support;
 
 use luthier_model::checkpoint::{
-    Checkpoint, GgufCarried, GgufPlan, GgufSource, GgufTokenizer, ModelFiles, TensorSpec, encode, gguf_bytes, gguf_families,
-    plan_gguf, write_gguf,
+    Checkpoint, GgufCarried, GgufPlan, GgufSource, GgufTokenizer, ModelFiles, TensorSpec, encode, gguf_bytes,
+    gguf_families, plan_gguf, write_gguf,
 };
 use luthier_model::families::supported_families;
 use luthier_model::{Decoder, Merged, Tuning};
@@ -75,7 +75,8 @@ fn with_config(fixture: &str, changes: Value) -> ModelFiles {
 #[track_caller]
 fn round_trip(label: &str, files: &ModelFiles, outtype: DType) -> (Checkpoint, Checkpoint, GgufPlan) {
     let original = Checkpoint::from_files(files).unwrap();
-    let plan = plan_gguf(&original, "test", outtype, &tokenizer(), None).unwrap_or_else(|error| panic!("{label}: {error}"));
+    let plan =
+        plan_gguf(&original, "test", outtype, &tokenizer(), None).unwrap_or_else(|error| panic!("{label}: {error}"));
     let read = Checkpoint::from_files(&written(&original, &plan)).unwrap_or_else(|error| panic!("{label}: {error}"));
     (original, read, plan)
 }
@@ -186,7 +187,11 @@ fn what_llama_cpp_computes_differently_is_refused() {
 #[test]
 fn a_window_is_said() {
     let (_, _, plan) = round_trip("mistral-window", &model_files("mistral-window"), DType::F32);
-    assert!(plan.notes[0].starts_with("llama.cpp has no sliding window for this model: texts longer than "), "{:?}", plan.notes);
+    assert!(
+        plan.notes[0].starts_with("llama.cpp has no sliding window for this model: texts longer than "),
+        "{:?}",
+        plan.notes
+    );
 }
 
 /// Of a GGUF base everything is carried over that does not describe the old weights.

@@ -27,11 +27,15 @@ fn adapter(name: &str, change: impl FnOnce(&mut serde_json::Value)) -> LoraAdapt
 fn merge(base: &Checkpoint, adapter: &LoraAdapter, dtype: DType) -> Checkpoint {
     let device = device();
     let merged = Merged::new(&device, base, Some(adapter)).unwrap();
-    let specs =
-        base.tensors.iter().map(|(name, tensor)| TensorSpec { name: name.clone(), dtype, dims: tensor.dims().to_vec() });
+    let specs = base.tensors.iter().map(|(name, tensor)| TensorSpec {
+        name: name.clone(),
+        dtype,
+        dims: tensor.dims().to_vec(),
+    });
     let shards = plan_shards(specs.collect(), u64::MAX).unwrap();
     let mut bytes = Vec::new();
-    write_shard(&shards[0], &mut bytes, &mut |spec, writer| merged.write(&spec.name, None, spec.dtype, writer)).unwrap();
+    write_shard(&shards[0], &mut bytes, &mut |spec, writer| merged.write(&spec.name, None, spec.dtype, writer))
+        .unwrap();
     let files = [("config.json", base.config_json(dtype)), ("model.safetensors", bytes)];
     let files: BTreeMap<_, _> = files.into_iter().map(|(name, bytes)| (name.to_owned(), shared(bytes))).collect();
     Checkpoint::from_files(&ModelFiles { label: "merged".into(), files }).unwrap()

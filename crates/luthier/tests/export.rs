@@ -27,7 +27,8 @@ fn folder() -> TempDir {
     };
     copy("models/llama", "model", &["config.json", "model.safetensors"]);
     copy("training/lora-llama/adapter_final", "adapter", &["adapter_config.json", "adapter_model.safetensors"]);
-    let write = |name: &str, value: Value| fs::write(folder.path().join("model").join(name), value.to_string()).unwrap();
+    let write =
+        |name: &str, value: Value| fs::write(folder.path().join("model").join(name), value.to_string()).unwrap();
     write("tokenizer.json", tokenizer());
     let config = json!({ "bos_token": null, "eos_token": "<|im_end|>", "chat_template": CHATML });
     write("tokenizer_config.json", config);
@@ -171,7 +172,8 @@ fn shards_are_limited_and_training_files_go_into_the_card() {
 #[test]
 fn a_gguf_file_with_its_modelfile() {
     let folder = folder();
-    let arguments = ["--model", "model", "--adapter", "adapter", "--output", "small.gguf", "--outtype", "q8_0", "--modelfile"];
+    let arguments =
+        ["--model", "model", "--adapter", "adapter", "--output", "small.gguf", "--outtype", "q8_0", "--modelfile"];
     let (stdout, stderr) = export(folder.path(), &arguments);
     assert_eq!(
         stderr,
@@ -279,7 +281,7 @@ fn wrong_arguments() {
 const CONFLICT: &str = "\
 error: the argument '[CONFIG.yaml]' cannot be used with '--model <PATH>'
 
-Usage: luthier export [CONFIG.yaml] [key=value]...
+Usage: luthier export <CONFIG.yaml> [key=value]...
 
 For more information, try '--help'.
 ";
@@ -298,13 +300,14 @@ fn models_that_cannot_be_exported() {
         "error: model: the adapter is for another model: its `model.layers.0.self_attn.q_proj.lora_B.weight` has shape [32, 4]; \
          expected [64, 4]\n",
     );
-    let unigram = tokenizer().to_string().replace("\"Ġ\":3", "\"Ġ\":999");
-    fs::write(model.join("tokenizer.json"), &unigram).unwrap();
+    // A token that no prompt has.
+    let stray = tokenizer().to_string().replace("\"~\":98", "\"~\":999");
+    fs::write(model.join("tokenizer.json"), &stray).unwrap();
     fails(
         folder.path(),
         &gguf,
         1,
-        "error: model: tokenizer: tokenizer.json: token \"Ġ\" has the id 999, but the model knows 128 tokens; the tokenizer \
+        "error: model: tokenizer: tokenizer.json: token \"~\" has the id 999, but the model knows 128 tokens; the tokenizer \
          belongs to another model\n",
     );
     fs::remove_file(model.join("tokenizer.json")).unwrap();
@@ -317,7 +320,10 @@ fn models_that_cannot_be_exported() {
     // A folder needs none: the replay then takes arbitrary tokens.
     let (stdout, stderr) = export(folder.path(), &["--model", "model", "--output", "out"]);
     assert!(stderr.starts_with("note: the model has no tokenizer.json, so the export has none either\n"), "{stderr}");
-    assert!(stdout.contains("of arbitrary tokens, as there is no tokenizer, the base against the exported files:"), "{stdout}");
+    assert!(
+        stdout.contains("of arbitrary tokens, as there is no tokenizer, the base against the exported files:"),
+        "{stdout}"
+    );
     let [far, agreement, ..] = replay(&stdout);
     assert_eq!((far, agreement), (0.0, 100.0), "bf16 goes to bf16 as it is");
 }

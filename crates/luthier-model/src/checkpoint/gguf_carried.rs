@@ -32,7 +32,10 @@ impl GgufCarried {
                 || key.starts_with("split.")
                 || key.starts_with("quantize.")
         };
-        let value = |kind: u32, range: &std::ops::Range<usize>| GgufValue::Raw { kind, bytes: gguf.bytes[range.clone()].to_vec() };
+        let value = |kind: u32, range: &std::ops::Range<usize>| GgufValue::Raw {
+            kind,
+            bytes: gguf.bytes[range.clone()].to_vec(),
+        };
         let metadata = gguf
             .raw
             .iter()

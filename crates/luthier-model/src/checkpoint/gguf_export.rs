@@ -135,7 +135,8 @@ pub fn plan_gguf(
         }
     };
     if let Some(carried) = carried {
-        let table = |(name, dims, numbers): &(String, Vec<usize>, Vec<f32>)| values(name, dims.clone(), numbers.clone());
+        let table =
+            |(name, dims, numbers): &(String, Vec<usize>, Vec<f32>)| values(name, dims.clone(), numbers.clone());
         plan.tensors.extend(carried.tables.iter().map(table));
     }
     plan.metadata.push(("general.quantization_version".into(), GgufValue::U32(2)));
@@ -244,7 +245,8 @@ fn metadata(model: &DecoderConfig, target: Target, name: &str, rope: &Rope) -> V
 
 fn tokenizer_metadata(tokenizer: &GgufTokenizer) -> Vec<(String, GgufValue)> {
     let mut list = Vec::new();
-    let mut set = |key: &str, value: Option<GgufValue>| list.extend(value.map(|value| (format!("tokenizer.{key}"), value)));
+    let mut set =
+        |key: &str, value: Option<GgufValue>| list.extend(value.map(|value| (format!("tokenizer.{key}"), value)));
     let id = |id: Option<u32>| id.map(GgufValue::U32);
     set("ggml.model", Some(GgufValue::Text(tokenizer.model.clone())));
     set("ggml.pre", tokenizer.pre.clone().map(GgufValue::Text));

@@ -274,7 +274,8 @@ struct Given {
 }
 
 const PICKLES: &str = "it writes pickles, which can execute code while they are loaded; safetensors are written";
-const NO_QUANTISING: &str = "models are not quantised with data yet; --format gguf --outtype q8_0 stores 8 bits without";
+const NO_QUANTISING: &str =
+    "models are not quantised with data yet; --format gguf --outtype q8_0 stores 8 bits without";
 
 impl Given {
     fn from_file(path: &Path, overrides: &[String]) -> Result<Self, Vec<Problem>> {
@@ -282,7 +283,8 @@ impl Given {
         let one = |sentence: String| vec![Problem(sentence)];
         let text = std::fs::read_to_string(path)
             .map_err(|error| one(format!("{shown}: the configuration cannot be read: {}", describe(&error))))?;
-        let entries = yaml::read(&text).map_err(|error| one(format!("{shown}, line {}: {}", error.line, error.sentence)))?;
+        let entries =
+            yaml::read(&text).map_err(|error| one(format!("{shown}, line {}: {}", error.line, error.sentence)))?;
         let mut pairs: Vec<(String, Raw, Origin)> = Vec::new();
         for entry in entries {
             pairs.push((entry.key, entry.value, Origin::File { path: shown.clone(), line: entry.line }));
@@ -339,7 +341,9 @@ impl Given {
                 self.notices.push(format!("{key} has no effect: nothing is uploaded; the folder can be, as it is"));
             }
             "quantization_bit" => {
-                return Err(format!("{key} is refused: an adapter is merged into the unquantised numbers; remove the line"));
+                return Err(format!(
+                    "{key} is refused: an adapter is merged into the unquantised numbers; remove the line"
+                ));
             }
             _ if key.starts_with("export_quantization_") => {
                 self.notices.push(format!("{key} has no effect: it only matters with export_quantization_bit"));
@@ -353,7 +357,9 @@ impl Given {
             }
             _ => {
                 let near = nearest(key).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default();
-                return Err(format!("there is no setting {key:?} of an export{near} (`luthier export --help` lists all)"));
+                return Err(format!(
+                    "there is no setting {key:?} of an export{near} (`luthier export --help` lists all)"
+                ));
             }
         }
         Ok(())

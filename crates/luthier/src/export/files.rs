@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use luthier_data::{ChatTemplate, Tokenizer};
+use luthier_model::Merged;
 use luthier_model::checkpoint::{
     Checkpoint, GgufCarried, GgufPlan, GgufSource, GgufTokenizer, Shard, TensorSpec, encode, gguf_bytes, plan_gguf,
     plan_shards, write_gguf,
 };
-use luthier_model::Merged;
 use luthier_tensor::DType;
 
 use super::config::{ExportConfig, Format, Target};

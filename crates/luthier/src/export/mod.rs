@@ -77,7 +77,9 @@ fn describe(config: &ExportConfig, model: &Model, adapter: Option<&LoraAdapter>,
     let to = job.outtype;
     let sentence = match (base.block_len() > 1, to.block_len() > 1) {
         _ if base == to => format!("numbers: {to}, as most of the base's"),
-        (true, true) => format!("numbers: the base is quantised to {base}; its numbers are decoded and quantised anew to {to}"),
+        (true, true) => {
+            format!("numbers: the base is quantised to {base}; its numbers are decoded and quantised anew to {to}")
+        }
         (true, false) => format!(
             "numbers: the base is quantised to {base}; its numbers are decoded and stored as {to}, which takes more room and \
              does not bring back what quantising lost"

@@ -218,7 +218,8 @@ mod tests {
     #[test]
     fn known_formats_are_recognised_by_what_they_write() {
         check(CHATML, Some("chatml"), None);
-        let smollm = "{% if messages[0].role != 'system' %}{{ '<|im_start|>system\nYou are Smol.<|im_end|>\n' }}{% endif %}";
+        let smollm =
+            "{% if messages[0].role != 'system' %}{{ '<|im_start|>system\nYou are Smol.<|im_end|>\n' }}{% endif %}";
         check(&format!("{smollm}{CHATML}"), Some("chatml"), Some("You are Smol."));
         check(
             "{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + m.content + \

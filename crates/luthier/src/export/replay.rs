@@ -62,7 +62,9 @@ impl Prompts {
             ids.truncate(longest);
             if let Some(id) = ids.iter().find(|id| **id as usize >= decoder.vocabulary_size) {
                 let known = decoder.vocabulary_size;
-                anyhow::bail!("the tokenizer gives token {id}, but the model knows {known}; it belongs to another model");
+                anyhow::bail!(
+                    "the tokenizer gives token {id}, but the model knows {known}; it belongs to another model"
+                );
             }
             rows.push(ids);
         }
