@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::settings::{Problem, Settings};
+use crate::settings::{Problem, Settings, differences, either};
 
 /// Everything that a training is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,8 +22,10 @@ pub(crate) struct TrainConfig {
     pub(crate) saving: SavingSettings,
     /// Whether to stop before the first step.
     pub(crate) dry_run: bool,
-    /// Sentences to print once before training: what was given and has no effect, and what differs from LLaMA-Factory.
+    /// Sentences to print once before training: what was given and has no effect, and what was guessed.
     pub(crate) notices: Vec<String>,
+    /// What differs from LLaMA-Factory and was not chosen, a sentence.
+    pub(crate) differences: Option<String>,
 }
 
 /// What the rows are.
@@ -287,16 +289,12 @@ pub(crate) enum Nonfinite {
 }
 
 impl TrainConfig {
-    /// Reads the settings in the file at `path`, then the overrides.
+    /// Reads what a user typed after a command: a file of settings, or none, and settings that win over it.
     ///
     /// # Errors
     /// Everything that is wrong, each as a whole sentence.
-    pub(crate) fn read(path: &Path, overrides: &[String]) -> Result<Self, Vec<Problem>> {
-        let shown = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            vec![Problem(format!("{shown}: the configuration cannot be read: {}", describe(&error)))]
-        })?;
-        Self::from_settings(&Settings::read(&shown, &text, overrides)?)
+    pub(crate) fn from_words(words: &[String]) -> Result<Self, Vec<Problem>> {
+        Self::from_settings(&Settings::from_words(words)?)
     }
 
     /// Checks what the settings say together.
@@ -307,6 +305,8 @@ impl TrainConfig {
             _ => Stage::SupervisedFineTuning,
         };
         let mut notices = settings.notices.clone();
+        let evaluation = check.evaluation();
+        let differences = differences::note(settings, evaluation.is_some());
         let config = Self {
             stage,
             model: check.model(),
@@ -316,11 +316,12 @@ impl TrainConfig {
             optimiser: check.optimiser(),
             schedule: check.schedule(),
             machine: check.machine(),
-            output: check.output(),
-            evaluation: check.evaluation(),
+            output: check.output(&mut notices),
+            evaluation,
             saving: check.saving(),
             dry_run: check.is_on("dry_run"),
             notices,
+            differences,
         };
         if check.problems.is_empty() { Ok(config) } else { Err(check.problems) }
     }
@@ -627,13 +628,17 @@ impl Check<'_> {
         }
     }
 
-    fn output(&mut self) -> OutputSettings {
+    fn output(&mut self, notices: &mut Vec<String>) -> OutputSettings {
         let logging = self.number("logging_steps");
         if logging == 0.0 {
             self.problem("logging_steps", "logging_steps is 0; expected steps, or a share of all steps below 1");
         }
-        let folder = self.required("output_dir", "a folder for the result");
-        let tensorboard = (self.settings.text("report_to") == Some("tensorboard"))
+        let folder = self.settings.text("output_dir").map(PathBuf::from).unwrap_or_else(|| {
+            let folder = self.usual_folder();
+            notices.push(format!("output_dir is not given: it is {}", folder.display()));
+            folder
+        });
+        let tensorboard = self.reports_to_tensorboard(notices)
             .then(|| self.settings.text("logging_dir").map_or_else(|| folder.join("runs"), PathBuf::from));
         OutputSettings {
             folder,
@@ -643,6 +648,32 @@ impl Check<'_> {
             chart: self.is_on("plot_loss"),
             tensorboard,
         }
+    }
+
+    /// Where LLaMA-Factory's examples would put the result: by model, method and stage.
+    fn usual_folder(&self) -> PathBuf {
+        let model = Path::new(self.settings.text("model_name_or_path").unwrap_or_default());
+        let is_file = model.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+        let name = if is_file { model.file_stem() } else { model.file_name() };
+        let part = |name: &str| PathBuf::from(self.settings.text(name).unwrap_or_default());
+        Path::new("saves")
+            .join(name.unwrap_or("model".as_ref()))
+            .join(part("finetuning_type"))
+            .join(part("stage"))
+    }
+
+    fn reports_to_tensorboard(&mut self, notices: &mut Vec<String>) -> bool {
+        let names = self.settings.names("report_to");
+        if let Some(unknown) = names.iter().find(|name| !TRACKERS.contains(&name.as_str())).cloned() {
+            let sentence = format!("report_to names {unknown:?}; expected {}", either(&TRACKERS));
+            self.problem("report_to", sentence);
+        }
+        let others: Vec<&str> = names.iter().map(String::as_str).filter(|name| !OURS.contains(name)).collect();
+        if !others.is_empty() {
+            let what = "nothing is sent there; trainer_log.jsonl has the numbers";
+            notices.push(format!("report_to: {}: {what}", others.join(", ")));
+        }
+        names.iter().any(|name| matches!(name.as_str(), "tensorboard" | "all"))
     }
 
     fn evaluation(&mut self) -> Option<EvaluationSettings> {
@@ -722,6 +753,27 @@ impl Check<'_> {
     }
 }
 
+/// What transformers can report to, and what of it is written here.
+const TRACKERS: [&str; 16] = [
+    "none",
+    "tensorboard",
+    "all",
+    "wandb",
+    "swanlab",
+    "mlflow",
+    "trackio",
+    "comet_ml",
+    "clearml",
+    "azure_ml",
+    "codecarbon",
+    "dagshub",
+    "dvclive",
+    "flyte",
+    "neptune",
+    "kubeflow",
+];
+const OURS: [&str; 3] = ["none", "tensorboard", "all"];
+
 /// transformers' reading of a number of steps: below 1 it is a share of all.
 fn span(number: f64) -> Span {
     if number >= 1.0 { Span::Steps(number as usize) } else { Span::Share(number) }
@@ -800,6 +852,11 @@ mod tests {
             },
             dry_run: false,
             notices: Vec::new(),
+            differences: Some(
+                "defaults that are not LLaMA-Factory's: bf16 as the processor allows (there false), plot_loss true \
+                 (there false), save_steps 100 (there 500); see docs/differences.md"
+                    .to_owned(),
+            ),
         };
         assert_eq!(config, expected);
     }

@@ -3,25 +3,39 @@
 use std::fmt::Write;
 
 use crate::settings::table::SETTINGS;
-use crate::settings::{Group, Kind, Setting, Status};
+use crate::settings::{Group, Kind, Setting, Status, differences, schema};
 
-const GROUPS: [Group; 10] = [
-    Group::Model,
-    Group::Method,
-    Group::Lora,
-    Group::Data,
-    Group::Batch,
-    Group::Optimiser,
-    Group::Machine,
-    Group::Output,
-    Group::Evaluation,
-    Group::Hub,
-];
+/// What follows `luthier settings`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The reference page, docs/settings.md; what is printed when nothing is said
+    #[arg(long, group = "page")]
+    markdown: bool,
+    /// The JSON schema, docs/settings.schema.json: editors check and complete with it
+    #[arg(long, group = "page")]
+    schema: bool,
+    /// What differs from LLaMA-Factory, docs/differences.md
+    #[arg(long, group = "page")]
+    differences: bool,
+}
+
+/// The page that was asked for.
+pub(crate) fn text(arguments: &Arguments) -> String {
+    match arguments {
+        Arguments { schema: true, .. } => schema::text(),
+        Arguments { differences: true, .. } => differences::page(),
+        Arguments { markdown: _, .. } => page(),
+    }
+}
 
 /// What follows the usage in `luthier train --help`.
 pub(crate) fn help_text() -> String {
-    let mut text = String::from("Settings, one `key: value` a line in CONFIG.yaml, or key=value after it:\n");
-    for group in GROUPS {
+    let mut text = String::from(
+        "Settings stand in CONFIG (YAML, JSON or TOML), or after it, or without it: key=value, --key value or --key=value,\n\
+         with dashes or underscores. A switch alone is true (--bf16), --no_bf16 is false, and a list may be several words\n\
+         (--lora_target q_proj v_proj).\n",
+    );
+    for group in Group::ALL {
         let rows: Vec<_> = honoured(group).collect();
         if rows.is_empty() {
             continue;
@@ -53,7 +67,7 @@ pub(crate) fn page() -> String {
          compares them. Keys, meanings and defaults are LLaMA-Factory's (0.9.5) unless a row says *Luthier's own*.\n\
          A value of `null` is the default. An unknown key is an error that names the nearest known one.\n",
     );
-    for group in GROUPS {
+    for group in Group::ALL {
         let _ = writeln!(page, "\n## {}", group.title());
         if honoured(group).next().is_some() {
             let _ = writeln!(page, "\n| key | value | default | meaning |\n| --- | --- | --- | --- |");

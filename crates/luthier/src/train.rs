@@ -16,18 +16,26 @@ use crate::{ConfigArguments, Environment, eprint_line, fail};
 
 /// What follows `luthier train`.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "luthier train [CONFIG] [key=value | --key value | --key=value]...")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     config: ConfigArguments,
 }
 
 pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<()> {
-    let config = TrainConfig::read(&arguments.config.config, &arguments.config.overrides).map_err(fail)?;
+    let config = TrainConfig::from_words(&arguments.config.words).map_err(fail)?;
     config.check_files().map_err(fail)?;
     for notice in &config.notices {
         eprint_line(&format!("note: {notice}"));
     }
     let run = Run::prepare(&config, environment, None)?;
+    if let Some(differences) = &config.differences {
+        eprint_line(&format!("note: {differences}"));
+    }
+    if config.dry_run {
+        eprint_line("dry_run: nothing was trained and nothing was written");
+        return Ok(());
+    }
     let output = &config.output;
     std::fs::create_dir_all(&output.folder)
         .with_context(|| format!("output_dir: {} cannot be made", output.folder.display()))?;
