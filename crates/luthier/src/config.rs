@@ -325,24 +325,27 @@ impl TrainConfig {
         if check.problems.is_empty() { Ok(config) } else { Err(check.problems) }
     }
 
-    /// Looks whether the files that are named exist, and whether the output folder is free.
+    /// Looks whether the files that are named exist, and whether the output folder is free, unless a run in it goes on.
     ///
     /// # Errors
     /// A sentence for each that is not as it should be.
-    pub(crate) fn check_files(&self) -> Result<(), Vec<Problem>> {
+    pub(crate) fn check_files(&self, resumes: bool) -> Result<(), Vec<Problem>> {
         let mut problems = self.check_model_files().err().unwrap_or_default();
         let folder = &self.output.folder;
-        let held =
-            ["adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json", "trainer_log.jsonl"]
-                .into_iter()
-                .find(|name| folder.join(name).exists());
+        let mut marks = vec!["adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json"];
+        // A run that is to go on and was killed before its first checkpoint has left a log, and nothing that is lost.
+        if self.saving.resume == Resume::No {
+            marks.push("trainer_log.jsonl");
+        }
+        let held = marks.into_iter().find(|name| folder.join(name).exists());
+        let held = held.or_else(|| crate::checkpoint::has_any(folder).then_some("checkpoints"));
         match held {
             _ if folder.is_file() => {
                 problems.push(Problem(format!("output_dir: {} is a file; expected a folder", folder.display())));
             }
-            Some(name) if !self.output.overwrite => problems.push(Problem(format!(
-                "output_dir: {} already holds {name} of another run; choose another folder or set \
-                 overwrite_output_dir: true",
+            Some(name) if !self.output.overwrite && !resumes => problems.push(Problem(format!(
+                "output_dir: {} already holds {name} of another run; choose another folder, set \
+                 overwrite_output_dir: true, or go on with that run with resume_from_checkpoint: true",
                 folder.display()
             ))),
             _ => {}

@@ -5,6 +5,7 @@
 //! code is then 1, and 2 for arguments that cannot be understood.
 
 mod bench;
+mod checkpoint;
 mod config;
 mod generate;
 mod journal;
@@ -16,6 +17,8 @@ mod rows;
 mod run;
 mod save;
 mod settings;
+mod signals;
+mod sitting;
 mod terminal;
 mod train;
 mod trainer_log;
@@ -116,7 +119,7 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     match run(arguments.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             for line in format!("{error:#}").lines() {
                 eprint_line(&format!("error: {line}"));
@@ -126,17 +129,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     let environment = Environment::read()?;
     match command {
-        Command::Train(arguments) => train::run(&arguments, &environment),
-        Command::Generate(arguments) => generate::run(&arguments, &environment),
-        Command::Bench(arguments) => bench::run(&arguments, &environment),
-        Command::Settings => {
-            print_text(&reference::page());
-            Ok(())
+        Command::Train(arguments) => {
+            if train::run(&arguments, &environment)? == train::Outcome::Stopped {
+                return Ok(ExitCode::from(signals::INTERRUPTED));
+            }
         }
+        Command::Generate(arguments) => generate::run(&arguments, &environment)?,
+        Command::Bench(arguments) => bench::run(&arguments, &environment)?,
+        Command::Settings => print_text(&reference::page()),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Writes to standard output; a reader that went away is no failure.

@@ -1,16 +1,25 @@
 //! A run before its first step, as training and bench share it: the model is opened, the data tokenised, the memory
 //! planned, and the device made.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context;
+use luthier_data::Tokenized;
 use luthier_model::adapter::{AdapterSettings, TargetModules};
 use luthier_model::{Decoder, LoraAdapter, LoraSettings, Tuning};
 use luthier_tensor::{Device, Isa, Observer, Precision};
-use luthier_train::{MemoryPlan, OptimiserSettings, Schedule, ScheduleKind, Step, TrainerSettings, plan_memory};
+use luthier_train::{
+    Due, Evaluating, MemoryPlan, Metric, Nonfinite, OptimiserSettings, Schedule, ScheduleKind, Step, TrainerSettings,
+    plan_memory,
+};
 
-use crate::config::{self, FreezeLayers, Method, Recomputation, Stage, Targets, TrainConfig};
+use crate::checkpoint::Layout;
+use crate::config::{
+    self, EvaluationSettings, EvaluationSource, FreezeLayers, Method, Recomputation, Stage, Targets, TrainConfig, When,
+};
 use crate::machine::{ProcessMemory, Processor, available_bytes};
 use crate::model::Model;
-use crate::rows::{self, RowSteps};
+use crate::rows::{self, Order, RowSteps};
 use crate::{Environment, eprint_line};
 
 /// Tokens of a part where nothing else is said: more make no part faster, and fewer pack each weight more often.
@@ -33,6 +42,8 @@ pub(crate) struct Run {
     pub(crate) continued: Option<AdapterSettings>,
     /// What the process will hold at its peak; `None` where the system does not tell what it holds now.
     pub(crate) predicted_bytes: Option<u64>,
+    /// What decides the result besides the rows, as text.
+    settings: BTreeMap<String, String>,
 }
 
 impl Run {
@@ -41,33 +52,34 @@ impl Run {
         config: &TrainConfig,
         environment: &Environment,
         observer: Option<Box<dyn Observer>>,
+        resumed: Option<&Layout>,
     ) -> anyhow::Result<Self> {
         // Before the model is mapped: its pages are counted with its weights.
         let own_file_bytes = ProcessMemory::now().map_or(0, |memory| memory.file_bytes);
+        let environment = &same_processor(environment, resumed);
         let processor = Processor::choose(config.machine.threads, environment)?;
         let model = Model::open(&config.model.model)?;
         for note in &model.checkpoint.model.notes {
             eprint_line(&format!("note: {note}"));
         }
-        let (precision, reason) = processor.precision(config.machine.precision);
+        let (precision, reason) = match (config.machine.precision, resumed.map(|layout| layout.precision.as_str())) {
+            (config::Precision::Auto, Some("bf16")) => (Precision::Bf16, "as in the checkpoint"),
+            (config::Precision::Auto, Some(_)) => (Precision::F32, "as in the checkpoint"),
+            (wanted, _) => processor.precision(wanted),
+        };
         let adapter = config.model.adapter.as_deref().map(luthier_files::read_adapter).transpose()?;
         let tuning = tuning(&config.method, config.machine.seed, &model, adapter.as_ref())?;
-        let (tokenized, notes) = rows::read(&model, config.stage, &config.data)?;
-        for note in notes {
-            eprint_line(&format!("note: {note}"));
-        }
-        for sentence in rows::sentences(&tokenized.report, config.data.cutoff_len) {
-            eprint_line(&format!("data: {sentence}"));
-        }
-        check_ids(&tokenized, model.checkpoint.model.decoder.vocabulary_size)?;
-        if tokenized.examples.is_empty() {
-            anyhow::bail!("dataset: no row with a token to train is left; see the counts above");
-        }
+        let data = &config.data;
+        let (tokenized, evaluation) = read_rows(config, &model)?;
         // Documents of stage pt are put together before they are cut; conversations keep their rows.
-        let packs = config.data.packing && config.stage == Stage::SupervisedFineTuning;
-        let pack = packs.then_some(config.data.cutoff_len);
-        let mut steps =
-            RowSteps::new(tokenized.examples, &config.batch, config.machine.seed, config.data.shuffle, pack);
+        let packs = data.packing && config.stage == Stage::SupervisedFineTuning;
+        let pack = packs.then_some(data.cutoff_len);
+        let order = Order { batch: &config.batch, seed: config.machine.seed, shuffle: data.shuffle, pack };
+        let mut steps = RowSteps::new(tokenized, &data.datasets, evaluation.examples, &order);
+        let settings = deciding(config);
+        if let Some(layout) = resumed {
+            check_layout(&steps, &settings, layout)?;
+        }
         warn_long_rows(&model, &steps);
         let schedule = schedule(config, steps.total);
         let drops = matches!(&tuning, Tuning::Lora(lora) if lora.dropout > 0.0);
@@ -77,8 +89,14 @@ impl Run {
             optimiser: optimiser(&config.optimiser),
             recomputed_layers: 0,
             dropout_seed: drops.then_some(config.machine.seed),
+            evaluating: config.evaluation.as_ref().map(|evaluation| evaluating(evaluation, steps.total)),
+            saving: due(config.saving.when, steps.total),
+            nonfinite: match config.saving.nonfinite {
+                config::Nonfinite::Skip => Nonfinite::Skip,
+                config::Nonfinite::Stop => Nonfinite::Stop,
+            },
         };
-        let plan = plan(config, &model, &tuning, adapter.as_ref(), &mut steps, &mut trainer)?;
+        let plan = plan(config, &model, &tuning, adapter.as_ref(), &mut steps, &mut trainer, resumed)?;
         let before = ProcessMemory::now().map(|now| ProcessMemory { file_bytes: own_file_bytes, ..now });
         let device = processor.device(observer)?;
         let predicted_bytes = before
@@ -94,10 +112,7 @@ impl Run {
             thousands(trained),
             thousands(numbers_of(&model)),
         ));
-        let name = match precision {
-            Precision::F32 => "fp32",
-            Precision::Bf16 => "bf16",
-        };
+        let name = precision_name(precision);
         eprint_line(&format!("machine: {} threads, {}; {name} ({reason})", processor.threads, processor.isa.name()));
         eprint_line(&format!(
             "plan: {} steps in parts of at most {} tokens, {} layers recomputed, {:.2} GB of memory",
@@ -107,8 +122,139 @@ impl Run {
             predicted_bytes.unwrap_or(plan.peak_bytes as u64) as f64 / 1e9
         ));
         let continued = adapter.map(|adapter| adapter.settings);
-        Ok(Self { model, device, decoder, steps, trainer, isa: processor.isa, tuning, continued, predicted_bytes })
+        Ok(Self {
+            model,
+            device,
+            decoder,
+            steps,
+            trainer,
+            isa: processor.isa,
+            tuning,
+            continued,
+            predicted_bytes,
+            settings,
+        })
     }
+
+    /// What every sitting of this run must have in common.
+    pub(crate) fn layout(&self) -> Layout {
+        Layout {
+            token_budget: self.steps.token_budget,
+            recomputed_layers: self.trainer.recomputed_layers,
+            cpu: self.isa.name().to_owned(),
+            precision: precision_name(self.trainer.precision).to_owned(),
+            data: self.steps.fingerprint(),
+            settings: self.settings.clone(),
+        }
+    }
+}
+
+/// `bf16` or `fp32`.
+pub(crate) fn precision_name(precision: Precision) -> &'static str {
+    match precision {
+        Precision::F32 => "fp32",
+        Precision::Bf16 => "bf16",
+    }
+}
+
+/// Reads the rows to train and those to evaluate on, and says what was found.
+fn read_rows(config: &TrainConfig, model: &Model) -> anyhow::Result<(Tokenized, Tokenized)> {
+    let data = &config.data;
+    let read = |names: &[String], what: &str| -> anyhow::Result<Tokenized> {
+        let (tokenized, notes) = rows::read(model, config.stage, names, data)?;
+        for note in notes {
+            eprint_line(&format!("note: {note}"));
+        }
+        for sentence in rows::sentences(&tokenized.report, data.cutoff_len) {
+            eprint_line(&format!("{what}: {sentence}"));
+        }
+        check_ids(&tokenized, model.checkpoint.model.decoder.vocabulary_size)?;
+        Ok(tokenized)
+    };
+    let tokenized = read(&data.datasets, "data")?;
+    if tokenized.examples.is_empty() {
+        anyhow::bail!("dataset: no row with a token to train is left; see the counts above");
+    }
+    let (training, evaluation) = match config.evaluation.as_ref().map(|evaluation| &evaluation.source) {
+        None => (tokenized, Tokenized::default()),
+        Some(EvaluationSource::Datasets(names)) => (tokenized, read(names, "evaluation")?),
+        Some(EvaluationSource::Part(size)) => {
+            let (training, evaluation) = rows::set_aside(tokenized, *size, config.machine.seed)?;
+            eprint_line(&format!(
+                "evaluation: {} rows are set aside, {} are trained",
+                evaluation.report.rows, training.report.rows
+            ));
+            (training, evaluation)
+        }
+    };
+    if config.evaluation.is_some() && evaluation.examples.is_empty() {
+        anyhow::bail!("eval_dataset: no row with a token to score is left; see the counts above");
+    }
+    Ok((training, evaluation))
+}
+
+/// The environment with the instruction set of the checkpoint, where the machine has it and the user wants no other.
+fn same_processor(environment: &Environment, resumed: Option<&Layout>) -> Environment {
+    let mut same = environment.clone();
+    let Some(layout) = resumed else { return same };
+    if environment.cpu.is_none() && Isa::named(&layout.cpu).is_ok() {
+        same.cpu = Some(layout.cpu.clone());
+    } else if environment.cpu.as_ref() != Some(&layout.cpu) {
+        eprint_line(&format!(
+            "warning: the checkpoint was computed with {}, which is not used now: the result will differ in the last bits",
+            layout.cpu
+        ));
+    }
+    same
+}
+
+fn due(when: When, total_steps: usize) -> Due {
+    match when {
+        When::Never => Due::Never,
+        When::EachEpoch => Due::EachEpoch,
+        When::Every(span) => Due::Every(span.steps(total_steps).max(1)),
+    }
+}
+
+fn evaluating(settings: &EvaluationSettings, total_steps: usize) -> Evaluating {
+    Evaluating {
+        due: due(settings.when, total_steps),
+        at_start: settings.at_start,
+        metric: match settings.metric {
+            config::Metric::Accuracy => Metric::Accuracy,
+            config::Metric::Loss => Metric::Loss,
+        },
+        patience: settings.patience,
+    }
+}
+
+/// What decides the result besides the rows, as text: a run that goes on says what of it has changed.
+fn deciding(config: &TrainConfig) -> BTreeMap<String, String> {
+    let named = [
+        ("the base model", config.model.model.display().to_string()),
+        ("the method", format!("{:?}", config.method)),
+        ("the optimiser", format!("{:?}", config.optimiser)),
+        ("the schedule", format!("{:?}", config.schedule)),
+        ("the length", format!("{:?}", config.batch.length)),
+        ("the seed", config.machine.seed.to_string()),
+    ];
+    named.into_iter().map(|(name, text)| (name.to_owned(), text)).collect()
+}
+
+/// Whether the run is the one that the checkpoint is of: other rows or another method make it another run.
+fn check_layout(steps: &RowSteps, now: &BTreeMap<String, String>, layout: &Layout) -> anyhow::Result<()> {
+    if steps.fingerprint() != layout.data {
+        anyhow::bail!(
+            "resume_from_checkpoint: the rows of the steps are not those of the checkpoint: dataset, template, cutoff_len, \
+             batch size or seed have changed; set them back, or begin a new run (adapter_name_or_path goes on with an adapter)"
+        );
+    }
+    for (name, text) in now {
+        if layout.settings.get(name).is_some_and(|before| before != text) {
+            eprint_line(&format!("warning: {name} is not that of the checkpoint: the run goes on with the new one"));
+        }
+    }
+    Ok(())
 }
 
 /// Sets token budget and recomputed layers so that the run fits the free memory.
@@ -119,11 +265,17 @@ fn plan(
     adapter: Option<&LoraAdapter>,
     steps: &mut RowSteps,
     trainer: &mut TrainerSettings,
+    resumed: Option<&Layout>,
 ) -> anyhow::Result<MemoryPlan> {
     let layers = model.checkpoint.model.decoder.layers.len();
     let always = config.machine.recomputation == Recomputation::Always;
     trainer.recomputed_layers = if always { layers } else { 0 };
     steps.token_budget = config.batch.token_budget.unwrap_or(TOKEN_BUDGET);
+    if let Some(layout) = resumed {
+        // Parts add in their order: other parts would give other last bits.
+        steps.token_budget = layout.token_budget;
+        trainer.recomputed_layers = layout.recomputed_layers;
+    }
     let limit = available_bytes().map(|bytes| (bytes as f64 * MEMORY_SHARE) as usize);
     if limit.is_none() {
         eprint_line("note: this system does not tell how much memory is free; the plan is not compared with it");
@@ -144,12 +296,15 @@ fn plan(
             trainer.optimiser,
             &step,
             largest.iter().map(Vec::as_slice),
+            &steps.largest_evaluation(),
         )?;
         let needed = found.peak_bytes + weights;
         let Some(limit) = limit.filter(|limit| needed > *limit) else { return Ok(found) };
-        if config.batch.token_budget.is_none() && steps.token_budget > steps.longest_row() {
+        if resumed.is_none() && config.batch.token_budget.is_none() && steps.token_budget > steps.longest_row() {
             steps.token_budget = (steps.token_budget / 2).max(steps.longest_row());
-        } else if config.machine.recomputation == Recomputation::Auto && trainer.recomputed_layers < layers {
+        } else if resumed.is_none()
+            && config.machine.recomputation == Recomputation::Auto
+            && trainer.recomputed_layers < layers {
             trainer.recomputed_layers = layers;
         } else {
             anyhow::bail!(
