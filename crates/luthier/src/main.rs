@@ -7,10 +7,13 @@
 mod bench;
 mod checkpoint;
 mod config;
+mod estimate;
 mod generate;
 mod journal;
 mod machine;
 mod model;
+mod plan;
+mod preflight;
 mod progress;
 mod reference;
 mod rows;
@@ -45,6 +48,8 @@ struct Arguments {
 enum Command {
     /// Train a model as a configuration says
     Train(train::Arguments),
+    /// Show what a training would do and take, with memory, time and disk, and stop
+    Plan(plan::Arguments),
     /// Let a model, with or without an adapter, go on with a text
     Generate(generate::Arguments),
     /// Measure the training of a configuration: speed, share of the processor's peak, memory, time by operation
@@ -137,6 +142,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::from(signals::INTERRUPTED));
             }
         }
+        Command::Plan(arguments) => plan::run(&arguments, &environment)?,
         Command::Generate(arguments) => generate::run(&arguments, &environment)?,
         Command::Bench(arguments) => bench::run(&arguments, &environment)?,
         Command::Settings => print_text(&reference::page()),

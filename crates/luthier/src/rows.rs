@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use luthier_data::{
-    Dataset, Example, Origin, PtOptions, Record, Report, SftOptions, Tokenized, Truncation, permutation, take_tokens,
+    Dataset, Example, Origin, PtOptions, Record, Report, SftOptions, Tokenized, Tokenizer, Truncation, permutation, take_tokens,
     tokenize_pt, tokenize_sft,
 };
 use luthier_train::{MicroBatch, Row, Steps};
@@ -12,13 +12,24 @@ use sha2::{Digest, Sha256};
 use crate::config::{BatchSettings, DataSettings, RunLength, Scored, Span, Stage};
 use crate::model::Model;
 
+/// Datasets as rows of tokens, and what made them.
+pub(crate) struct Rows {
+    pub(crate) tokenized: Tokenized,
+    /// What was passed over, or guessed.
+    pub(crate) notes: Vec<String>,
+    /// `None` where the records were tokens already.
+    pub(crate) tokenizer: Option<Tokenizer>,
+    /// The chat template's name, where one was used.
+    pub(crate) template: Option<String>,
+}
+
 /// Reads and tokenises datasets, those of a training or those to evaluate on, as a configuration says.
 pub(crate) fn read(
     model: &Model,
     stage: Stage,
     names: &[String],
     settings: &DataSettings,
-) -> anyhow::Result<(Tokenized, Vec<String>)> {
+) -> anyhow::Result<Rows> {
     let mut notes = Vec::new();
     let mut datasets = Vec::with_capacity(names.len());
     for name in names {
@@ -37,9 +48,11 @@ pub(crate) fn read(
         if stage == Stage::PreTraining && settings.packing {
             notes.push("the records are tokens already: they are not packed, each is a row".to_owned());
         }
-        return Ok((take_tokens(datasets, settings.cutoff_len)?, notes));
+        let tokenized = take_tokens(datasets, settings.cutoff_len)?;
+        return Ok(Rows { tokenized, notes, tokenizer: None, template: None });
     }
     let tokenizer = model.tokenizer()?;
+    let mut named = None;
     let tokenized = match stage {
         Stage::PreTraining => tokenize_pt(
             &datasets,
@@ -54,24 +67,22 @@ pub(crate) fn read(
                 train_on_prompt: settings.scored == Scored::Everything,
                 mask_history: settings.scored == Scored::LastReply,
             };
+            named = Some(template.name().to_owned());
             tokenize_sft(&datasets, &tokenizer, &template, &options)?
         }
     };
-    Ok((tokenized, notes))
+    Ok(Rows { tokenized, notes, tokenizer: Some(tokenizer), template: named })
 }
 
-/// What a report has to say, a sentence each.
-pub(crate) fn sentences(report: &Report, cutoff_len: usize) -> Vec<String> {
-    let mut said =
-        vec![format!("{} rows, {} tokens, {} of them trained", report.rows, report.tokens, report.trained_tokens)];
+/// What of the rows was cut, dropped or added, a sentence each.
+pub(crate) fn losses(report: &Report, cutoff_len: usize) -> Vec<String> {
     let counted = [
         (report.rows_truncated, format!("rows were longer than cutoff_len {cutoff_len} and cut")),
         (report.replies_without_end, "replies lost their end and do not teach the model to stop".to_owned()),
         (report.rows_dropped, "rows were dropped: they have no token to train".to_owned()),
         (report.end_tokens_added, "replies got the tokenizer's end token: the template writes none".to_owned()),
     ];
-    said.extend(counted.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
-    said
+    counted.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect()
 }
 
 /// Sets rows aside to evaluate on: a share of them, or so many, drawn with the seed. Both parts keep their order.
@@ -164,6 +175,26 @@ impl RowSteps {
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// The first row that is trained.
+    pub(crate) fn first(&self) -> &Example {
+        &self.examples[self.examples_of(0).first().copied().unwrap_or(0)]
+    }
+
+    /// Rows, tokens and trained tokens of an epoch.
+    pub(crate) fn totals(&self) -> [usize; 3] {
+        totals(&self.examples)
+    }
+
+    /// Rows, tokens and scored tokens of the evaluation.
+    pub(crate) fn evaluation_totals(&self) -> [usize; 3] {
+        totals(&self.evaluation)
+    }
+
+    /// The rows of a step.
+    pub(crate) fn rows_per_step(&self) -> usize {
+        self.rows_per_step
+    }
+
     /// The longest row.
     pub(crate) fn longest_row(&self) -> usize {
         self.examples.iter().chain(&self.evaluation).map(|example| example.ids.len()).max().unwrap_or(0)
@@ -224,6 +255,11 @@ impl RowSteps {
         let trained = vec![true; longest.ids.len()];
         MicroBatch::of(&vec![Row { ids: &longest.ids, trained: &trained, number: 0 }; count])
     }
+}
+
+fn totals(examples: &[Example]) -> [usize; 3] {
+    let tokens = examples.iter().map(|example| example.ids.len()).sum();
+    [examples.len(), tokens, examples.iter().map(Example::trained_count).sum()]
 }
 
 /// Puts examples into rows of at most `room` tokens, each into the first row that has room left, in order.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
-use luthier_data::Tokenized;
+use luthier_data::{Report, Tokenized, Tokenizer};
 use luthier_model::adapter::{AdapterSettings, TargetModules};
 use luthier_model::{Decoder, LoraAdapter, LoraSettings, Tuning};
 use luthier_tensor::{Device, Isa, Observer, Precision};
@@ -19,7 +19,7 @@ use crate::config::{
 };
 use crate::machine::{ProcessMemory, Processor, available_bytes};
 use crate::model::Model;
-use crate::rows::{self, Order, RowSteps};
+use crate::rows::{self, Order, RowSteps, Rows};
 use crate::{Environment, eprint_line};
 
 /// Tokens of a part where nothing else is said: more make no part faster, and fewer pack each weight more often.
@@ -42,8 +42,25 @@ pub(crate) struct Run {
     pub(crate) continued: Option<AdapterSettings>,
     /// What the process will hold at its peak; `None` where the system does not tell what it holds now.
     pub(crate) predicted_bytes: Option<u64>,
+    pub(crate) facts: Facts,
+    /// Of the rows and their order.
+    data: String,
     /// What decides the result besides the rows, as text.
     settings: BTreeMap<String, String>,
+}
+
+/// What was found on the way to a run, for the page before the start.
+pub(crate) struct Facts {
+    pub(crate) threads: usize,
+    pub(crate) precision_reason: &'static str,
+    pub(crate) plan: MemoryPlan,
+    pub(crate) scratch_bytes: u64,
+    /// What happened to the rows that are trained.
+    pub(crate) report: Report,
+    /// `None` where the records were tokens already.
+    pub(crate) tokenizer: Option<Tokenizer>,
+    /// The name of the chat template.
+    pub(crate) template: Option<String>,
 }
 
 impl Run {
@@ -70,7 +87,9 @@ impl Run {
         let adapter = config.model.adapter.as_deref().map(luthier_files::read_adapter).transpose()?;
         let tuning = tuning(&config.method, config.machine.seed, &model, adapter.as_ref())?;
         let data = &config.data;
-        let (tokenized, evaluation) = read_rows(config, &model)?;
+        let (rows, evaluation) = read_rows(config, &model)?;
+        let Rows { tokenized, tokenizer, template, .. } = rows;
+        let report = tokenized.report.clone();
         // Documents of stage pt are put together before they are cut; conversations keep their rows.
         let packs = data.packing && config.stage == Stage::SupervisedFineTuning;
         let pack = packs.then_some(data.cutoff_len);
@@ -99,39 +118,32 @@ impl Run {
         let plan = plan(config, &model, &tuning, adapter.as_ref(), &mut steps, &mut trainer, resumed)?;
         let before = ProcessMemory::now().map(|now| ProcessMemory { file_bytes: own_file_bytes, ..now });
         let device = processor.device(observer)?;
-        let predicted_bytes = before
-            .map(|before| predict(&before, &plan, &model, device.scratch_bytes(precision, &model.layout()) as u64));
+        let scratch_bytes = device.scratch_bytes(precision, &model.layout()) as u64;
+        let predicted_bytes = before.map(|before| predict(&before, &plan, &model, scratch_bytes));
         let decoder = Decoder::new(&device, &model.checkpoint, &tuning, adapter.as_ref())?;
-        let trained = decoder.parameters().count();
         check_targets(&tuning, &decoder)?;
         check_saved_modules(&tuning, &decoder)?;
-        eprint_line(&format!(
-            "model: {} ({}), {} of {} numbers trained",
-            model.files.label,
-            model.checkpoint.model.decoder.model_type,
-            thousands(trained),
-            thousands(numbers_of(&model)),
-        ));
-        let name = precision_name(precision);
-        eprint_line(&format!("machine: {} threads, {}; {name} ({reason})", processor.threads, processor.isa.name()));
-        eprint_line(&format!(
-            "plan: {} steps in parts of at most {} tokens, {} layers recomputed, {:.2} GB of memory",
-            steps.total,
-            steps.token_budget,
-            trainer.recomputed_layers,
-            predicted_bytes.unwrap_or(plan.peak_bytes as u64) as f64 / 1e9
-        ));
         let continued = adapter.map(|adapter| adapter.settings);
         Ok(Self {
             model,
             device,
             decoder,
-            steps,
             trainer,
             isa: processor.isa,
             tuning,
             continued,
             predicted_bytes,
+            facts: Facts {
+                threads: processor.threads,
+                precision_reason: reason,
+                plan,
+                scratch_bytes,
+                report,
+                tokenizer,
+                template,
+            },
+            data: steps.fingerprint(),
+            steps,
             settings,
         })
     }
@@ -143,7 +155,7 @@ impl Run {
             recomputed_layers: self.trainer.recomputed_layers,
             cpu: self.isa.name().to_owned(),
             precision: precision_name(self.trainer.precision).to_owned(),
-            data: self.steps.fingerprint(),
+            data: self.data.clone(),
             settings: self.settings.clone(),
         }
     }
@@ -158,37 +170,34 @@ pub(crate) fn precision_name(precision: Precision) -> &'static str {
 }
 
 /// Reads the rows to train and those to evaluate on, and says what was found.
-fn read_rows(config: &TrainConfig, model: &Model) -> anyhow::Result<(Tokenized, Tokenized)> {
+fn read_rows(config: &TrainConfig, model: &Model) -> anyhow::Result<(Rows, Tokenized)> {
     let data = &config.data;
-    let read = |names: &[String], what: &str| -> anyhow::Result<Tokenized> {
-        let (tokenized, notes) = rows::read(model, config.stage, names, data)?;
-        for note in notes {
+    let read = |names: &[String]| -> anyhow::Result<Rows> {
+        let rows = rows::read(model, config.stage, names, data)?;
+        for note in &rows.notes {
             eprint_line(&format!("note: {note}"));
         }
-        for sentence in rows::sentences(&tokenized.report, data.cutoff_len) {
-            eprint_line(&format!("{what}: {sentence}"));
-        }
-        check_ids(&tokenized, model.checkpoint.model.decoder.vocabulary_size)?;
-        Ok(tokenized)
+        check_ids(&rows.tokenized, model.checkpoint.model.decoder.vocabulary_size)?;
+        Ok(rows)
     };
-    let tokenized = read(&data.datasets, "data")?;
-    if tokenized.examples.is_empty() {
-        anyhow::bail!("dataset: no row with a token to train is left; see the counts above");
+    let mut training = read(&data.datasets)?;
+    if training.tokenized.examples.is_empty() {
+        let losses = rows::losses(&training.tokenized.report, data.cutoff_len).join("; ");
+        anyhow::bail!("dataset: no row with a token to train is left: {losses}");
     }
-    let (training, evaluation) = match config.evaluation.as_ref().map(|evaluation| &evaluation.source) {
-        None => (tokenized, Tokenized::default()),
-        Some(EvaluationSource::Datasets(names)) => (tokenized, read(names, "evaluation")?),
+    let evaluation = match config.evaluation.as_ref().map(|evaluation| &evaluation.source) {
+        None => Tokenized::default(),
+        Some(EvaluationSource::Datasets(names)) => read(names)?.tokenized,
         Some(EvaluationSource::Part(size)) => {
-            let (training, evaluation) = rows::set_aside(tokenized, *size, config.machine.seed)?;
-            eprint_line(&format!(
-                "evaluation: {} rows are set aside, {} are trained",
-                evaluation.report.rows, training.report.rows
-            ));
-            (training, evaluation)
+            let tokenized = std::mem::take(&mut training.tokenized);
+            let (kept, evaluation) = rows::set_aside(tokenized, *size, config.machine.seed)?;
+            training.tokenized = kept;
+            evaluation
         }
     };
     if config.evaluation.is_some() && evaluation.examples.is_empty() {
-        anyhow::bail!("eval_dataset: no row with a token to score is left; see the counts above");
+        let losses = rows::losses(&evaluation.report, data.cutoff_len).join("; ");
+        anyhow::bail!("eval_dataset: no row with a token to score is left: {losses}");
     }
     Ok((training, evaluation))
 }
@@ -317,12 +326,13 @@ fn plan(
     }
 }
 
+/// What the program's own code, its threads' stacks and small host buffers take once they are used.
+pub(crate) const PROGRAM: u64 = 16 << 20;
+
 /// What the process will hold at most, from what it holds now.
 fn predict(before: &ProcessMemory, plan: &MemoryPlan, model: &Model, scratch_bytes: u64) -> u64 {
     // Tensors lie in huge pages, so the last one is touched as a whole.
     const HUGE_PAGE: u64 = 2 << 20;
-    // What the program's own code, its threads' stacks and small host buffers take once they are used.
-    const PROGRAM: u64 = 16 << 20;
     let weights: u64 = model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();
     let tensors = plan.peak_bytes as u64 + weights;
     let touched = before.file_bytes + before.anonymous_bytes;
@@ -471,12 +481,12 @@ fn warn_long_rows(model: &Model, steps: &RowSteps) {
     }
 }
 
-fn numbers_of(model: &Model) -> usize {
+pub(crate) fn numbers_of(model: &Model) -> usize {
     model.checkpoint.tensors.values().map(|tensor| tensor.tensor().len()).sum()
 }
 
 /// `1234567` as `1,234,567`.
-fn thousands(number: usize) -> String {
+pub(crate) fn thousands(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {

@@ -10,6 +10,7 @@ use luthier_train::{End, Progress, Trainer};
 use crate::checkpoint::{self, Found};
 use crate::config::{Resume, TrainConfig};
 use crate::machine::ProcessMemory;
+use crate::preflight::{self, Plan};
 use crate::progress::duration;
 use crate::run::Run;
 use crate::save::save;
@@ -48,6 +49,9 @@ pub(crate) fn train(config: &TrainConfig, environment: &Environment) -> anyhow::
         eprint_line(&format!("note: {notice}"));
     }
     let run = Run::prepare(config, environment, None, found.as_ref().map(|found| &found.state.layout))?;
+    let first = found.as_ref().map_or(0, |found| found.state.progress.step);
+    let plan = Plan::of(config, &run, first);
+    preflight::lines(config, &run).into_iter().chain(plan.lines(config, &run)).for_each(|line| eprint_line(&line));
     if config.dry_run {
         return Ok(Outcome::Shown);
     }
