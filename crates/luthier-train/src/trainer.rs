@@ -29,6 +29,8 @@ pub struct TrainerSettings {
     pub evaluating: Option<Evaluating>,
     /// When the state is kept.
     pub saving: Due,
+    /// Whether it is kept too where an evaluation was the best so far.
+    pub keeps_best: bool,
     /// What follows a step whose loss or gradient is not finite.
     pub nonfinite: Nonfinite,
 }
@@ -134,7 +136,7 @@ impl<'t> Trainer<'t> {
                 (better, control) = self.evaluate(steps, listener);
             }
             let due = self.settings.saving.is_due(done, steps.per_epoch()) && done > 0;
-            if done != kept && (due || better || control == Control::Stop) {
+            if done != kept && (due || better && self.settings.keeps_best || control == Control::Stop) {
                 listener.save(&self.progress, &self.optimiser)?;
                 kept = done;
             }

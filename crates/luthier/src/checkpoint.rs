@@ -185,7 +185,9 @@ impl Found {
         let mut count = 0;
         for (name, target) in tensors(parameters, optimiser) {
             let tensor = stored.get(&name).with_context(|| {
-                format!("{label}: it has no tensor {name}; a run is continued with the method and model that it began with")
+                format!(
+                    "{label}: it has no tensor {name}; a run is continued with the method and model that it began with"
+                )
             })?;
             if tensor.tensor().len() != target.len() {
                 bail!("{label}: {name} has {} numbers, the run {}", tensor.tensor().len(), target.len());
@@ -194,7 +196,10 @@ impl Found {
             count += 1;
         }
         if optimiser.is_some() && count != stored.len() {
-            bail!("{label}: it has {} tensors, the run {count}; a run is continued with the method that it began with", stored.len());
+            bail!(
+                "{label}: it has {} tensors, the run {count}; a run is continued with the method that it began with",
+                stored.len()
+            );
         }
         Ok(())
     }

@@ -264,6 +264,8 @@ pub(crate) enum Metric {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SavingSettings {
     pub(crate) when: When,
+    /// Whether the best evaluated state gets a checkpoint wherever it falls.
+    pub(crate) best: bool,
     /// Checkpoints that stay, the best besides; `None`: all.
     pub(crate) limit: Option<usize>,
     pub(crate) resume: Resume,
@@ -317,8 +319,8 @@ impl TrainConfig {
             schedule: check.schedule(),
             machine: check.machine(),
             output: check.output(),
-            evaluation: check.evaluation(),
             saving: check.saving(),
+            evaluation: check.evaluation(),
             dry_run: check.is_on("dry_run"),
             notices,
         };
@@ -713,8 +715,10 @@ impl Check<'_> {
             Some("true" | "True") => Resume::Newest,
             Some(path) => Resume::From(PathBuf::from(path)),
         };
+        let best = strategy == Some("best") || self.settings.switch("load_best_model_at_end").unwrap_or(true);
         SavingSettings {
             when,
+            best,
             limit: self.optional_count("save_total_limit"),
             resume,
             nonfinite: match self.settings.text("nonfinite") {
@@ -797,6 +801,7 @@ mod tests {
             evaluation: None,
             saving: SavingSettings {
                 when: When::Every(Span::Steps(100)),
+                best: true,
                 limit: None,
                 resume: Resume::No,
                 nonfinite: Nonfinite::Skip,

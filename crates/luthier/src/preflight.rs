@@ -159,9 +159,12 @@ fn proof(config: &TrainConfig, row: &Example, template: Option<&str>, tokenizer:
     let mut lines = Vec::new();
     if config.stage == Stage::SupervisedFineTuning {
         let last = row.trained.iter().rposition(|&trained| trained);
-        let special = row.ids.iter().zip(&row.trained).rev().find(|(id, trained)| {
-            **trained && (tokenizer.is_special(**id) || tokenizer.end_ids().contains(id))
-        });
+        let special = row
+            .ids
+            .iter()
+            .zip(&row.trained)
+            .rev()
+            .find(|(id, trained)| **trained && (tokenizer.is_special(**id) || tokenizer.end_ids().contains(id)));
         let end = match special.and_then(|(id, _)| tokenizer.token(*id)) {
             Some(token) => format!("replies end with {token}, which is trained"),
             None if last.is_some() => "warning: the reply of this row does not end with a trained end token".to_owned(),
@@ -230,7 +233,8 @@ fn disk(config: &TrainConfig, run: &Run) -> (u64, String) {
     let result = match run.tuning {
         Tuning::Lora(_) => 4 * parameters,
         _ => {
-            let half = run.model.checkpoint.tensors.values().map(|tensor| tensor.tensor().len() as u64 * 2).sum::<u64>();
+            let half =
+                run.model.checkpoint.tensors.values().map(|tensor| tensor.tensor().len() as u64 * 2).sum::<u64>();
             let stored = run.model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();
             half.max(stored)
         }

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use luthier_data::{
-    Dataset, Example, Origin, PtOptions, Record, Report, SftOptions, Tokenized, Tokenizer, Truncation, permutation, take_tokens,
-    tokenize_pt, tokenize_sft,
+    Dataset, Example, Origin, PtOptions, Record, Report, SftOptions, Tokenized, Tokenizer, Truncation, permutation,
+    take_tokens, tokenize_pt, tokenize_sft,
 };
 use luthier_train::{MicroBatch, Row, Steps};
 use sha2::{Digest, Sha256};
@@ -24,12 +24,7 @@ pub(crate) struct Rows {
 }
 
 /// Reads and tokenises datasets, those of a training or those to evaluate on, as a configuration says.
-pub(crate) fn read(
-    model: &Model,
-    stage: Stage,
-    names: &[String],
-    settings: &DataSettings,
-) -> anyhow::Result<Rows> {
+pub(crate) fn read(model: &Model, stage: Stage, names: &[String], settings: &DataSettings) -> anyhow::Result<Rows> {
     let mut notes = Vec::new();
     let mut datasets = Vec::with_capacity(names.len());
     for name in names {

@@ -110,6 +110,7 @@ impl Run {
             dropout_seed: drops.then_some(config.machine.seed),
             evaluating: config.evaluation.as_ref().map(|evaluation| evaluating(evaluation, steps.total)),
             saving: due(config.saving.when, steps.total),
+            keeps_best: config.saving.best,
             nonfinite: match config.saving.nonfinite {
                 config::Nonfinite::Skip => Nonfinite::Skip,
                 config::Nonfinite::Stop => Nonfinite::Stop,
@@ -313,7 +314,8 @@ fn plan(
             steps.token_budget = (steps.token_budget / 2).max(steps.longest_row());
         } else if resumed.is_none()
             && config.machine.recomputation == Recomputation::Auto
-            && trainer.recomputed_layers < layers {
+            && trainer.recomputed_layers < layers
+        {
             trainer.recomputed_layers = layers;
         } else {
             anyhow::bail!(

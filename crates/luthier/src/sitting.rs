@@ -23,7 +23,10 @@ pub(crate) struct Sitting<'r> {
     run: &'r Run,
     checkpoints: Checkpoints<'r>,
     terminal: Terminal,
+    /// `None` while it cannot be written.
     log: Option<TrainerLog>,
+    every: usize,
+    log_first_step: bool,
     pub(crate) journal: Vec<Entry>,
     /// The newest checkpoint.
     pub(crate) newest: Option<PathBuf>,
@@ -52,6 +55,8 @@ impl<'r> Sitting<'r> {
             checkpoints,
             terminal,
             log: Some(log),
+            every,
+            log_first_step: output.log_first_step,
             journal,
             newest: None,
             began: Instant::now(),
@@ -98,6 +103,14 @@ impl<'r> Sitting<'r> {
         }
     }
 
+    /// Writes the log anew from the journal where it could not be written before.
+    pub(crate) fn mend_log(&mut self) {
+        if self.log.is_none() {
+            let folder = self.checkpoints.folder;
+            self.log = TrainerLog::resume(folder, self.every, self.log_first_step, &self.journal).ok();
+        }
+    }
+
     fn control(&self) -> Control {
         if signals::is_asked() { Control::Stop } else { Control::Continue }
     }
@@ -109,9 +122,9 @@ impl Listener for Sitting<'_> {
     fn event(&mut self, event: &Event) -> Control {
         let entry = Entry { elapsed_seconds: self.elapsed_seconds(), event: event.clone() };
         self.terminal.entry(&entry);
-        // A full disk must not cost the training: the log ends, and the run goes on.
+        // A full disk must not cost the training: the run goes on, and the log is written anew once it can be.
         if let Some(Err(error)) = self.log.as_mut().map(|log| log.entry(&entry)) {
-            self.say(&format!("warning: log: trainer_log.jsonl cannot be written any more: {error}"));
+            self.say(&format!("warning: log: trainer_log.jsonl cannot be written now: {error}"));
             self.log = None;
         }
         self.journal.push(entry);
@@ -130,6 +143,7 @@ impl Listener for Sitting<'_> {
         })?;
         self.say(&format!("checkpoint: {}", path.display()));
         self.newest = Some(path);
+        self.mend_log();
         Ok(())
     }
 }

@@ -84,7 +84,7 @@ fn show(line: &LogLine) -> String {
 mod tests {
     use super::*;
     use crate::journal::Entry;
-use crate::progress::tests::event;
+    use crate::progress::tests::event;
 
     fn check(live: bool, expected: &str) {
         let mut terminal = Terminal { output: Vec::new(), live, window: Window::new(3, false) };

@@ -130,6 +130,7 @@ pub(crate) fn train(config: &TrainConfig, environment: &Environment) -> anyhow::
     take_best(config, &run, progress, &mut sitting)?;
     check_finite(&run)?;
     let names = sitting.patiently("the result", |_| save(&run, &base_model, folder))?;
+    sitting.mend_log();
     let seconds = sitting.elapsed_seconds();
     eprint_line(&format!(
         "trained {} steps in {}: mean loss {:.4}, {:.0} tokens/s, {} steps left out",

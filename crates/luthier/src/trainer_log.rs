@@ -76,7 +76,7 @@ fn entry(line: &LogLine) -> serde_json::Value {
 mod tests {
     use super::*;
     use crate::journal::Entry;
-use crate::progress::tests::event;
+    use crate::progress::tests::event;
 
     #[test]
     fn lines_are_those_of_llama_factory() {
