@@ -140,6 +140,10 @@ pub(crate) fn train(config: &TrainConfig, environment: &Environment) -> anyhow::
         progress.tokens as f64 / seconds,
         progress.skipped_steps
     ));
+    if first == 0 {
+        let planned = duration(plan.seconds);
+        eprint_line(&format!("time: {} in all, {planned} planned", duration(seconds)));
+    }
     if let (Some(memory), Some(predicted)) = (ProcessMemory::now(), run.predicted_bytes) {
         eprint_line(&format!(
             "memory: {:.3} GB at the peak, {:.3} GB planned",
