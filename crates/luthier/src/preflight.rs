@@ -7,9 +7,10 @@ use luthier_train::Steps;
 
 use crate::config::{Stage, TrainConfig, When};
 use crate::estimate::{Estimate, estimate};
+use crate::fit::PROGRAM;
 use crate::machine::available_bytes;
 use crate::progress::duration;
-use crate::run::{PROGRAM, Run, numbers_of, precision_name, thousands};
+use crate::run::{Run, numbers_of, precision_name, thousands};
 
 /// What a run will take.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]

@@ -5,32 +5,21 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 use luthier_data::{Report, Tokenized, Tokenizer};
-use luthier_model::adapter::{AdapterSettings, TargetModules};
-use luthier_model::{Decoder, LoraAdapter, LoraSettings, Tuning};
+use luthier_model::adapter::AdapterSettings;
+use luthier_model::{Decoder, Tuning};
 use luthier_tensor::{Device, Isa, Observer, Precision};
 use luthier_train::{
-    Due, Evaluating, MemoryPlan, Metric, Nonfinite, OptimiserSettings, Schedule, ScheduleKind, Step, TrainerSettings,
-    plan_memory,
+    Due, Evaluating, MemoryPlan, Metric, Nonfinite, OptimiserSettings, Schedule, ScheduleKind, TrainerSettings,
 };
 
 use crate::checkpoint::Layout;
-use crate::config::{
-    self, EvaluationSettings, EvaluationSource, FreezeLayers, Method, Recomputation, Stage, Targets, TrainConfig, When,
-};
-use crate::machine::{ProcessMemory, Processor, available_bytes};
+use crate::config::{self, EvaluationSettings, EvaluationSource, Stage, TrainConfig, When};
+use crate::fit::{fit, predict};
+use crate::machine::{ProcessMemory, Processor};
+use crate::method::{check_saved_modules, check_targets, tuning};
 use crate::model::Model;
 use crate::rows::{self, Order, RowSteps, Rows};
 use crate::{Environment, eprint_line};
-
-/// Tokens of a part where nothing else is said: more make no part faster, and fewer pack each weight more often.
-const TOKEN_BUDGET: usize = 1536;
-/// Bytes of activations that are never worth a smaller part. Beyond them, and beyond half of the weights, parts are halved:
-/// that costs a few percent of speed, since each part packs the weights again.
-const MODEST_ACTIVATIONS: usize = 500_000_000;
-/// Share of the free memory that a plan may take.
-const MEMORY_SHARE: f64 = 0.8;
-/// Largest steps that the plan computes, by each of two measures.
-const PLANNED_STEPS: usize = 64;
 
 /// Everything that a run needs.
 pub(crate) struct Run {
@@ -119,7 +108,7 @@ impl Run {
                 config::Nonfinite::Stop => Nonfinite::Stop,
             },
         };
-        let plan = plan(config, &model, &tuning, adapter.as_ref(), &mut steps, &mut trainer, resumed)?;
+        let plan = fit(config, &model, &tuning, adapter.as_ref(), &mut steps, &mut trainer, resumed)?;
         let before = ProcessMemory::now().map(|now| ProcessMemory { file_bytes: own_file_bytes, ..now });
         let device = processor.device(observer)?;
         let scratch_bytes = device.scratch_bytes(precision, &model.layout()) as u64;
@@ -270,142 +259,6 @@ fn check_layout(steps: &RowSteps, now: &BTreeMap<String, String>, layout: &Layou
     Ok(())
 }
 
-/// Sets token budget and recomputed layers so that the run fits the free memory.
-fn plan(
-    config: &TrainConfig,
-    model: &Model,
-    tuning: &Tuning,
-    adapter: Option<&LoraAdapter>,
-    steps: &mut RowSteps,
-    trainer: &mut TrainerSettings,
-    resumed: Option<&Layout>,
-) -> anyhow::Result<MemoryPlan> {
-    let layers = model.checkpoint.model.decoder.layers.len();
-    let always = config.machine.recomputation == Recomputation::Always;
-    trainer.recomputed_layers = if always { layers } else { 0 };
-    steps.token_budget = config.batch.token_budget.unwrap_or(TOKEN_BUDGET);
-    if let Some(layout) = resumed {
-        // Parts add in their order: other parts would give other last bits.
-        steps.token_budget = layout.token_budget;
-        trainer.recomputed_layers = layout.recomputed_layers;
-    }
-    let limit = available_bytes().map(|bytes| (bytes as f64 * MEMORY_SHARE) as usize);
-    if limit.is_none() {
-        eprint_line("note: this system does not tell how much memory is free; the plan is not compared with it");
-    }
-    let weights: usize = model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len()).sum();
-    loop {
-        let step = Step {
-            precision: trainer.precision,
-            recomputed_layers: trainer.recomputed_layers,
-            dropout_seed: trainer.dropout_seed,
-            learning_rate: trainer.schedule.learning_rate,
-        };
-        let largest = steps.largest(PLANNED_STEPS);
-        let found = plan_memory(
-            &model.checkpoint,
-            tuning,
-            adapter,
-            trainer.optimiser,
-            &step,
-            largest.iter().map(Vec::as_slice),
-            &steps.largest_evaluation(),
-        )?;
-        let needed = found.peak_bytes + weights;
-        let may_shrink =
-            resumed.is_none() && config.batch.token_budget.is_none() && steps.token_budget > steps.longest_row();
-        let activations = found.peak_bytes - found.resident_bytes;
-        if may_shrink && activations > MODEST_ACTIVATIONS.max(weights / 2) {
-            steps.token_budget = (steps.token_budget / 2).max(steps.longest_row());
-            continue;
-        }
-        let Some(limit) = limit.filter(|limit| needed > *limit) else { return Ok(found) };
-        if may_shrink {
-            steps.token_budget = (steps.token_budget / 2).max(steps.longest_row());
-        } else if resumed.is_none()
-            && config.machine.recomputation == Recomputation::Auto
-            && trainer.recomputed_layers < layers
-        {
-            trainer.recomputed_layers = layers;
-        } else {
-            anyhow::bail!(
-                "this run needs {:.1} GB for weights and tensors, and {:.1} GB of the free memory may be used; lower cutoff_len or \
-                 token_budget, use finetuning_type: lora, or set gradient_checkpointing: true",
-                needed as f64 / 1e9,
-                limit as f64 / 1e9
-            );
-        }
-    }
-}
-
-/// What the program's own code, its threads' stacks and small host buffers take once they are used.
-pub(crate) const PROGRAM: u64 = 16 << 20;
-
-/// What the process will hold at most, from what it holds now.
-fn predict(before: &ProcessMemory, plan: &MemoryPlan, model: &Model, scratch_bytes: u64) -> u64 {
-    // Tensors lie in huge pages, so the last one is touched as a whole.
-    const HUGE_PAGE: u64 = 2 << 20;
-    let weights: u64 = model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();
-    let tensors = plan.peak_bytes as u64 + weights;
-    let touched = before.file_bytes + before.anonymous_bytes;
-    touched + tensors.next_multiple_of(HUGE_PAGE) + scratch_bytes + PROGRAM
-}
-
-fn tuning(method: &Method, seed: u64, model: &Model, adapter: Option<&LoraAdapter>) -> anyhow::Result<Tuning> {
-    let count = model.checkpoint.model.decoder.layers.len();
-    Ok(match method {
-        Method::Full => Tuning::Full,
-        Method::Freeze(layers) => {
-            let wanted = match layers {
-                FreezeLayers::First(wanted) | FreezeLayers::Last(wanted) => *wanted,
-            };
-            if wanted > count {
-                anyhow::bail!("freeze_trainable_layers is {wanted}, but the model has {count} layers");
-            }
-            let layers = match layers {
-                FreezeLayers::First(wanted) => 0..*wanted,
-                FreezeLayers::Last(wanted) => count - wanted..count,
-            };
-            Tuning::Freeze { layers }
-        }
-        Method::Lora(lora) => {
-            let mut settings = LoraSettings {
-                rank: lora.rank,
-                alpha: lora.alpha,
-                dropout: lora.dropout as f32,
-                rslora: lora.rank_stabilised,
-                targets: match &lora.targets {
-                    Targets::All => TargetModules::AllLinear,
-                    Targets::Named(names) => TargetModules::Names(names.clone()),
-                },
-                saved_modules: lora.modules_to_save.clone(),
-                seed,
-            };
-            if let Some(adapter) = adapter {
-                let found = &adapter.settings;
-                let given = |targets: &TargetModules| format!("{targets:?}");
-                let differs = [
-                    ("lora_rank", found.rank != settings.rank),
-                    ("lora_alpha", found.alpha != settings.alpha),
-                    ("lora_target", given(&found.target_modules) != given(&settings.targets)),
-                    ("use_rslora", found.rslora != settings.rslora),
-                    ("additional_target", found.modules_to_save != settings.saved_modules),
-                ];
-                let names: Vec<&str> = differs.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
-                if !names.is_empty() {
-                    eprint_line(&format!("note: the adapter of adapter_name_or_path decides {}", names.join(", ")));
-                }
-                settings.rank = found.rank;
-                settings.alpha = found.alpha;
-                settings.rslora = found.rslora;
-                settings.targets = found.target_modules.clone();
-                settings.saved_modules.clone_from(&found.modules_to_save);
-            }
-            Tuning::Lora(settings)
-        }
-    })
-}
-
 fn schedule(config: &TrainConfig, total_steps: usize) -> Schedule {
     Schedule {
         kind: match config.schedule.kind {
@@ -427,50 +280,6 @@ fn optimiser(settings: &config::OptimiserSettings) -> OptimiserSettings {
         epsilon: settings.epsilon,
         weight_decay: settings.weight_decay,
         max_gradient_norm: settings.max_grad_norm,
-    }
-}
-
-/// Whether the tensor `name` belongs to a module whose path ends with `module`, as PEFT matches `modules_to_save`.
-fn is_part_of(name: &str, module: &str) -> bool {
-    name.match_indices('.').any(|(end, _)| name[..end].ends_with(module))
-}
-
-/// Every name of `lora_target` must be a module that now has an adapter.
-fn check_targets(tuning: &Tuning, decoder: &Decoder) -> anyhow::Result<()> {
-    let Tuning::Lora(LoraSettings { targets, .. }) = tuning else { return Ok(()) };
-    let adapted = decoder.adapted_modules();
-    let has = |target: &str| {
-        adapted
-            .iter()
-            .any(|module| module.strip_suffix(target).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')))
-    };
-    let stray = match targets {
-        TargetModules::Names(names) => names.iter().find(|name| !has(name)).cloned(),
-        _ => adapted.is_empty().then(|| "(the pattern)".to_owned()),
-    };
-    match stray {
-        Some(stray) => anyhow::bail!(
-            "lora_target: the model has no linear layer {stray:?}; expected names such as q_proj, down_proj, or all"
-        ),
-        None => Ok(()),
-    }
-}
-
-/// Every name of `additional_target` must be a module that is now trained as a whole.
-fn check_saved_modules(tuning: &Tuning, decoder: &Decoder) -> anyhow::Result<()> {
-    let Tuning::Lora(lora) = tuning else { return Ok(()) };
-    let whole: Vec<&str> = decoder
-        .parameters()
-        .iter()
-        .map(|parameter| parameter.name.as_str())
-        .filter(|name| !name.contains(".lora_"))
-        .collect();
-    let matches = |saved: &str| whole.iter().any(|name| is_part_of(name, saved));
-    match lora.saved_modules.iter().find(|saved| !matches(saved)) {
-        Some(stray) => anyhow::bail!(
-            "additional_target: the model has no module {stray:?}; expected names such as embed_tokens, lm_head, norm"
-        ),
-        None => Ok(()),
     }
 }
 

@@ -44,7 +44,9 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
 pub(crate) fn train(config: &TrainConfig, environment: &Environment) -> anyhow::Result<Outcome> {
     let folder = &config.output.folder;
     let found = find_checkpoint(config)?;
-    config.check_files(found.is_some()).map_err(fail)?;
+    // A checkpoint of another folder begins a run in this one.
+    let is_here = found.as_ref().is_some_and(|found| lies_in(&found.path, folder));
+    config.check_files(is_here).map_err(fail)?;
     for notice in &config.notices {
         eprint_line(&format!("note: {notice}"));
     }
@@ -64,7 +66,9 @@ pub(crate) fn train(config: &TrainConfig, environment: &Environment) -> anyhow::
     let mut journal = Vec::new();
     if let Some(found) = found {
         found.restore(&run.device, run.decoder.parameters(), Some(trainer.optimiser()))?;
-        checkpoint::remove_later(folder, found.state.progress.step)?;
+        if is_here {
+            checkpoint::remove_later(folder, found.state.progress.step)?;
+        }
         eprint_line(&format!(
             "note: going on from {} after step {} of {}",
             found.path.display(),
@@ -73,7 +77,8 @@ pub(crate) fn train(config: &TrainConfig, environment: &Environment) -> anyhow::
         ));
         trainer.resume(found.state.progress);
         journal = found.journal;
-    } else {
+    }
+    if !is_here {
         let removed = checkpoint::remove_all(folder)?;
         if removed > 0 {
             eprint_line(&format!("note: removed {removed} checkpoints of another run from {}", folder.display()));
@@ -167,7 +172,17 @@ fn take_best(config: &TrainConfig, run: &Run, progress: &Progress, sitting: &mut
         return Ok(());
     }
     let path = config.output.folder.join(format!("checkpoint-{}", best.step));
-    let found = checkpoint::open(&path).context("the best state cannot be loaded")?;
+    let found = match checkpoint::open(&path) {
+        Ok(found) => found,
+        Err(error) => {
+            sitting.say(&format!(
+                "warning: the best evaluation was after step {}, but its checkpoint cannot be loaded ({error:#}); the last \
+                 state is saved",
+                best.step
+            ));
+            return Ok(());
+        }
+    };
     found.restore(&run.device, run.decoder.parameters(), None)?;
     sitting.say(&format!(
         "note: the best evaluation was after step {} (loss {:.4}, accuracy {:.1} %): that state is saved",
@@ -207,6 +222,14 @@ fn find_checkpoint(config: &TrainConfig) -> anyhow::Result<Option<Found>> {
             Ok(found)
         }
     }
+}
+
+/// Whether a checkpoint is one of the folder.
+fn lies_in(checkpoint: &Path, folder: &Path) -> bool {
+    let whole = |path: &Path| path.canonicalize().ok();
+    whole(checkpoint)
+        .and_then(|path| path.parent().map(Path::to_path_buf))
+        .is_some_and(|found| whole(folder) == Some(found))
 }
 
 /// Keeps a second run out of the folder. The lock goes with the process, however that ends.
