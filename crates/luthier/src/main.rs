@@ -5,18 +5,26 @@
 //! code is then 1, and 2 for arguments that cannot be understood.
 
 mod bench;
+mod checkpoint;
 mod config;
 mod data_preview;
+mod estimate;
+mod fit;
 mod generate;
 mod journal;
 mod machine;
+mod method;
 mod model;
+mod plan;
+mod preflight;
 mod progress;
 mod reference;
 mod rows;
 mod run;
 mod save;
 mod settings;
+mod signals;
+mod sitting;
 mod terminal;
 mod train;
 mod trainer_log;
@@ -43,6 +51,8 @@ struct Arguments {
 enum Command {
     /// Train a model as a configuration says
     Train(train::Arguments),
+    /// Show what a training would do and take, with memory, time and disk, and stop
+    Plan(plan::Arguments),
     /// Let a model, with or without an adapter, go on with a text
     Generate(generate::Arguments),
     /// Measure the training of a configuration: speed, share of the processor's peak, memory, time by operation
@@ -126,7 +136,7 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     match run(arguments.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             for line in format!("{error:#}").lines() {
                 eprint_line(&format!("error: {line}"));
@@ -140,7 +150,7 @@ fn main() -> ExitCode {
 fn help_alone(words: Vec<OsString>) -> Vec<OsString> {
     let is = |at: usize, names: &[&str]| words.get(at).is_some_and(|word| names.iter().any(|name| word == name));
     let command = match () {
-        () if is(1, &["train", "bench"]) => 2,
+        () if is(1, &["train", "plan", "bench"]) => 2,
         () if is(1, &["data"]) => 3,
         () => return words,
     };
@@ -150,18 +160,21 @@ fn help_alone(words: Vec<OsString>) -> Vec<OsString> {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     let environment = Environment::read()?;
     match command {
-        Command::Train(arguments) => train::run(&arguments, &environment),
-        Command::Generate(arguments) => generate::run(&arguments, &environment),
-        Command::Bench(arguments) => bench::run(&arguments, &environment),
-        Command::Data(DataCommand::Preview(arguments)) => data_preview::run(&arguments, &environment),
-        Command::Settings(arguments) => {
-            print_text(&reference::text(&arguments));
-            Ok(())
+        Command::Train(arguments) => {
+            if train::run(&arguments, &environment)? == train::Outcome::Stopped {
+                return Ok(ExitCode::from(signals::INTERRUPTED));
+            }
         }
+        Command::Plan(arguments) => plan::run(&arguments, &environment)?,
+        Command::Generate(arguments) => generate::run(&arguments, &environment)?,
+        Command::Bench(arguments) => bench::run(&arguments, &environment)?,
+        Command::Data(DataCommand::Preview(arguments)) => data_preview::run(&arguments, &environment)?,
+        Command::Settings(arguments) => print_text(&reference::text(&arguments)),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Writes to standard output; a reader that went away is no failure.

@@ -3,8 +3,9 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use luthier_train::StepEvent;
+use luthier_train::{Event, StepEvent};
 
+use crate::journal::Entry;
 use crate::progress::{LogLine, Window, duration};
 
 /// The terminal's reader of the events.
@@ -43,6 +44,21 @@ impl<Output: Write> Terminal<Output> {
         let _ = self.output.flush();
     }
 
+    /// Shows an event.
+    pub(crate) fn entry(&mut self, entry: &Entry) {
+        match &entry.event {
+            Event::Step(step) => self.step(step, entry.elapsed_seconds),
+            Event::Evaluation(evaluation) => self.say(&format!("evaluation: loss {:.4}", evaluation.loss)),
+            Event::Warning { name, message } => self.say(&format!("warning: {name}: {message}")),
+        }
+    }
+
+    /// Takes what happened before.
+    pub(crate) fn replay(&mut self, _entries: &[Entry]) {}
+
+    /// Shows how far an evaluation is.
+    pub(crate) fn evaluating(&mut self, _done: usize, _total: usize) {}
+
     fn clear(&self) -> &'static str {
         if self.live { "\r\x1b[2K" } else { "" }
     }
@@ -67,6 +83,7 @@ fn show(line: &LogLine) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::Entry;
     use crate::progress::tests::event;
 
     fn check(live: bool, expected: &str) {

@@ -5,9 +5,10 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-use luthier_train::StepEvent;
+use luthier_train::{Event, StepEvent};
 use serde_json::json;
 
+use crate::journal::Entry;
 use crate::progress::{LogLine, Window, duration};
 
 /// Name of the file in the output folder.
@@ -26,6 +27,21 @@ impl TrainerLog {
     /// When the file cannot be made.
     pub(crate) fn create(folder: &Path, every: usize, first_too: bool) -> io::Result<Self> {
         Ok(Self { file: File::create(folder.join(FILE_NAME))?, window: Window::new(every, first_too) })
+    }
+
+    /// Begins the file with what happened before.
+    pub(crate) fn resume(folder: &Path, every: usize, first_too: bool, entries: &[Entry]) -> io::Result<Self> {
+        let mut log = Self::create(folder, every, first_too)?;
+        entries.iter().try_for_each(|entry| log.entry(entry))?;
+        Ok(log)
+    }
+
+    /// Takes an event.
+    pub(crate) fn entry(&mut self, entry: &Entry) -> io::Result<()> {
+        match &entry.event {
+            Event::Step(step) => self.step(step, entry.elapsed_seconds),
+            _ => Ok(()),
+        }
     }
 
     /// Takes a step and the seconds that the run has lasted, and writes a line when one is due. Each line is in the file when this returns.
@@ -59,6 +75,7 @@ fn entry(line: &LogLine) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::Entry;
     use crate::progress::tests::event;
 
     #[test]

@@ -18,6 +18,32 @@ pub(crate) fn is_file(word: &str) -> bool {
     !word.starts_with('-') && assignment(word).is_none()
 }
 
+/// Takes `--name` out of the words, where it is an option of the command and no setting.
+pub(crate) fn take_flag(words: &mut Vec<String>, name: &str) -> bool {
+    let before = words.len();
+    words.retain(|word| word.strip_prefix("--") != Some(name));
+    words.len() < before
+}
+
+/// Takes `--name N` or `--name=N` out of the words, where it is an option of the command and no setting.
+pub(crate) fn take_count(words: &mut Vec<String>, name: &str) -> Result<Option<usize>, Vec<Problem>> {
+    let rest = |word: &str| word.strip_prefix("--").and_then(|word| word.strip_prefix(name)).map(str::to_owned);
+    let found = words.iter().enumerate().find_map(|(at, word)| match rest(word)?.strip_prefix('=') {
+        Some(value) => Some((at, 1, value.to_owned())),
+        None if rest(word)?.is_empty() => Some((at, 2, words.get(at + 1).cloned().unwrap_or_default())),
+        None => None,
+    });
+    let Some((at, length, value)) = found else { return Ok(None) };
+    words.drain(at..(at + length).min(words.len()));
+    match value.parse() {
+        Ok(count) if count > 0 => Ok(Some(count)),
+        _ => {
+            let sentence = format!("command line: --{name} is {value:?}; expected a whole number of 1 or more");
+            Err(vec![Problem(sentence)])
+        }
+    }
+}
+
 /// Reads the words after the file of settings.
 pub(crate) fn read(words: &[String]) -> Words {
     let mut read = Words::default();
