@@ -642,7 +642,8 @@ impl Check<'_> {
             notices.push(format!("output_dir is not given: it is {}", folder.display()));
             folder
         });
-        let tensorboard = self.reports_to_tensorboard(notices)
+        let tensorboard = self
+            .reports_to_tensorboard(notices)
             .then(|| self.settings.text("logging_dir").map_or_else(|| folder.join("runs"), PathBuf::from));
         OutputSettings {
             folder,
@@ -660,10 +661,7 @@ impl Check<'_> {
         let is_file = model.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
         let name = if is_file { model.file_stem() } else { model.file_name() };
         let part = |name: &str| PathBuf::from(self.settings.text(name).unwrap_or_default());
-        Path::new("saves")
-            .join(name.unwrap_or("model".as_ref()))
-            .join(part("finetuning_type"))
-            .join(part("stage"))
+        Path::new("saves").join(name.unwrap_or("model".as_ref())).join(part("finetuning_type")).join(part("stage"))
     }
 
     fn reports_to_tensorboard(&mut self, notices: &mut Vec<String>) -> bool {

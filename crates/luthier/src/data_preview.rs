@@ -76,11 +76,7 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
         page.push('\n');
     }
     let report = &read.tokenized.report;
-    let _ = writeln!(
-        page,
-        "{} rows, {} tokens, {} of them trained",
-        report.rows, report.tokens, report.trained_tokens
-    );
+    let _ = writeln!(page, "{} rows, {} tokens, {} of them trained", report.rows, report.tokens, report.trained_tokens);
     for loss in rows::losses(report, config.data.cutoff_len) {
         let _ = writeln!(page, "{loss}");
     }
@@ -227,7 +223,8 @@ mod tests {
 
     #[test]
     fn marks() {
-        let parts = [part("<s>", false, true), part("hi", false, false), part("yes", true, false), part("</s>", true, true)];
+        let parts =
+            [part("<s>", false, true), part("hi", false, false), part("yes", true, false), part("</s>", true, true)];
         assert_eq!(Marks::Brackets.show(&parts), "<s>hi⟦yes</s>⟧");
         assert_eq!(
             Marks::Colours.show(&parts),

@@ -44,6 +44,11 @@ pub(crate) fn help_text() -> String {
         for setting in rows {
             let _ = writeln!(text, "  {} <{}>{}", setting.name, short_kind(setting.kind), default(setting));
             let _ = writeln!(text, "      {}{}", setting.help, details(setting));
+            if let Kind::Choice(names, _) = setting.kind
+                && names.len() > MOST_IN_LINE
+            {
+                let _ = writeln!(text, "{}", wrap(&names.join(", "), 116).replace("  ", "      "));
+            }
         }
     }
     let of = |wanted: fn(Status) -> bool| {
@@ -140,11 +145,15 @@ fn details(setting: &Setting) -> String {
     details
 }
 
+/// Choices that are shown beside their key; more get lines of their own.
+const MOST_IN_LINE: usize = 5;
+
 fn short_kind(kind: Kind) -> String {
     match kind {
         Kind::Switch => "true|false".to_owned(),
         Kind::Whole(..) => "whole number".to_owned(),
         Kind::Number(..) => "number".to_owned(),
+        Kind::Choice(names, _) if names.len() > MOST_IN_LINE => "name".to_owned(),
         Kind::Choice(names, _) => names.join("|"),
         Kind::Text => "text".to_owned(),
         Kind::Names => "names".to_owned(),

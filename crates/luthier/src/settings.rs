@@ -524,7 +524,11 @@ mod tests {
     fn conditions_name_a_setting_and_a_value() {
         for setting in SETTINGS.iter().filter(|setting| !setting.applies_to.is_empty()) {
             let (key, value) = setting.applies_to.split_once(": ").expect(setting.name);
-            assert!(find(key).is_some_and(|found| found.parse(&Raw::Text(value.to_owned())).is_ok()), "{}", setting.name);
+            assert!(
+                find(key).is_some_and(|found| found.parse(&Raw::Text(value.to_owned())).is_ok()),
+                "{}",
+                setting.name
+            );
         }
     }
 

@@ -52,7 +52,8 @@ pub(crate) fn note(settings: &Settings, evaluates: bool) -> Option<String> {
             Some(format!("{} {} (there {})", setting.name, here(setting, &difference), difference.there))
         })
         .collect();
-    (!parts.is_empty()).then(|| format!("defaults that are not LLaMA-Factory's: {}; see docs/differences.md", parts.join(", ")))
+    (!parts.is_empty())
+        .then(|| format!("defaults that are not LLaMA-Factory's: {}; see docs/differences.md", parts.join(", ")))
 }
 
 fn here(setting: &Setting, difference: &Difference) -> &'static str {
@@ -111,7 +112,9 @@ mod tests {
         check(
             &format!("{CHOSEN}eval_steps: 10\nmetric_for_best_model: loss\nload_best_model_at_end: false\n"),
             true,
-            Some("defaults that are not LLaMA-Factory's: early_stopping_steps 3 (there never); see docs/differences.md"),
+            Some(
+                "defaults that are not LLaMA-Factory's: early_stopping_steps 3 (there never); see docs/differences.md",
+            ),
         );
     }
 }

@@ -66,7 +66,8 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Entry>, FileError> {
     }
     if about.len() > MOST_BYTES {
         let model = "; a model is given as model_name_or_path=PATH";
-        let sentence = format!("this has {} bytes, too many for settings; expected YAML, JSON or TOML{model}", about.len());
+        let sentence =
+            format!("this has {} bytes, too many for settings; expected YAML, JSON or TOML{model}", about.len());
         return Err(FileError::new(0, sentence));
     }
     let bytes = std::fs::read(path).map_err(unreadable)?;

@@ -13,7 +13,10 @@ pub(crate) fn text() -> String {
         properties.insert(setting.name.to_owned(), property(setting));
         for alias in setting.aliases {
             let description = format!("The same as {}.", setting.name);
-            properties.insert((*alias).to_owned(), json!({ "$ref": format!("#/properties/{}", setting.name), "description": description }));
+            properties.insert(
+                (*alias).to_owned(),
+                json!({ "$ref": format!("#/properties/{}", setting.name), "description": description }),
+            );
         }
     }
     let schema = json!({
@@ -95,6 +98,9 @@ mod tests {
     fn the_schema_in_docs_is_the_one_of_the_table() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/settings.schema.json");
         let kept = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(kept == super::text(), "docs/settings.schema.json is not what the table says: run `cargo xtask settings`");
+        assert!(
+            kept == super::text(),
+            "docs/settings.schema.json is not what the table says: run `cargo xtask settings`"
+        );
     }
 }

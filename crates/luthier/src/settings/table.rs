@@ -39,10 +39,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Model, "quantization_bit", Whole(2, 8), "", "Bits of the frozen weights.")
         .refused("weights are not quantised while loading yet; a GGUF file is trained as it is"),
     row(Model, "quantization_method", Anything, "bnb", "How they are quantised.")
-        .refused("weights are not quantised while loading yet"),
+        .no_effect("it only matters with quantization_bit"),
     row(Model, "quantization_type", Anything, "nf4", "What they are quantised to.")
-        .refused("weights are not quantised while loading yet"),
-    row(Model, "quantization_device_map", Anything, "", "Where quantised weights lie.").refused(NO_SPREAD),
+        .no_effect("it only matters with quantization_bit"),
+    row(Model, "quantization_device_map", Anything, "", "Where quantised weights lie.").no_effect("it only matters with quantization_bit"),
     row(Model, "double_quantization", Switch, "true", "Quantise the scales too.")
         .no_effect("it only matters with quantization_bit"),
     row(Model, "adapter_folder", Text, "", "Folder that adapters are in.")
@@ -57,7 +57,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Model, "new_special_tokens_config", Text, "", "A file of special words.")
         .refused("the vocabulary is not changed yet"),
     row(Model, "init_special_tokens", Text, "noise_init", "How their vectors begin.")
-        .refused("the vocabulary is not changed yet"),
+        .no_effect("it only matters with add_special_tokens"),
     row(Model, "split_special_tokens", Switch, "false", "Read special words as text.").refused(NOT_YET),
     row(Model, "rope_scaling", Anything, "", "Stretch the positions.")
         .refused("the scaling of the model's own config.json is used; another is not there yet"),
@@ -143,32 +143,32 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Method, "use_llama_pro", Switch, "false", "Train added layers only.").refused(NOT_YET),
     row(Method, "use_dft_loss", Switch, "false", "DFT loss.").refused(NOT_YET),
     row(Method, "use_asft_loss", Switch, "false", "ASFT loss.").refused(NOT_YET),
-    row(Method, "asft_alpha", Number(0.0, f64::MAX), "0.1", "Its weight.").refused(NOT_YET),
+    row(Method, "asft_alpha", Number(0.0, f64::MAX), "0.1", "Its weight.").no_effect("it only matters with use_asft_loss"),
     row(Method, "use_eaft_loss", Switch, "false", "EAFT loss.").refused(NOT_YET),
-    row(Method, "eaft_alpha", Number(0.0, f64::MAX), "1.0", "Its weight.").refused(NOT_YET),
+    row(Method, "eaft_alpha", Number(0.0, f64::MAX), "1.0", "Its weight.").no_effect("it only matters with use_eaft_loss"),
     row(Method, "neftune_noise_alpha", Number(0.0, f64::MAX), "", "Noise on the embeddings.").refused(NOT_YET),
     row(Method, "label_smoothing_factor", Number(0.0, 1.0), "0.0", "Smooths the targets.").refused(NOT_YET),
-    row(Method, "pref_beta", Number(0.0, f64::MAX), "0.1", "Strength of a preference loss.").refused(PREFERENCE),
-    row(Method, "pref_ftx", Number(0.0, f64::MAX), "0.0", "Share of plain training in it.").refused(PREFERENCE),
-    row(Method, "pref_bco_weight", Number(0.0, f64::MAX), "0.0", "Weight of the BCO loss.").refused(PREFERENCE),
-    row(Method, "pref_loss", Text, "sigmoid", "Which preference loss.").refused(PREFERENCE),
-    row(Method, "dpo_label_smoothing", Number(0.0, 0.5), "0.0", "Doubt in preferences.").refused(PREFERENCE),
-    row(Method, "kto_chosen_weight", Number(0.0, f64::MAX), "1.0", "Weight of good replies.").refused(PREFERENCE),
-    row(Method, "kto_rejected_weight", Number(0.0, f64::MAX), "1.0", "Weight of bad replies.").refused(PREFERENCE),
-    row(Method, "simpo_gamma", Number(0.0, f64::MAX), "0.5", "Margin of SimPO.").refused(PREFERENCE),
-    row(Method, "ld_alpha", Number(0.0, f64::MAX), "", "LD-DPO.").refused(PREFERENCE),
-    row(Method, "ppo_buffer_size", Whole(1, i64::MAX), "1", "PPO.").refused(PREFERENCE),
-    row(Method, "ppo_epochs", Whole(1, i64::MAX), "4", "PPO.").refused(PREFERENCE),
-    row(Method, "ppo_score_norm", Switch, "false", "PPO.").refused(PREFERENCE),
-    row(Method, "ppo_target", Number(0.0, f64::MAX), "6.0", "PPO.").refused(PREFERENCE),
-    row(Method, "ppo_whiten_rewards", Switch, "false", "PPO.").refused(PREFERENCE),
-    row(Method, "ref_model", Text, "", "The model to compare with.").refused(PREFERENCE),
-    row(Method, "ref_model_adapters", Names, "", "Its adapter.").refused(PREFERENCE),
-    row(Method, "ref_model_quantization_bit", Anything, "", "Its bits.").refused(PREFERENCE),
-    row(Method, "reward_model", Text, "", "The model that judges.").refused(PREFERENCE),
-    row(Method, "reward_model_adapters", Names, "", "Its adapter.").refused(PREFERENCE),
-    row(Method, "reward_model_quantization_bit", Anything, "", "Its bits.").refused(PREFERENCE),
-    row(Method, "reward_model_type", Text, "lora", "Its kind.").refused(PREFERENCE),
+    row(Method, "pref_beta", Number(0.0, f64::MAX), "0.1", "Strength of a preference loss.").no_effect(PREFERENCE),
+    row(Method, "pref_ftx", Number(0.0, f64::MAX), "0.0", "Share of plain training in it.").no_effect(PREFERENCE),
+    row(Method, "pref_bco_weight", Number(0.0, f64::MAX), "0.0", "Weight of the BCO loss.").no_effect(PREFERENCE),
+    row(Method, "pref_loss", Text, "sigmoid", "Which preference loss.").no_effect(PREFERENCE),
+    row(Method, "dpo_label_smoothing", Number(0.0, 0.5), "0.0", "Doubt in preferences.").no_effect(PREFERENCE),
+    row(Method, "kto_chosen_weight", Number(0.0, f64::MAX), "1.0", "Weight of good replies.").no_effect(PREFERENCE),
+    row(Method, "kto_rejected_weight", Number(0.0, f64::MAX), "1.0", "Weight of bad replies.").no_effect(PREFERENCE),
+    row(Method, "simpo_gamma", Number(0.0, f64::MAX), "0.5", "Margin of SimPO.").no_effect(PREFERENCE),
+    row(Method, "ld_alpha", Number(0.0, f64::MAX), "", "LD-DPO.").no_effect(PREFERENCE),
+    row(Method, "ppo_buffer_size", Whole(1, i64::MAX), "1", "PPO.").no_effect(PREFERENCE),
+    row(Method, "ppo_epochs", Whole(1, i64::MAX), "4", "PPO.").no_effect(PREFERENCE),
+    row(Method, "ppo_score_norm", Switch, "false", "PPO.").no_effect(PREFERENCE),
+    row(Method, "ppo_target", Number(0.0, f64::MAX), "6.0", "PPO.").no_effect(PREFERENCE),
+    row(Method, "ppo_whiten_rewards", Switch, "false", "PPO.").no_effect(PREFERENCE),
+    row(Method, "ref_model", Text, "", "The model to compare with.").no_effect(PREFERENCE),
+    row(Method, "ref_model_adapters", Names, "", "Its adapter.").no_effect(PREFERENCE),
+    row(Method, "ref_model_quantization_bit", Anything, "", "Its bits.").no_effect(PREFERENCE),
+    row(Method, "reward_model", Text, "", "The model that judges.").no_effect(PREFERENCE),
+    row(Method, "reward_model_adapters", Names, "", "Its adapter.").no_effect(PREFERENCE),
+    row(Method, "reward_model_quantization_bit", Anything, "", "Its bits.").no_effect(PREFERENCE),
+    row(Method, "reward_model_type", Text, "lora", "Its kind.").no_effect(PREFERENCE),
     // LoRA
     row(Lora, "lora_rank", Whole(1, 65_536), "8", "Rank of the update.").only(LORA),
     row(
@@ -199,15 +199,15 @@ pub(crate) const SETTINGS: &[Setting] = &[
         .refused(NOT_YET),
     row(Lora, "loraplus_lr_embedding", Number(0.0, f64::MAX), "1e-6", "LoRA+: rate of embeddings.")
         .only(LORA)
-        .refused(NOT_YET),
+        .no_effect("it only matters with loraplus_lr_ratio"),
     row(Lora, "use_dora", Switch, "false", "DoRA.").only(LORA).refused(NOT_YET),
     row(Lora, "pissa_init", Switch, "false", "PiSSA.").only(LORA).refused(NOT_YET),
-    row(Lora, "pissa_iter", Whole(-1, i64::MAX), "16", "PiSSA's rounds.").only(LORA).refused(NOT_YET),
-    row(Lora, "pissa_convert", Switch, "false", "Save PiSSA as LoRA.").only(LORA).refused(NOT_YET),
-    row(Lora, "oft_rank", Whole(0, i64::MAX), "0", "OFT.").refused(NOT_YET),
-    row(Lora, "oft_block_size", Whole(0, i64::MAX), "32", "OFT.").refused(NOT_YET),
-    row(Lora, "oft_target", Names, "all", "OFT.").refused(NOT_YET),
-    row(Lora, "module_dropout", Number(0.0, 1.0), "0.0", "OFT.").refused(NOT_YET),
+    row(Lora, "pissa_iter", Whole(-1, i64::MAX), "16", "PiSSA's rounds.").only(LORA).no_effect("it only matters with pissa_init"),
+    row(Lora, "pissa_convert", Switch, "false", "Save PiSSA as LoRA.").only(LORA).no_effect("it only matters with pissa_init"),
+    row(Lora, "oft_rank", Whole(0, i64::MAX), "0", "OFT.").no_effect("it only matters with finetuning_type: oft"),
+    row(Lora, "oft_block_size", Whole(0, i64::MAX), "32", "OFT.").no_effect("it only matters with finetuning_type: oft"),
+    row(Lora, "oft_target", Names, "all", "OFT.").no_effect("it only matters with finetuning_type: oft"),
+    row(Lora, "module_dropout", Number(0.0, 1.0), "0.0", "OFT.").no_effect("it only matters with finetuning_type: oft"),
     // Data
     row(Data, "dataset", Names, "", "Files, or names of dataset_dir. Required."),
     row(Data, "dataset_dir", Text, "data", "Where datasets and dataset_info.json are."),
@@ -244,7 +244,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Data, "default_system", Text, "", "A system message for every record.").refused(NOT_YET),
     row(Data, "enable_thinking", Switch, "true", "Reasoning templates.").refused(NOT_YET),
     row(Data, "preserve_thinking", Switch, "false", "Reasoning templates.").refused(NOT_YET),
-    row(Data, "tokenized_path", Text, "", "Where prepared data is kept.").refused(NOT_YET),
+    row(Data, "tokenized_path", Text, "", "Where prepared data is kept.")
+        .refused("prepared data is not kept in files, since preparing it takes seconds; remove the line and give dataset"),
     row(Data, "train_sampling_strategy", Text, "random", "Order of the records.").refused(NOT_YET),
     row(Data, "group_by_length", Switch, "false", "Records of one length together.")
         .refused("rows are never padded, so it would only change their order"),
@@ -337,30 +338,30 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Optimiser, "optim_target_modules", Anything, "", "Modules of GaLore and others.").refused(NOT_YET),
     row(Optimiser, "lr_scheduler_kwargs", Anything, "", "More for the schedule.").refused(NOT_YET),
     row(Optimiser, "use_galore", Switch, "false", "GaLore.").refused(NOT_YET),
-    row(Optimiser, "galore_target", Names, "all", "GaLore.").refused(NOT_YET),
-    row(Optimiser, "galore_rank", Whole(1, i64::MAX), "16", "GaLore.").refused(NOT_YET),
-    row(Optimiser, "galore_update_interval", Whole(1, i64::MAX), "200", "GaLore.").refused(NOT_YET),
-    row(Optimiser, "galore_scale", Number(0.0, f64::MAX), "2.0", "GaLore.").refused(NOT_YET),
-    row(Optimiser, "galore_proj_type", Text, "std", "GaLore.").refused(NOT_YET),
-    row(Optimiser, "galore_layerwise", Switch, "false", "GaLore.").refused(NOT_YET),
+    row(Optimiser, "galore_target", Names, "all", "GaLore.").no_effect("it only matters with use_galore"),
+    row(Optimiser, "galore_rank", Whole(1, i64::MAX), "16", "GaLore.").no_effect("it only matters with use_galore"),
+    row(Optimiser, "galore_update_interval", Whole(1, i64::MAX), "200", "GaLore.").no_effect("it only matters with use_galore"),
+    row(Optimiser, "galore_scale", Number(0.0, f64::MAX), "2.0", "GaLore.").no_effect("it only matters with use_galore"),
+    row(Optimiser, "galore_proj_type", Text, "std", "GaLore.").no_effect("it only matters with use_galore"),
+    row(Optimiser, "galore_layerwise", Switch, "false", "GaLore.").no_effect("it only matters with use_galore"),
     row(Optimiser, "use_apollo", Switch, "false", "APOLLO.").refused(NOT_YET),
-    row(Optimiser, "apollo_target", Names, "all", "APOLLO.").refused(NOT_YET),
-    row(Optimiser, "apollo_rank", Whole(1, i64::MAX), "16", "APOLLO.").refused(NOT_YET),
-    row(Optimiser, "apollo_update_interval", Whole(1, i64::MAX), "200", "APOLLO.").refused(NOT_YET),
-    row(Optimiser, "apollo_scale", Number(0.0, f64::MAX), "32.0", "APOLLO.").refused(NOT_YET),
-    row(Optimiser, "apollo_proj", Text, "random", "APOLLO.").refused(NOT_YET),
-    row(Optimiser, "apollo_proj_type", Text, "std", "APOLLO.").refused(NOT_YET),
-    row(Optimiser, "apollo_scale_type", Text, "channel", "APOLLO.").refused(NOT_YET),
-    row(Optimiser, "apollo_layerwise", Switch, "false", "APOLLO.").refused(NOT_YET),
-    row(Optimiser, "apollo_scale_front", Switch, "false", "APOLLO.").refused(NOT_YET),
+    row(Optimiser, "apollo_target", Names, "all", "APOLLO.").no_effect("it only matters with use_apollo"),
+    row(Optimiser, "apollo_rank", Whole(1, i64::MAX), "16", "APOLLO.").no_effect("it only matters with use_apollo"),
+    row(Optimiser, "apollo_update_interval", Whole(1, i64::MAX), "200", "APOLLO.").no_effect("it only matters with use_apollo"),
+    row(Optimiser, "apollo_scale", Number(0.0, f64::MAX), "32.0", "APOLLO.").no_effect("it only matters with use_apollo"),
+    row(Optimiser, "apollo_proj", Text, "random", "APOLLO.").no_effect("it only matters with use_apollo"),
+    row(Optimiser, "apollo_proj_type", Text, "std", "APOLLO.").no_effect("it only matters with use_apollo"),
+    row(Optimiser, "apollo_scale_type", Text, "channel", "APOLLO.").no_effect("it only matters with use_apollo"),
+    row(Optimiser, "apollo_layerwise", Switch, "false", "APOLLO.").no_effect("it only matters with use_apollo"),
+    row(Optimiser, "apollo_scale_front", Switch, "false", "APOLLO.").no_effect("it only matters with use_apollo"),
     row(Optimiser, "use_badam", Switch, "false", "BAdam.").refused(NOT_YET),
-    row(Optimiser, "badam_mode", Text, "layer", "BAdam.").refused(NOT_YET),
-    row(Optimiser, "badam_start_block", Whole(0, i64::MAX), "", "BAdam.").refused(NOT_YET),
-    row(Optimiser, "badam_switch_mode", Text, "ascending", "BAdam.").refused(NOT_YET),
-    row(Optimiser, "badam_switch_interval", Whole(-1, i64::MAX), "50", "BAdam.").refused(NOT_YET),
-    row(Optimiser, "badam_update_ratio", Number(0.0, 1.0), "0.05", "BAdam.").refused(NOT_YET),
-    row(Optimiser, "badam_mask_mode", Text, "adjacent", "BAdam.").refused(NOT_YET),
-    row(Optimiser, "badam_verbose", Whole(0, 2), "0", "BAdam.").refused(NOT_YET),
+    row(Optimiser, "badam_mode", Text, "layer", "BAdam.").no_effect("it only matters with use_badam"),
+    row(Optimiser, "badam_start_block", Whole(0, i64::MAX), "", "BAdam.").no_effect("it only matters with use_badam"),
+    row(Optimiser, "badam_switch_mode", Text, "ascending", "BAdam.").no_effect("it only matters with use_badam"),
+    row(Optimiser, "badam_switch_interval", Whole(-1, i64::MAX), "50", "BAdam.").no_effect("it only matters with use_badam"),
+    row(Optimiser, "badam_update_ratio", Number(0.0, 1.0), "0.05", "BAdam.").no_effect("it only matters with use_badam"),
+    row(Optimiser, "badam_mask_mode", Text, "adjacent", "BAdam.").no_effect("it only matters with use_badam"),
+    row(Optimiser, "badam_verbose", Whole(0, 2), "0", "BAdam.").no_effect("it only matters with use_badam"),
     row(Optimiser, "use_adam_mini", Switch, "false", "Adam-mini.").refused(NOT_YET),
     row(Optimiser, "use_muon", Switch, "false", "Muon.").refused(NOT_YET),
     // Machine
@@ -413,7 +414,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         .refused("trained weights are kept in fp32, since bf16 loses small updates; use bf16: true"),
     row(Machine, "fp8", Switch, "false", "Multiply fp8.").refused(NOT_YET),
     row(Machine, "fp8_backend", Text, "auto", "How.").no_effect("it only matters with fp8"),
-    row(Machine, "fp8_enable_fsdp_float8_all_gather", Switch, "false", "Send fp8.").refused(NOT_YET),
+    row(Machine, "fp8_enable_fsdp_float8_all_gather", Switch, "false", "Send fp8.").no_effect("it only matters with fp8"),
     row(Machine, "tf32", Switch, "", "Multiply tf32.").no_effect("it is a format of GPUs"),
     row(Machine, "use_cpu", Switch, "false", "Compute on the processor.")
         .no_effect("the processor is the only device yet"),
@@ -653,7 +654,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Hub, "master_port", Text, "", "Ray.").no_effect(NO_RAY),
     row(Hub, "use_mca", Switch, "false", "Megatron.").refused(NO_SPREAD),
     row(Hub, "use_hyper_parallel", Switch, "false", "HyperParallel.").refused(NO_SPREAD),
-    row(Hub, "hyper_parallel_args", Text, "", "HyperParallel.").refused(NO_SPREAD),
+    row(Hub, "hyper_parallel_args", Text, "", "HyperParallel.").no_effect("it only matters with use_hyper_parallel"),
     row(Hub, "hub_always_push", Switch, "false", "Do not wait for it.").no_effect(NO_HUB),
     row(Hub, "hub_revision", Text, "", "Its branch there.").no_effect(NO_HUB),
     row(Hub, "trackio_space_id", Text, "", "Trackio.").no_effect(NO_TRACKER),
@@ -686,7 +687,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
 
 const LORA: &str = "finetuning_type: lora";
 const NOT_YET: &str = "Luthier does not have it yet, and without it the result would differ";
-const PREFERENCE: &str = "only stage sft and pt are there yet, and they do not use it";
+const PREFERENCE: &str = "stage sft and pt do not use it";
 const TEXT_ONLY: &str = "models and records are text only";
 const NO_CODE: &str = "no file that is read can make Luthier run code";
 const FUSED: &str = "operations are always fused";
@@ -696,7 +697,8 @@ const SAME_PRECISION: &str = "evaluation computes as training does";
 const GENERATES: &str = "training generates nothing; see `luthier generate`";
 const NO_HUB: &str = "nothing is sent to a hub";
 const ONE_PROCESS: &str = "training runs in one process";
-const NO_SHARDS: &str = "training runs in one process, which has nothing to shard; optimisers named in there are not read";
+const NO_SHARDS: &str =
+    "training runs in one process, which has nothing to shard; optimisers named in there are not read";
 const NO_RAY: &str = "Ray is not used; a batch is that of one process";
 const NO_TRACKER: &str = "nothing is sent to a tracker; trainer_log.jsonl has the numbers";
 const NO_PYTORCH: &str = "there is no PyTorch; see `luthier bench`";
@@ -762,7 +764,6 @@ const OTHER_OPTIMISERS: &[&str] = &[
     "stable_adamw",
 ];
 
-
 const fn row(group: Group, name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Setting {
     Setting {
         name,
@@ -820,13 +821,7 @@ impl Setting {
         self.differs_when(Told::OnThePage, here, there, why)
     }
 
-    const fn differs_when(
-        mut self,
-        told: Told,
-        here: &'static str,
-        there: &'static str,
-        why: &'static str,
-    ) -> Self {
+    const fn differs_when(mut self, told: Told, here: &'static str, there: &'static str, why: &'static str) -> Self {
         self.differs = Some(Difference { here, there, why, told });
         self
     }

@@ -100,7 +100,7 @@ impl Words {
             Kind::Names => usize::MAX,
             _ => 1,
         };
-        let alone = setting.alone();
+        let alone = setting.value_alone();
         let is_value = |word: &&String| match alone {
             // What may stand alone takes no word that is another setting; what may not takes any but a flag.
             None if most == 1 => !is_flag(word),
@@ -123,7 +123,7 @@ impl Words {
 
 impl Setting {
     /// What its flag means when no value follows.
-    fn alone(&self) -> Option<&'static str> {
+    fn value_alone(&self) -> Option<&'static str> {
         if self.kind == Kind::Switch { Some("true") } else { Some(self.alone).filter(|alone| !alone.is_empty()) }
     }
 }
@@ -178,11 +178,10 @@ mod tests {
                 ("seed", text("7")),
             ],
         );
-        check("--bf16 --no-plot_loss --bf16 false", &[
-            ("bf16", text("true")),
-            ("plot_loss", text("false")),
-            ("bf16", text("false")),
-        ]);
+        check(
+            "--bf16 --no-plot_loss --bf16 false",
+            &[("bf16", text("true")), ("plot_loss", text("false")), ("bf16", text("false"))],
+        );
         check("--resume_from_checkpoint seed=1", &[("resume_from_checkpoint", text("true")), ("seed", text("1"))]);
         check("--resume_from_checkpoint out/checkpoint-3", &[("resume_from_checkpoint", text("out/checkpoint-3"))]);
         check("--max_steps -1 max-steps=-1", &[("max_steps", text("-1")), ("max_steps", text("-1"))]);
@@ -202,7 +201,10 @@ mod tests {
     fn what_is_no_setting() {
         fails("--lora_rank", "command line: --lora_rank has no value; expected a whole number from 1 to 65536");
         fails("--lora_rank --bf16", "command line: --lora_rank has no value; expected a whole number from 1 to 65536");
-        fails("seed=1 a.yaml", "command line: \"a.yaml\" is neither key=value nor --key value; a file of settings comes first");
+        fails(
+            "seed=1 a.yaml",
+            "command line: \"a.yaml\" is neither key=value nor --key value; a file of settings comes first",
+        );
         fails("-x", "command line: \"-x\" is neither key=value nor --key value");
         fails(
             "--lora-rnk 8 --seed 1",

@@ -15,11 +15,11 @@ pub(crate) fn read(text: &str) -> Result<Vec<Entry>, FileError> {
     })
 }
 
-/// The first line, up to this one, that a tab indents.
+/// The first line, up to the one after this one, that a tab indents.
 fn tab_before(text: &str, line: usize) -> Option<usize> {
     let indent = |line: &str| line.len() - line.trim_start().len();
     let has_tab = |line: &str| !line.trim().is_empty() && line[..indent(line)].contains('\t');
-    text.lines().take(line).position(has_tab).map(|index| index + 1)
+    text.lines().take(line + 1).position(has_tab).map(|index| index + 1)
 }
 
 fn mapping(text: &str) -> Result<Vec<Entry>, FileError> {
