@@ -137,7 +137,7 @@ fn an_output_folder_that_holds_a_run() {
 fn an_adapter_of_another_model() {
     let place = Place::new();
     assert_eq!(place.luthier(&TRAIN).0, Some(0));
-    place.model("other", "qwen2");
+    place.model("other", "phi3");
     let words = with(&["model_name_or_path=other", "adapter_name_or_path=out", "output_dir=out2"]);
     let (code, text) = place.luthier(&words);
     assert_eq!(code, Some(1), "{text}");
