@@ -1,8 +1,6 @@
 //! What a user sees after each of many mistakes: the whole output, compared with `transcripts/wrong/NAME.txt`. Run with
 //! `LUTHIER_UPDATE=1` to write the files anew, and read what has changed.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails is what an unwrap is for here")]
-
 mod support;
 
 use std::fs;
