@@ -264,6 +264,8 @@ pub(crate) enum Metric {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SavingSettings {
     pub(crate) when: When,
+    /// Whether the best evaluated state gets a checkpoint wherever it falls.
+    pub(crate) best: bool,
     /// Checkpoints that stay, the best besides; `None`: all.
     pub(crate) limit: Option<usize>,
     pub(crate) resume: Resume,
@@ -317,32 +319,35 @@ impl TrainConfig {
             schedule: check.schedule(),
             machine: check.machine(),
             output: check.output(),
-            evaluation: check.evaluation(),
             saving: check.saving(),
+            evaluation: check.evaluation(),
             dry_run: check.is_on("dry_run"),
             notices,
         };
         if check.problems.is_empty() { Ok(config) } else { Err(check.problems) }
     }
 
-    /// Looks whether the files that are named exist, and whether the output folder is free.
+    /// Looks whether the files that are named exist, and whether the output folder is free, unless a run in it goes on.
     ///
     /// # Errors
     /// A sentence for each that is not as it should be.
-    pub(crate) fn check_files(&self) -> Result<(), Vec<Problem>> {
+    pub(crate) fn check_files(&self, resumes: bool) -> Result<(), Vec<Problem>> {
         let mut problems = self.check_model_files().err().unwrap_or_default();
         let folder = &self.output.folder;
-        let held =
-            ["adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json", "trainer_log.jsonl"]
-                .into_iter()
-                .find(|name| folder.join(name).exists());
+        let mut marks = vec!["adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json"];
+        // A run that is to go on and was killed before its first checkpoint has left a log, and nothing that is lost.
+        if self.saving.resume == Resume::No {
+            marks.push("trainer_log.jsonl");
+        }
+        let held = marks.into_iter().find(|name| folder.join(name).exists());
+        let held = held.or_else(|| crate::checkpoint::has_any(folder).then_some("checkpoints"));
         match held {
             _ if folder.is_file() => {
                 problems.push(Problem(format!("output_dir: {} is a file; expected a folder", folder.display())));
             }
-            Some(name) if !self.output.overwrite => problems.push(Problem(format!(
-                "output_dir: {} already holds {name} of another run; choose another folder or set \
-                 overwrite_output_dir: true",
+            Some(name) if !self.output.overwrite && !resumes => problems.push(Problem(format!(
+                "output_dir: {} already holds {name} of another run; choose another folder, set \
+                 overwrite_output_dir: true, or go on with that run with resume_from_checkpoint: true",
                 folder.display()
             ))),
             _ => {}
@@ -710,8 +715,10 @@ impl Check<'_> {
             Some("true" | "True") => Resume::Newest,
             Some(path) => Resume::From(PathBuf::from(path)),
         };
+        let best = strategy == Some("best") || self.settings.switch("load_best_model_at_end").unwrap_or(true);
         SavingSettings {
             when,
+            best,
             limit: self.optional_count("save_total_limit"),
             resume,
             nonfinite: match self.settings.text("nonfinite") {
@@ -794,6 +801,7 @@ mod tests {
             evaluation: None,
             saving: SavingSettings {
                 when: When::Every(Span::Steps(100)),
+                best: true,
                 limit: None,
                 resume: Resume::No,
                 nonfinite: Nonfinite::Skip,

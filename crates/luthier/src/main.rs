@@ -5,17 +5,25 @@
 //! code is then 1, and 2 for arguments that cannot be understood.
 
 mod bench;
+mod checkpoint;
 mod config;
+mod estimate;
+mod fit;
 mod generate;
 mod journal;
 mod machine;
+mod method;
 mod model;
+mod plan;
+mod preflight;
 mod progress;
 mod reference;
 mod rows;
 mod run;
 mod save;
 mod settings;
+mod signals;
+mod sitting;
 mod terminal;
 mod train;
 mod trainer_log;
@@ -42,6 +50,8 @@ struct Arguments {
 enum Command {
     /// Train a model as a configuration says
     Train(train::Arguments),
+    /// Show what a training would do and take, with memory, time and disk, and stop
+    Plan(plan::Arguments),
     /// Let a model, with or without an adapter, go on with a text
     Generate(generate::Arguments),
     /// Measure the training of a configuration: speed, share of the processor's peak, memory, time by operation
@@ -116,7 +126,7 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     match run(arguments.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             for line in format!("{error:#}").lines() {
                 eprint_line(&format!("error: {line}"));
@@ -126,17 +136,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     let environment = Environment::read()?;
     match command {
-        Command::Train(arguments) => train::run(&arguments, &environment),
-        Command::Generate(arguments) => generate::run(&arguments, &environment),
-        Command::Bench(arguments) => bench::run(&arguments, &environment),
-        Command::Settings => {
-            print_text(&reference::page());
-            Ok(())
+        Command::Train(arguments) => {
+            if train::run(&arguments, &environment)? == train::Outcome::Stopped {
+                return Ok(ExitCode::from(signals::INTERRUPTED));
+            }
         }
+        Command::Plan(arguments) => plan::run(&arguments, &environment)?,
+        Command::Generate(arguments) => generate::run(&arguments, &environment)?,
+        Command::Bench(arguments) => bench::run(&arguments, &environment)?,
+        Command::Settings => print_text(&reference::page()),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Writes to standard output; a reader that went away is no failure.

@@ -56,8 +56,16 @@ impl<Output: Write> Terminal<Output> {
         let _ = writeln!(self.output, "{clear}{sentence}");
     }
 
-    /// Shows a step, which ended so many seconds after the start.
-    pub(crate) fn step(&mut self, event: &StepEvent, elapsed_seconds: f64) {
+    /// Shows on a terminal how far an evaluation is.
+    pub(crate) fn evaluating(&mut self, done: usize, total: usize) {
+        if self.live {
+            let clear = self.clear();
+            let _ = write!(self.output, "{clear}evaluating {done}/{total}");
+            let _ = self.output.flush();
+        }
+    }
+
+    fn step(&mut self, event: &StepEvent, elapsed_seconds: f64) {
         let (line, due) = self.window.push(event, elapsed_seconds);
         let clear = self.clear();
         if due {

@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-use luthier_train::{EvaluationEvent, Event, StepEvent};
+use luthier_train::{EvaluationEvent, Event};
 use serde_json::{Value, json};
 
 use crate::journal::Entry;
@@ -53,14 +53,6 @@ impl TrainerLog {
             Some(line) => self.file.write_all(line.as_bytes()),
             None => Ok(()),
         }
-    }
-
-    /// Takes a step and the seconds that the run has lasted; see [`entry`](Self::entry).
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub(crate) fn step(&mut self, event: &StepEvent, elapsed_seconds: f64) -> io::Result<()> {
-        self.entry(&Entry { elapsed_seconds, event: Event::Step(*event) })
     }
 }
 
@@ -151,7 +143,7 @@ mod tests {
     fn a_loss_that_is_not_finite_is_left_out() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut log = TrainerLog::create(folder.path(), 1, false).expect("a file");
-        log.step(&event(1, f64::NAN), 2.0).expect("written");
+        log.entry(&Entry { elapsed_seconds: 2.0, event: Event::Step(event(1, f64::NAN)) }).expect("written");
         let line: Value = serde_json::from_str(&read(folder.path())).expect("JSON");
         assert_eq!((line.get("loss"), &line["lr"]), (None, &json!(1e-4)));
     }
