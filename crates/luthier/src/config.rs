@@ -341,7 +341,15 @@ impl TrainConfig {
         }
         let held = marks.into_iter().find(|name| folder.join(name).exists());
         let held = held.or_else(|| crate::checkpoint::has_any(folder).then_some("checkpoints"));
+        let above = folder.ancestors().skip(1).find(|above| above.exists());
         match held {
+            _ if above.is_some_and(Path::is_file) => {
+                let above = above.unwrap_or(folder).display();
+                problems.push(Problem(format!(
+                    "output_dir: {} cannot be made, since {above} is a file; expected a folder",
+                    folder.display()
+                )));
+            }
             _ if folder.is_file() => {
                 problems.push(Problem(format!("output_dir: {} is a file; expected a folder", folder.display())));
             }

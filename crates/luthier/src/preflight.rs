@@ -64,9 +64,8 @@ impl Plan {
 
     /// The plan as lines of the page.
     pub(crate) fn lines(&self, config: &TrainConfig, run: &Run) -> Vec<String> {
-        let gigabytes = |bytes: u64| format!("{:.2} GB", bytes as f64 / 1e9);
         let memory = &self.memory;
-        let free = |bytes: Option<u64>| bytes.map_or_else(String::new, |bytes| format!(" ({} free)", gigabytes(bytes)));
+        let free = |bytes: Option<u64>| bytes.map_or_else(String::new, |bytes| format!(" ({} free)", size(bytes)));
         let recomputed = match self.recomputed_layers {
             0 => String::new(),
             layers => format!(", {layers} layers computed again on the way back"),
@@ -79,9 +78,9 @@ impl Plan {
                 run.steps.rows_per_step(),
                 self.token_budget
             ),
-            format!("memory: {}{}: {}", gigabytes(memory.total_bytes), free(memory.available_bytes), memory.parts()),
+            format!("memory: {}{}: {}", size(memory.total_bytes), free(memory.available_bytes), memory.parts()),
             format!("time: about {}, {:.2} s a step", duration(self.seconds), self.step_seconds),
-            format!("disk: {}{}: {files}", gigabytes(self.disk_bytes), free(self.free_disk_bytes)),
+            format!("disk: {}{}: {files}", size(self.disk_bytes), free(self.free_disk_bytes)),
         ]
     }
 }
@@ -96,7 +95,7 @@ impl Memory {
             ("activations", self.activation_bytes),
             ("program", self.program_bytes),
         ];
-        named.map(|(name, bytes)| format!("{name} {:.2}", bytes as f64 / 1e9)).join(", ")
+        named.map(|(name, bytes)| format!("{name} {}", size(bytes))).join(", ")
     }
 }
 
@@ -153,6 +152,14 @@ fn method(tuning: &Tuning) -> String {
         Tuning::Freeze { layers } => format!("layers {} to {} only", layers.start, layers.end.saturating_sub(1)),
         Tuning::Full => "all weights".to_owned(),
         Tuning::Nothing => "nothing".to_owned(),
+    }
+}
+
+/// `1.25 GB`, `30.1 MB`.
+fn size(bytes: u64) -> String {
+    match bytes {
+        100_000_000.. => format!("{:.2} GB", bytes as f64 / 1e9),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
     }
 }
 
@@ -254,10 +261,9 @@ fn disk(config: &TrainConfig, run: &Run) -> (u64, String) {
         Some(limit) => saves.min(limit + 1) + usize::from(best),
         None => saves + if best { evaluations(config, run) } else { 0 },
     } as u64;
-    let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
     let files = match kept {
-        0 => format!("the result {}", megabytes(result)),
-        _ => format!("the result {}, at most {kept} checkpoints of {}", megabytes(result), megabytes(checkpoint)),
+        0 => format!("the result {}", size(result)),
+        _ => format!("the result {}, at most {kept} checkpoints of {}", size(result), size(checkpoint)),
     };
     (result + kept * checkpoint, files)
 }

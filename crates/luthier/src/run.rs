@@ -14,7 +14,7 @@ use luthier_train::{
 
 use crate::checkpoint::Layout;
 use crate::config::{self, EvaluationSettings, EvaluationSource, Stage, TrainConfig, When};
-use crate::fit::{fit, predict};
+use crate::fit::{Restored, fit, predict};
 use crate::machine::{ProcessMemory, Processor};
 use crate::method::{check_saved_modules, check_targets, tuning};
 use crate::model::Model;
@@ -112,8 +112,14 @@ impl Run {
         let before = ProcessMemory::now().map(|now| ProcessMemory { file_bytes: own_file_bytes, ..now });
         let device = processor.device(observer)?;
         let scratch_bytes = device.scratch_bytes(precision, &model.layout()) as u64;
-        let predicted_bytes = before.map(|before| predict(&before, &plan, &model, scratch_bytes));
         let decoder = Decoder::new(&device, &model.checkpoint, &tuning, adapter.as_ref())?;
+        let trained = decoder.parameters().count() as u64;
+        let restored = match (resumed, config.evaluation.as_ref().is_some_and(|evaluation| evaluation.keeps_best)) {
+            (Some(_), _) => Restored::Everything { trained },
+            (None, true) => Restored::Best { trained },
+            (None, false) => Restored::Nothing,
+        };
+        let predicted_bytes = before.map(|before| predict(&before, &plan, &model, scratch_bytes, restored));
         check_targets(&tuning, &decoder)?;
         check_saved_modules(&tuning, &decoder)?;
         let continued = adapter.map(|adapter| adapter.settings);

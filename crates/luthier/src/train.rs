@@ -13,7 +13,7 @@ use crate::machine::ProcessMemory;
 use crate::preflight::{self, Plan};
 use crate::progress::duration;
 use crate::run::Run;
-use crate::save::save;
+use crate::save::{for_each_piece, save};
 use crate::sitting::Sitting;
 use crate::{ConfigArguments, Environment, eprint_line, fail, signals};
 
@@ -197,7 +197,9 @@ fn take_best(config: &TrainConfig, run: &Run, progress: &Progress, sitting: &mut
 /// A model with numbers that are none must not be saved as a result.
 fn check_finite(run: &Run) -> anyhow::Result<()> {
     let broken = |parameter: &&luthier_model::Parameter| {
-        run.device.download(&parameter.value).iter().any(|number| !number.is_finite())
+        let check =
+            &mut |numbers: &[f32]| if numbers.iter().all(|number| number.is_finite()) { Ok(()) } else { Err(()) };
+        for_each_piece(&run.device, &parameter.value, check).is_err()
     };
     match run.decoder.parameters().iter().find(broken) {
         Some(parameter) => bail!(
