@@ -20,6 +20,9 @@ use crate::{chart, signals, trainer_log};
 /// How long to wait until a full disk is tried again.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// A chart is drawn with a checkpoint, but not more often than this, and at the end.
+const BETWEEN_CHARTS: Duration = Duration::from_secs(20);
+
 /// What listens to a run.
 pub(crate) struct Sitting<'r> {
     run: &'r Run,
@@ -30,6 +33,7 @@ pub(crate) struct Sitting<'r> {
     /// The newest checkpoint.
     pub(crate) newest: Option<PathBuf>,
     began: Instant,
+    drawn: Instant,
     /// Seconds of earlier sittings.
     before: f64,
 }
@@ -94,6 +98,7 @@ impl<'r> Sitting<'r> {
 
     /// Draws the chart, and writes anew what could not be written before.
     pub(crate) fn settle(&mut self) {
+        self.drawn = Instant::now();
         let chart = self.files.config.output.chart;
         if chart && let Err(error) = chart::draw(&self.journal, self.checkpoints.folder) {
             self.say(&format!("warning: chart: {error:#}"));
@@ -187,7 +192,9 @@ impl Listener for Sitting<'_> {
         })?;
         self.say(&format!("checkpoint: {}", path.display()));
         self.newest = Some(path);
-        self.settle();
+        if self.drawn.elapsed() > BETWEEN_CHARTS {
+            self.settle();
+        }
         Ok(())
     }
 }
