@@ -54,7 +54,8 @@ impl<'r> Sitting<'r> {
         files.begin(&journal)?;
         let checkpoints = Checkpoints { folder: &output.folder, limit: config.saving.limit, base_model };
         let before = journal.last().map_or(0.0, |entry| entry.elapsed_seconds);
-        Ok(Self { run, checkpoints, terminal, files, journal, newest: None, began: Instant::now(), before })
+        let now = Instant::now();
+        Ok(Self { run, checkpoints, terminal, files, journal, newest: None, began: now, drawn: now, before })
     }
 
     /// Seconds of training, those of earlier sittings included.
