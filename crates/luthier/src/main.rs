@@ -5,6 +5,8 @@
 //! code is then 1, and 2 for arguments that cannot be understood.
 
 mod bench;
+#[allow(dead_code, reason = "the training calls it once it has the readers")]
+mod chart;
 mod checkpoint;
 mod config;
 mod estimate;
@@ -12,18 +14,24 @@ mod fit;
 mod generate;
 mod journal;
 mod machine;
+#[allow(dead_code, reason = "the training calls it once it has the readers")]
+mod manifest;
 mod method;
 mod model;
 mod plan;
 mod preflight;
 mod progress;
 mod reference;
+#[allow(dead_code, reason = "the training calls it once it has the readers")]
+mod results;
 mod rows;
 mod run;
 mod save;
 mod settings;
 mod signals;
 mod sitting;
+#[allow(dead_code, reason = "the training calls it once it has the readers")]
+mod tensorboard;
 mod terminal;
 mod train;
 mod trainer_log;

@@ -2,7 +2,6 @@
 //! `eval_results.json`, `all_results.json` and `trainer_state.json`. They are functions of the journal and of what
 //! [`Results`] says; what is not known is left out and never guessed.
 
-use std::io::Write;
 use std::path::Path;
 
 use luthier_train::{EvaluationEvent, Event, StepEvent};
@@ -86,7 +85,7 @@ impl Results<'_> {
 
     fn train(&self) -> Map<String, Value> {
         let seconds = self.entries.last().map_or(0.0, |entry| entry.elapsed_seconds);
-        let finite = || self.steps().filter(|step| step.loss.is_finite());
+        let finite = || self.steps().filter(|step| step.is_finite());
         let trained = finite().map(|step| step.trained_tokens as f64).sum::<f64>();
         let loss = finite().map(|step| step.loss * step.trained_tokens as f64).sum::<f64>() / trained;
         let each_second = |count: usize| rounded(count as f64 / seconds, 3);
@@ -237,7 +236,10 @@ mod tests {
         let state = read(folder.path(), "trainer_state.json");
         assert_eq!((&state["best_metric"], &state["best_global_step"]), (&json!(0.625), &json!(2)));
         assert_eq!(state["best_model_checkpoint"], "out/checkpoint-2");
-        assert_eq!((&state["global_step"], &state["max_steps"], &state["save_steps"]), (&json!(4), &json!(4), &Value::Null));
+        assert_eq!(
+            (&state["global_step"], &state["max_steps"], &state["save_steps"]),
+            (&json!(4), &json!(4), &Value::Null)
+        );
         let history = state["log_history"].as_array().expect("a list");
         assert_eq!(history.len(), 4);
         let first = json!({"epoch": 1.0, "grad_norm": 1.5, "learning_rate": 1e-4, "loss": 1.5, "step": 2});

@@ -22,16 +22,8 @@ pub(crate) struct TrainerLog {
 }
 
 impl TrainerLog {
-    /// Begins the file in an output folder that exists; what was there is gone.
-    ///
-    /// # Errors
-    /// When the file cannot be made.
-    pub(crate) fn create(folder: &Path, every: usize, first_too: bool) -> io::Result<Self> {
-        Ok(Self { file: File::create(folder.join(FILE_NAME))?, window: Window::new(every, first_too) })
-    }
-
-    /// Goes on with the file of a run whose past is `entries`: the lines of that past are written anew and those after it
-    /// are gone.
+    /// Begins the file in an output folder that exists, with the lines of the past of a run that is continued; any others
+    /// that were there are gone.
     ///
     /// # Errors
     /// When the file cannot be written; then the older one is still there.
@@ -40,7 +32,8 @@ impl TrainerLog {
         let lines: String = entries.iter().filter_map(|entry| line(&mut window, entry)).collect();
         window.begin_sitting();
         let path = folder.join(FILE_NAME);
-        luthier_files::write_atomically(&path, |writer| writer.write_all(lines.as_bytes())).map_err(io::Error::other)?;
+        luthier_files::write_atomically(&path, |writer| writer.write_all(lines.as_bytes()))
+            .map_err(io::Error::other)?;
         Ok(Self { file: OpenOptions::new().append(true).open(path)?, window })
     }
 
@@ -134,7 +127,7 @@ mod tests {
     #[test]
     fn lines_are_those_of_llama_factory() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut log = TrainerLog::create(folder.path(), 2, false).expect("a file");
+        let mut log = TrainerLog::resume(folder.path(), 2, false, &[]).expect("a file");
         journal().iter().for_each(|entry| log.entry(entry).expect("written"));
         assert_eq!(read(folder.path()), format!("{TWO}{EVALUATION}{FOUR}"));
     }
@@ -142,7 +135,7 @@ mod tests {
     #[test]
     fn a_loss_that_is_not_finite_is_left_out() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut log = TrainerLog::create(folder.path(), 1, false).expect("a file");
+        let mut log = TrainerLog::resume(folder.path(), 1, false, &[]).expect("a file");
         log.entry(&Entry { elapsed_seconds: 2.0, event: Event::Step(event(1, f64::NAN)) }).expect("written");
         let line: Value = serde_json::from_str(&read(folder.path())).expect("JSON");
         assert_eq!((line.get("loss"), &line["lr"]), (None, &json!(1e-4)));
@@ -153,15 +146,24 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let journal = journal();
         for kept in 0..=journal.len() {
-            std::fs::write(folder.path().join(FILE_NAME), format!("{TWO}{EVALUATION}{FOUR}{{\"half a li")).expect("written");
+            std::fs::write(folder.path().join(FILE_NAME), format!("{TWO}{EVALUATION}{FOUR}{{\"half a li"))
+                .expect("written");
             let mut log = TrainerLog::resume(folder.path(), 2, false, &journal[..kept]).expect("a file");
-            let before: String =
-                [TWO, EVALUATION, FOUR].into_iter().zip([2, 3, 5]).filter(|(_, at)| *at <= kept).map(|(line, _)| line).collect();
+            let before: String = [TWO, EVALUATION, FOUR]
+                .into_iter()
+                .zip([2, 3, 5])
+                .filter(|(_, at)| *at <= kept)
+                .map(|(line, _)| line)
+                .collect();
             assert_eq!(read(folder.path()), before);
             journal[kept..].iter().for_each(|entry| log.entry(entry).expect("written"));
-            let after: Vec<Value> = read(folder.path()).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+            let after: Vec<Value> =
+                read(folder.path()).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
             assert_eq!(after.len(), 3);
-            assert_eq!((&after[0]["loss"], &after[1]["eval_loss"], &after[2]["loss"]), (&json!(1.5), &json!(1.25), &json!(1.0)));
+            assert_eq!(
+                (&after[0]["loss"], &after[1]["eval_loss"], &after[2]["loss"]),
+                (&json!(1.5), &json!(1.25), &json!(1.0))
+            );
         }
     }
 }
