@@ -14,6 +14,7 @@ mod fit;
 mod generate;
 mod journal;
 mod machine;
+mod manifest;
 mod method;
 mod model;
 mod plan;

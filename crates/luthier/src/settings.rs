@@ -284,6 +284,12 @@ impl Settings {
         found.into_iter().map(sentence).collect()
     }
 
+    /// The value of a setting of the table, and where it was given if it was.
+    pub(crate) fn of(&self, name: &str) -> (&Value, Option<&Origin>) {
+        let (value, origin) = &self.values[name];
+        (value, origin.as_ref())
+    }
+
     /// Where the setting was given, for messages: `train.yaml, line 3: `, or nothing when it was not.
     pub(crate) fn place(&self, name: &str) -> String {
         self.values[name].1.as_ref().map(|origin| format!("{origin}: ")).unwrap_or_default()
