@@ -40,7 +40,8 @@ impl TrainerLog {
         let lines: String = entries.iter().filter_map(|entry| line(&mut window, entry)).collect();
         window.begin_sitting();
         let path = folder.join(FILE_NAME);
-        luthier_files::write_atomically(&path, |writer| writer.write_all(lines.as_bytes())).map_err(io::Error::other)?;
+        luthier_files::write_atomically(&path, |writer| writer.write_all(lines.as_bytes()))
+            .map_err(io::Error::other)?;
         Ok(Self { file: OpenOptions::new().append(true).open(path)?, window })
     }
 
@@ -153,15 +154,24 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let journal = journal();
         for kept in 0..=journal.len() {
-            std::fs::write(folder.path().join(FILE_NAME), format!("{TWO}{EVALUATION}{FOUR}{{\"half a li")).expect("written");
+            std::fs::write(folder.path().join(FILE_NAME), format!("{TWO}{EVALUATION}{FOUR}{{\"half a li"))
+                .expect("written");
             let mut log = TrainerLog::resume(folder.path(), 2, false, &journal[..kept]).expect("a file");
-            let before: String =
-                [TWO, EVALUATION, FOUR].into_iter().zip([2, 3, 5]).filter(|(_, at)| *at <= kept).map(|(line, _)| line).collect();
+            let before: String = [TWO, EVALUATION, FOUR]
+                .into_iter()
+                .zip([2, 3, 5])
+                .filter(|(_, at)| *at <= kept)
+                .map(|(line, _)| line)
+                .collect();
             assert_eq!(read(folder.path()), before);
             journal[kept..].iter().for_each(|entry| log.entry(entry).expect("written"));
-            let after: Vec<Value> = read(folder.path()).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+            let after: Vec<Value> =
+                read(folder.path()).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
             assert_eq!(after.len(), 3);
-            assert_eq!((&after[0]["loss"], &after[1]["eval_loss"], &after[2]["loss"]), (&json!(1.5), &json!(1.25), &json!(1.0)));
+            assert_eq!(
+                (&after[0]["loss"], &after[1]["eval_loss"], &after[2]["loss"]),
+                (&json!(1.5), &json!(1.25), &json!(1.0))
+            );
         }
     }
 }
