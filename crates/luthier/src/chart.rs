@@ -97,7 +97,8 @@ fn lay_out(curves: &Curves) -> Vec<Shape> {
 }
 
 fn axes(scale: &Scale, shapes: &mut Vec<Shape>) {
-    let mut line = |from, to, colour| shapes.push(Shape::Line { points: vec![from, to], colour, opacity: 1.0, width: 1.0 });
+    let mut line =
+        |from, to, colour| shapes.push(Shape::Line { points: vec![from, to], colour, opacity: 1.0, width: 1.0 });
     let (losses, decimals) = ticks::of_range(scale.low, scale.high, 7);
     let steps = ticks::of_count(scale.steps, 9);
     for loss in &losses {

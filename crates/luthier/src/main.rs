@@ -5,6 +5,7 @@
 //! code is then 1, and 2 for arguments that cannot be understood.
 
 mod bench;
+mod chart;
 mod checkpoint;
 mod config;
 mod data_preview;
@@ -19,12 +20,14 @@ mod plan;
 mod preflight;
 mod progress;
 mod reference;
+mod results;
 mod rows;
 mod run;
 mod save;
 mod settings;
 mod signals;
 mod sitting;
+mod tensorboard;
 mod terminal;
 mod train;
 mod trainer_log;

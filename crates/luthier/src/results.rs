@@ -2,7 +2,6 @@
 //! `eval_results.json`, `all_results.json` and `trainer_state.json`. They are functions of the journal and of what
 //! [`Results`] says; what is not known is left out and never guessed.
 
-use std::io::Write;
 use std::path::Path;
 
 use luthier_train::{EvaluationEvent, Event, StepEvent};
@@ -86,7 +85,7 @@ impl Results<'_> {
 
     fn train(&self) -> Map<String, Value> {
         let seconds = self.entries.last().map_or(0.0, |entry| entry.elapsed_seconds);
-        let finite = || self.steps().filter(|step| step.loss.is_finite());
+        let finite = || self.steps().filter(|step| step.is_finite());
         let trained = finite().map(|step| step.trained_tokens as f64).sum::<f64>();
         let loss = finite().map(|step| step.loss * step.trained_tokens as f64).sum::<f64>() / trained;
         let each_second = |count: usize| rounded(count as f64 / seconds, 3);

@@ -27,18 +27,9 @@ pub(crate) struct TensorBoard {
 }
 
 impl TensorBoard {
-    /// Begins a file of its own in a folder, which is made; other files stay. `now` is in seconds since 1970.
-    ///
-    /// # Errors
-    /// When the file cannot be made.
-    pub(crate) fn create(folder: &Path, every: usize, first_too: bool, now: f64) -> io::Result<Self> {
-        std::fs::create_dir_all(folder)?;
-        Self::begin(folder, Window::new(every, first_too), now, now, &[])
-    }
-
-    /// Goes on with a run whose past is `entries`: a new file begins with that past, and the older files of the same run
-    /// are removed. A file is of the same run when it is Luthier's and its first scalars are the same to the bit; they are
-    /// compared as soon as there are some.
+    /// Begins a file in a folder, which is made, with the past of a run that is continued. The older files of the same run
+    /// are removed: those of Luthier whose first scalars are the same to the bit, which is seen as soon as there are some.
+    /// All other files stay. `now` is in seconds since 1970.
     ///
     /// # Errors
     /// When the file cannot be written; then the older ones are still there.
@@ -281,14 +272,14 @@ mod tests {
     #[test]
     fn scalars_have_transformers_names() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut board = TensorBoard::create(folder.path(), 2, false, 1000.0).expect("a file");
+        let mut board = TensorBoard::resume(folder.path(), 2, false, 1000.0, &[]).expect("a file");
         journal().iter().for_each(|entry| board.entry(entry).expect("written"));
         let named = |pairs: &[(&str, f32)]| pairs.iter().map(|(tag, value)| (tag.to_string(), *value)).collect::<Vec<_>>();
         let train = |loss, epoch| {
             named(&[("train/loss", loss), ("train/grad_norm", 1.5), ("train/learning_rate", 1e-4), ("train/epoch", epoch)])
         };
         let evaluation =
-            named(&[("eval/loss", 1.25), ("eval/accuracy", 0.625), ("eval/perplexity", 3.490_343), ("train/epoch", 1.0)]);
+            named(&[("eval/loss", 1.25), ("eval/accuracy", 0.625), ("eval/perplexity", 1.25f64.exp() as f32), ("train/epoch", 1.0)]);
         let expected = vec![(1004.0, 2, train(1.5, 1.0)), (1005.0, 2, evaluation), (1009.0, 4, train(1.0, 2.0))];
         assert_eq!(decode(&only_file(folder.path())), expected);
     }
@@ -297,10 +288,10 @@ mod tests {
     fn a_resumed_run_has_the_scalars_of_an_undisturbed_one_and_the_files_of_others_stay() {
         let (whole, parts) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
         let journal = journal();
-        let mut board = TensorBoard::create(whole.path(), 1, false, 1000.0).expect("a file");
+        let mut board = TensorBoard::resume(whole.path(), 1, false, 1000.0, &[]).expect("a file");
         journal.iter().for_each(|entry| board.entry(entry).expect("written"));
 
-        let mut board = TensorBoard::create(parts.path(), 1, false, 1000.0).expect("a file");
+        let mut board = TensorBoard::resume(parts.path(), 1, false, 1000.0, &[]).expect("a file");
         journal[..4].iter().for_each(|entry| board.entry(entry).expect("written"));
         let mut board = TensorBoard::resume(parts.path(), 1, false, 1003.0, &journal[..2]).expect("a file");
         journal[2..].iter().for_each(|entry| board.entry(entry).expect("written"));
@@ -308,7 +299,7 @@ mod tests {
         assert_eq!(scalars(&only_file(parts.path())), scalars(&only_file(whole.path())));
 
         let other = Entry { elapsed_seconds: 1.0, event: Event::Step(step(1, 7.0)) };
-        TensorBoard::create(parts.path(), 1, false, 1000.0).expect("a file").entry(&other).expect("written");
+        TensorBoard::resume(parts.path(), 1, false, 1000.0, &[]).expect("a file").entry(&other).expect("written");
         std::fs::write(parts.path().join("events.out.tfevents.1.host.1.0"), b"of another program").expect("written");
         TensorBoard::resume(parts.path(), 1, false, 2000.0, &journal).expect("a file");
         assert_eq!(std::fs::read_dir(parts.path()).expect("a folder").count(), 3);
@@ -320,7 +311,7 @@ mod tests {
     #[test]
     fn a_loss_that_is_not_finite_is_left_out() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut board = TensorBoard::create(folder.path(), 1, false, 0.0).expect("a file");
+        let mut board = TensorBoard::resume(folder.path(), 1, false, 0.0, &[]).expect("a file");
         board.entry(&Entry { elapsed_seconds: 1.0, event: Event::Step(step(300, f64::NAN)) }).expect("written");
         let events = decode(&only_file(folder.path()));
         assert_eq!((events[0].1, events[0].2[0].0.as_str()), (300, "train/grad_norm"));

@@ -5,16 +5,17 @@ use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use luthier_train::{End, Progress, Trainer};
+use luthier_train::{End, Event, Progress, Steps, Trainer};
 
 use crate::checkpoint::{self, Found};
-use crate::config::{Resume, TrainConfig};
+use crate::config::{self, Resume, RunLength, TrainConfig, When};
 use crate::machine::ProcessMemory;
 use crate::preflight::{self, Plan};
 use crate::progress::duration;
+use crate::results::Results;
 use crate::run::Run;
 use crate::save::{for_each_piece, save};
-use crate::sitting::Sitting;
+use crate::sitting::{Sitting, logging_steps};
 use crate::{ConfigArguments, Environment, eprint_line, fail, signals};
 
 /// What follows `luthier train`.
@@ -107,6 +108,7 @@ pub(crate) fn train(config: &TrainConfig, environment: &Environment) -> anyhow::
                 run.steps.total,
                 resume_command()
             ));
+            sitting.settle();
             return Ok(Outcome::Stopped);
         }
         End::Nonfinite => {
@@ -136,7 +138,8 @@ pub(crate) fn train(config: &TrainConfig, environment: &Environment) -> anyhow::
     take_best(config, &run, progress, &mut sitting)?;
     check_finite(&run)?;
     let names = sitting.patiently("the result", |_| save(&run, &base_model, folder))?;
-    sitting.mend_log();
+    sitting.settle();
+    write_results(config, &run, progress, &sitting)?;
     let seconds = sitting.elapsed_seconds();
     eprint_line(&format!(
         "trained {} steps in {}: mean loss {:.4}, {:.0} tokens/s, {} steps left out",
@@ -159,6 +162,41 @@ pub(crate) fn train(config: &TrainConfig, environment: &Environment) -> anyhow::
     }
     eprint_line(&format!("saved to {}: {}", folder.display(), names.join(", ")));
     Ok(Outcome::Saved)
+}
+
+/// Writes what the training came to under transformers' names.
+fn write_results(config: &TrainConfig, run: &Run, progress: &Progress, sitting: &Sitting) -> anyhow::Result<()> {
+    let folder = &config.output.folder;
+    let total = run.steps.total;
+    let evaluation = config.evaluation.as_ref();
+    let steps_of = |when: When| match when {
+        When::Every(span) => Some(span.steps(total).max(1)),
+        When::Never | When::EachEpoch => None,
+    };
+    let keeps_best = evaluation.is_some_and(|evaluation| evaluation.keeps_best);
+    let best = progress.best.map(|best| folder.join(format!("checkpoint-{}", best.step)));
+    let saved = progress.best.filter(|best| keeps_best && best.step > 0).map_or(progress.step, |best| best.step);
+    let evaluations = sitting.journal.iter().filter_map(|entry| match &entry.event {
+        Event::Evaluation(event) => Some(*event),
+        _ => None,
+    });
+    let results = Results {
+        entries: &sitting.journal,
+        logging_steps: logging_steps(config, run),
+        log_first_step: config.output.log_first_step,
+        evaluation_steps: evaluation.and_then(|evaluation| steps_of(evaluation.when)),
+        saving_steps: steps_of(config.saving.when),
+        epochs: match config.batch.length {
+            RunLength::Epochs(epochs) => epochs,
+            RunLength::Steps(steps) => steps as f64 / run.steps.per_epoch() as f64,
+        },
+        batch_rows: config.batch.rows,
+        trained_rows: progress.step * run.steps.rows_per_step(),
+        metric: evaluation.map_or(config::Metric::Loss, |evaluation| evaluation.metric),
+        best_checkpoint: best.as_deref().filter(|path| path.exists()),
+        evaluation: evaluations.filter(|event| event.step == saved).last(),
+    };
+    results.write(folder).context("the results cannot be written")
 }
 
 /// Puts the best evaluated state back where that is what is to be saved.

@@ -22,16 +22,8 @@ pub(crate) struct TrainerLog {
 }
 
 impl TrainerLog {
-    /// Begins the file in an output folder that exists; what was there is gone.
-    ///
-    /// # Errors
-    /// When the file cannot be made.
-    pub(crate) fn create(folder: &Path, every: usize, first_too: bool) -> io::Result<Self> {
-        Ok(Self { file: File::create(folder.join(FILE_NAME))?, window: Window::new(every, first_too) })
-    }
-
-    /// Goes on with the file of a run whose past is `entries`: the lines of that past are written anew and those after it
-    /// are gone.
+    /// Begins the file in an output folder that exists, with the lines of the past of a run that is continued; any others
+    /// that were there are gone.
     ///
     /// # Errors
     /// When the file cannot be written; then the older one is still there.
@@ -135,7 +127,7 @@ mod tests {
     #[test]
     fn lines_are_those_of_llama_factory() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut log = TrainerLog::create(folder.path(), 2, false).expect("a file");
+        let mut log = TrainerLog::resume(folder.path(), 2, false, &[]).expect("a file");
         journal().iter().for_each(|entry| log.entry(entry).expect("written"));
         assert_eq!(read(folder.path()), format!("{TWO}{EVALUATION}{FOUR}"));
     }
@@ -143,7 +135,7 @@ mod tests {
     #[test]
     fn a_loss_that_is_not_finite_is_left_out() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut log = TrainerLog::create(folder.path(), 1, false).expect("a file");
+        let mut log = TrainerLog::resume(folder.path(), 1, false, &[]).expect("a file");
         log.entry(&Entry { elapsed_seconds: 2.0, event: Event::Step(event(1, f64::NAN)) }).expect("written");
         let line: Value = serde_json::from_str(&read(folder.path())).expect("JSON");
         assert_eq!((line.get("loss"), &line["lr"]), (None, &json!(1e-4)));
