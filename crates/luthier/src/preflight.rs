@@ -139,6 +139,9 @@ pub(crate) fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
     }
     let name = precision_name(run.trainer.precision);
     lines.push(format!("machine: {} threads, {}; {name} ({})", facts.threads, run.isa.name(), facts.precision_reason));
+    if config.output.guessed {
+        lines.push(format!("note: output_dir is not given: it is {}", config.output.folder.display()));
+    }
     lines.extend(config.differences.iter().map(|differences| format!("note: {differences}")));
     lines
 }
