@@ -17,6 +17,7 @@ mod machine;
 mod manifest;
 mod method;
 mod model;
+mod outcome;
 mod plan;
 mod preflight;
 mod progress;
@@ -168,7 +169,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     let environment = Environment::read()?;
     match command {
         Command::Train(arguments) => {
-            if train::run(&arguments, &environment)? == train::Outcome::Stopped {
+            if train::run(&arguments, &environment)? == outcome::Outcome::Stopped {
                 return Ok(ExitCode::from(signals::INTERRUPTED));
             }
         }

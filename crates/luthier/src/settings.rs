@@ -147,7 +147,7 @@ impl fmt::Display for Problem {
 }
 
 /// A value for every row of the table. Every value is of its row's kind and within its bounds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Settings {
     values: BTreeMap<&'static str, (Value, Option<Origin>)>,
     /// One sentence for each reason for which settings that were given have no effect.
