@@ -14,5 +14,5 @@ pub use micro_batch::{MicroBatch, Row};
 pub use optimiser::{Optimiser, OptimiserSettings};
 pub use plan::{MemoryPlan, plan_memory};
 pub use schedule::{Schedule, ScheduleKind};
-pub use step::{Step, StepNumbers, StepResult, accumulate, evaluate, run_step};
+pub use step::{Step, StepNumbers, StepResult, accumulate, accumulate_announcing, evaluate, run_step};
 pub use trainer::{Control, Steps, Summary, Trainer, TrainerSettings};
