@@ -52,7 +52,8 @@ fn announced(device: &Device, model: &str, tuning: &Tuning, step: &Step, parts: 
     let checkpoint = checkpoint(model);
     let decoder = Decoder::new(device, &checkpoint, tuning, None).unwrap();
     let loss = device.download(&accumulate(device, &decoder, parts, step));
-    let expected = decoder.parameters().gradients().iter().map(|gradient| device.download(gradient)).collect::<Vec<_>>();
+    let expected =
+        decoder.parameters().gradients().iter().map(|gradient| device.download(gradient)).collect::<Vec<_>>();
     let parameters: Vec<_> = decoder.parameters().iter().collect();
     let mut order = Vec::new();
     let found = accumulate_announcing(device, &decoder, parts, step, &mut |number| {

@@ -304,7 +304,8 @@ fn frozen_vectors_and_matrices_get_no_gradient() {
     layer.bias = None;
     for term in &mut layer.terms {
         // VeRA: the matrices are random and shared, the vectors are trained.
-        (freeze(&mut term.down), freeze(&mut term.up));
+        freeze(&mut term.down);
+        freeze(&mut term.up);
     }
     let x = Var::constant(random.matrix(TOKENS, WIDTH).upload(&device));
     let mut tape = Tape::new(&device, Precision::F32);
@@ -315,5 +316,48 @@ fn frozen_vectors_and_matrices_get_no_gradient() {
     assert_eq!(trained.len(), 5, "r, and d and b of two terms");
     for weight in trained {
         assert!(device.download(weight.gradient.as_ref().unwrap()).iter().all(|number| *number != 0.0));
+    }
+}
+
+#[test]
+fn a_layer_that_runs_again_chooses_the_same_rows() {
+    let (device, mut random) = (device(2), Random::new(61));
+    let shape = Shape { out: WIDTH, terms: &[(1, 2), (2, 3)], vectors: true, scaled_by: Some(2) };
+    let (matrices, x) = (matrices(&mut random, &shape), random.matrix(TOKENS, WIDTH));
+    let upstream = random.matrix(TOKENS, WIDTH).upload(&device);
+    let found = [false, true].map(|recomputed| {
+        let layer = [projection(&device, &shape, &matrices, &[1, 2], 0.0)];
+        let mut tape = Tape::new(&device, Precision::F32);
+        tape.set_adapters(Some(mixed()));
+        let x = tape.input(x.upload(&device));
+        let run = |tape: &mut Tape<'_>, x: &Var| tape.linear(LinearInput::Plain(x), &layer, None);
+        let out = if recomputed { tape.checkpoint(&x, run) } else { run(&mut tape, &x) };
+        let output = device.download(out.value());
+        let gradient = tape.backward(vec![(&out, upstream.clone())], &[&x]).pop().unwrap().unwrap();
+        let weights = layer[0].weights().map(|weight| device.download(weight.gradient.as_ref().unwrap()));
+        (output, device.download(&gradient), weights.collect::<Vec<_>>())
+    });
+    assert_eq!(found[0], found[1]);
+}
+
+#[test]
+fn generation_with_several_adapters_in_a_batch() {
+    let (device, mut random) = (device(2), Random::new(67));
+    for shape in PLAIN.iter().chain(&ALL_PARTS) {
+        let (matrices, x) = (matrices(&mut random, shape), random.matrix(3, WIDTH).upload(&device));
+        let run = |adapters: &[u32], selection: Option<Selection>| {
+            let layer = [projection(&device, shape, &matrices, adapters, 0.0)];
+            let mut tape = Tape::for_generation(&device, Precision::F32);
+            tape.set_adapters(selection);
+            let out = tape.linear(LinearInput::Plain(&Var::constant(x.clone())), &layer, None);
+            device.download(out.value())
+        };
+        let together = run(&[1, 2], Some(selection(&[(0..1, &[1]), (2..3, &[2])])));
+        for (row, adapters) in [&[1][..], &[], &[2]].into_iter().enumerate() {
+            let part = row * shape.out..(row + 1) * shape.out;
+            let everywhere = run(adapters, None);
+            let far = together[part.clone()].iter().zip(&everywhere[part]).map(|(a, b)| (a - b).abs());
+            assert!(far.fold(0.0, f32::max) < 1e-5, "row {row}");
+        }
     }
 }
