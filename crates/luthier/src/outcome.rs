@@ -63,7 +63,7 @@ pub(crate) fn write_results(
         trained_rows: progress.step * run.steps.rows_per_step(),
         metric: evaluation.map_or(config::Metric::Loss, |evaluation| evaluation.metric),
         best_checkpoint: best.as_deref().filter(|path| path.exists()),
-        evaluation: evaluations.filter(|event| event.step == saved).last(),
+        evaluation: evaluations.rev().find(|event| event.step == saved),
     };
     results.write(folder).context("the results cannot be written")
 }
