@@ -24,6 +24,7 @@ mod stream;
 mod strftime;
 mod template;
 mod template_functions;
+mod template_names;
 mod tokenizer;
 mod tokenizer_json;
 mod tokens;
@@ -31,7 +32,7 @@ mod truncate;
 
 pub use dataset::Dataset;
 pub use error::Error;
-pub use example::{Example, Report, SftOptions, Tokenized, tokenize_sft};
+pub use example::{Example, Origin, Report, SftOptions, Tokenized, tokenize_sft};
 pub use gguf_tokenizer::GgufTokenizer;
 pub use layout::{AlpacaLayout, Layout, MessagesLayout};
 pub use mask::{MaskedText, masked_text};

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use luthier_tensor::DType;
 
-use crate::config::{check_adapter, check_model, describe};
+use crate::config::{check_adapter, check_model};
 use crate::fail;
-use crate::settings::yaml::{self, Raw};
+use crate::settings::file::{self, Raw};
+use crate::settings::yaml;
 use crate::settings::{self, Origin, Problem};
 
 /// What follows `luthier export`.
@@ -280,11 +281,10 @@ const NO_QUANTISING: &str =
 impl Given {
     fn from_file(path: &Path, overrides: &[String]) -> Result<Self, Vec<Problem>> {
         let shown = path.display().to_string();
-        let one = |sentence: String| vec![Problem(sentence)];
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| one(format!("{shown}: the configuration cannot be read: {}", describe(&error))))?;
-        let entries =
-            yaml::read(&text).map_err(|error| one(format!("{shown}, line {}: {}", error.line, error.sentence)))?;
+        let entries = file::read(path).map_err(|error| {
+            let line = if error.line > 0 { format!(", line {}", error.line) } else { String::new() };
+            vec![Problem(format!("{shown}{line}: {}", error.sentence))]
+        })?;
         let mut pairs: Vec<(String, Raw, Origin)> = Vec::new();
         for entry in entries {
             pairs.push((entry.key, entry.value, Origin::File { path: shown.clone(), line: entry.line }));
