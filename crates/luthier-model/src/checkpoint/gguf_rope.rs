@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use super::gguf_export::{Target, refusal};
+use super::gguf_target::{Target, refusal};
 use super::gguf_writer::GgufValue;
 use crate::config::{Rotary, RotaryScaling};
 use crate::error::Error;

@@ -4,6 +4,7 @@
 mod card;
 mod config;
 mod files;
+mod keys;
 mod modelfile;
 pub(crate) mod replay;
 
@@ -16,9 +17,10 @@ use luthier_tensor::Device;
 use crate::machine::Processor;
 use crate::model::Model;
 use crate::{Environment, eprint_line, print_text};
-pub(crate) use config::{Arguments, HELP};
+pub(crate) use config::Arguments;
 use config::{ExportConfig, Format, Target};
 use files::{Files, Job};
+pub(crate) use keys::HELP;
 use replay::{Prompts, Replay};
 
 /// Below this share of agreeing positions, in percent, the files are suspicious.
