@@ -3,7 +3,7 @@
 //! A name is looked up in `dataset_info.json` first, then taken as a file. The first broken record is fatal and named.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -17,6 +17,8 @@ use crate::records::{Record, kind, read_record};
 pub struct Dataset {
     /// The name as the user wrote it, for messages.
     pub name: String,
+    /// The file that they came from; empty where bytes were given.
+    pub file: PathBuf,
     /// The records.
     pub records: Vec<Record>,
     /// Keys that records have and the layout does not read, with the number of records that have them.
@@ -25,27 +27,45 @@ pub struct Dataset {
 
 impl Dataset {
     /// Opens a dataset by its name in `dataset_dir/dataset_info.json`, or by the path of its file (as it is, or inside
-    /// `dataset_dir`); the layout of a file without an entry is found by its keys.
+    /// `dataset_dir`, there without its extension too); the layout of a file without an entry is found by its keys.
     ///
     /// Errors: the name is unknown, the file cannot be read, a record is broken.
     pub fn open(dataset: &str, dataset_dir: &Path) -> Result<Self, Error> {
         let info_path = dataset_dir.join("dataset_info.json");
         let info = if info_path.exists() { Some(DatasetInfo::parse(&info_path, &read(&info_path)?)?) } else { None };
         if let Some(entry) = info.as_ref().map(|info| info.entry(dataset)).transpose()?.flatten() {
-            let bytes = read(&dataset_dir.join(&entry.file_name))?;
-            return parse(dataset, is_text(&entry.file_name), &bytes, Some(&entry.layout));
+            let path = dataset_dir.join(&entry.file_name);
+            return Ok(parse(dataset, is_text(&entry.file_name), &read(&path)?, Some(&entry.layout))?.of(&path));
         }
         let file = dataset_dir.join(dataset);
         for path in [Path::new(dataset), &file] {
             if path.is_file() {
-                return Self::parse(dataset, &read(path)?, None);
+                return Ok(Self::parse(dataset, &read(path)?, None)?.of(path));
             }
+        }
+        let named = EXTENSIONS.map(|extension| dataset_dir.join(format!("{dataset}.{extension}")));
+        let mut named = named.iter().filter(|path| path.is_file());
+        match (named.next(), named.next()) {
+            (Some(path), None) => {
+                let text_lines = path.extension().is_some_and(|extension| extension == "txt");
+                return Ok(parse(dataset, text_lines, &read(path)?, None)?.of(path));
+            }
+            (Some(one), Some(other)) => {
+                let (one, other) = (one.display(), other.display());
+                let problem = format!("it could be {one} or {other}; give the whole name of the file");
+                return Err(Error::Dataset { dataset: dataset.to_owned(), problem });
+            }
+            (None, _) => {}
         }
         let known = match info {
             Some(info) => format!("has only {}", info.names().join(", ")),
             None => "does not exist".to_owned(),
         };
         Err(Error::UnknownDataset { dataset: dataset.to_owned(), info: info_path, known, file })
+    }
+
+    fn of(self, file: &Path) -> Self {
+        Self { file: file.to_owned(), ..self }
     }
 
     /// Reads a dataset from the bytes of its file. `name` stands in messages; a name that ends in `.txt` makes every
@@ -56,6 +76,9 @@ impl Dataset {
         parse(name, is_text(name), bytes, layout)
     }
 }
+
+/// What a name may leave out of the name of a file in `dataset_dir`.
+const EXTENSIONS: [&str; 3] = ["json", "jsonl", "txt"];
 
 fn is_text(file_name: &str) -> bool {
     Path::new(file_name).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"))
@@ -71,7 +94,7 @@ fn parse(name: &str, text_lines: bool, bytes: &[u8], layout: Option<&Layout>) ->
     let text = std::str::from_utf8(bytes).map_err(|error| problem(format!("it is not UTF-8 text ({error})")))?;
     if text_lines {
         let records = text.lines().map(|line| Record::Text(line.to_owned())).collect();
-        return Ok(Dataset { name: name.to_owned(), records, ignored_keys: BTreeMap::new() });
+        return Ok(Dataset { name: name.to_owned(), file: PathBuf::new(), records, ignored_keys: BTreeMap::new() });
     }
     let values = values(name, text)?;
     let Some((_, first)) = values.first() else { return Err(problem("it has no records".to_owned())) };
@@ -101,7 +124,7 @@ fn parse(name: &str, text_lines: bool, bytes: &[u8], layout: Option<&Layout>) ->
             }
         }
     }
-    Ok(Dataset { name: name.to_owned(), records, ignored_keys })
+    Ok(Dataset { name: name.to_owned(), file: PathBuf::new(), records, ignored_keys })
 }
 
 /// The values of a JSON array, or of JSONL with the line of each. Blank lines are no records.

@@ -22,6 +22,7 @@ mod stream;
 mod strftime;
 mod template;
 mod template_functions;
+mod template_names;
 mod tokenizer;
 mod tokenizer_json;
 mod tokens;

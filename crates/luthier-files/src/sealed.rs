@@ -43,7 +43,9 @@ pub fn check_sealed(path: &Path) -> Result<(), Error> {
     let text = match fs::read(&manifest) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(damaged(format!("it has no {SEAL_FILE}")));
+            return Err(damaged(format!(
+                "it has no {SEAL_FILE}, so it is no checkpoint of Luthier, or not a whole one"
+            )));
         }
         Err(error) => return Err(Error::io(&manifest, "read it")(error)),
     };

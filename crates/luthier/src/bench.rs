@@ -17,6 +17,7 @@ use crate::{ConfigArguments, Environment, eprint_line, fail, print_text, started
 
 /// What follows `luthier bench`.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "luthier bench [CONFIG] [key=value | --key value | --key=value]...")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     config: ConfigArguments,
@@ -155,7 +156,7 @@ impl Listener for Stopwatch {
 }
 
 pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<()> {
-    let config = TrainConfig::read(&arguments.config.config, &arguments.config.overrides).map_err(fail)?;
+    let config = TrainConfig::from_words(&arguments.config.words).map_err(fail)?;
     config.check_model_files().map_err(fail)?;
     for notice in &config.notices {
         eprint_line(&format!("note: {notice}"));

@@ -3,11 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::settings::{Problem, Settings};
+use crate::settings::{Problem, Settings, differences, either};
 
 /// Everything that a training is told.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TrainConfig {
+    /// What it was made of, for the record.
+    pub(crate) given: Settings,
     pub(crate) stage: Stage,
     pub(crate) model: ModelSettings,
     pub(crate) method: Method,
@@ -22,8 +24,10 @@ pub(crate) struct TrainConfig {
     pub(crate) saving: SavingSettings,
     /// Whether to stop before the first step.
     pub(crate) dry_run: bool,
-    /// Sentences to print once before training: what was given and has no effect, and what differs from LLaMA-Factory.
+    /// Sentences to print once before training: what was given and has no effect, and what was guessed.
     pub(crate) notices: Vec<String>,
+    /// What differs from LLaMA-Factory and was not chosen, a sentence.
+    pub(crate) differences: Option<String>,
 }
 
 /// What the rows are.
@@ -210,6 +214,8 @@ pub(crate) enum Recomputation {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct OutputSettings {
     pub(crate) folder: PathBuf,
+    /// Whether the folder was not given.
+    pub(crate) guessed: bool,
     pub(crate) overwrite: bool,
     /// Steps between lines of the log.
     pub(crate) logging: Span,
@@ -289,16 +295,12 @@ pub(crate) enum Nonfinite {
 }
 
 impl TrainConfig {
-    /// Reads the settings in the file at `path`, then the overrides.
+    /// Reads what a user typed after a command: a file of settings, or none, and settings that win over it.
     ///
     /// # Errors
     /// Everything that is wrong, each as a whole sentence.
-    pub(crate) fn read(path: &Path, overrides: &[String]) -> Result<Self, Vec<Problem>> {
-        let shown = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            vec![Problem(format!("{shown}: the configuration cannot be read: {}", describe(&error)))]
-        })?;
-        Self::from_settings(&Settings::read(&shown, &text, overrides)?)
+    pub(crate) fn from_words(words: &[String]) -> Result<Self, Vec<Problem>> {
+        Self::from_settings(&Settings::from_words(words)?)
     }
 
     /// Checks what the settings say together.
@@ -309,7 +311,8 @@ impl TrainConfig {
             _ => Stage::SupervisedFineTuning,
         };
         let mut notices = settings.notices.clone();
-        let config = Self {
+        let mut config = Self {
+            given: settings.clone(),
             stage,
             model: check.model(),
             method: check.method(),
@@ -318,12 +321,14 @@ impl TrainConfig {
             optimiser: check.optimiser(),
             schedule: check.schedule(),
             machine: check.machine(),
-            output: check.output(),
+            output: check.output(&mut notices),
             saving: check.saving(),
             evaluation: check.evaluation(),
             dry_run: check.is_on("dry_run"),
             notices,
+            differences: None,
         };
+        config.differences = differences::note(settings, config.evaluation.is_some());
         if check.problems.is_empty() { Ok(config) } else { Err(check.problems) }
     }
 
@@ -341,7 +346,15 @@ impl TrainConfig {
         }
         let held = marks.into_iter().find(|name| folder.join(name).exists());
         let held = held.or_else(|| crate::checkpoint::has_any(folder).then_some("checkpoints"));
+        let above = folder.ancestors().skip(1).find(|above| above.exists());
         match held {
+            _ if above.is_some_and(Path::is_file) => {
+                let above = above.unwrap_or(folder).display();
+                problems.push(Problem(format!(
+                    "output_dir: {} cannot be made, since {above} is a file; expected a folder",
+                    folder.display()
+                )));
+            }
             _ if folder.is_file() => {
                 problems.push(Problem(format!("output_dir: {} is a file; expected a folder", folder.display())));
             }
@@ -632,22 +645,49 @@ impl Check<'_> {
         }
     }
 
-    fn output(&mut self) -> OutputSettings {
+    fn output(&mut self, notices: &mut Vec<String>) -> OutputSettings {
         let logging = self.number("logging_steps");
         if logging == 0.0 {
             self.problem("logging_steps", "logging_steps is 0; expected steps, or a share of all steps below 1");
         }
-        let folder = self.required("output_dir", "a folder for the result");
-        let tensorboard = (self.settings.text("report_to") == Some("tensorboard"))
+        let given = self.settings.text("output_dir").map(PathBuf::from);
+        let guessed = given.is_none();
+        let folder = given.unwrap_or_else(|| self.usual_folder());
+        let tensorboard = self
+            .reports_to_tensorboard(notices)
             .then(|| self.settings.text("logging_dir").map_or_else(|| folder.join("runs"), PathBuf::from));
         OutputSettings {
             folder,
+            guessed,
             overwrite: self.is_on("overwrite_output_dir"),
             logging: span(logging),
             log_first_step: self.is_on("logging_first_step"),
             chart: self.is_on("plot_loss"),
             tensorboard,
         }
+    }
+
+    /// Where LLaMA-Factory's examples would put the result: by model, method and stage.
+    fn usual_folder(&self) -> PathBuf {
+        let model = Path::new(self.settings.text("model_name_or_path").unwrap_or_default());
+        let is_file = model.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+        let name = if is_file { model.file_stem() } else { model.file_name() };
+        let part = |name: &str| PathBuf::from(self.settings.text(name).unwrap_or_default());
+        Path::new("saves").join(name.unwrap_or("model".as_ref())).join(part("finetuning_type")).join(part("stage"))
+    }
+
+    fn reports_to_tensorboard(&mut self, notices: &mut Vec<String>) -> bool {
+        let names = self.settings.names("report_to");
+        if let Some(unknown) = names.iter().find(|name| !TRACKERS.contains(&name.as_str())).cloned() {
+            let sentence = format!("report_to names {unknown:?}; expected {}", either(&TRACKERS));
+            self.problem("report_to", sentence);
+        }
+        let others: Vec<&str> = names.iter().map(String::as_str).filter(|name| !OURS.contains(name)).collect();
+        if !others.is_empty() {
+            let what = "nothing is sent there; trainer_log.jsonl has the numbers";
+            notices.push(format!("report_to: {}: {what}", others.join(", ")));
+        }
+        names.iter().any(|name| matches!(name.as_str(), "tensorboard" | "all"))
     }
 
     fn evaluation(&mut self) -> Option<EvaluationSettings> {
@@ -729,6 +769,27 @@ impl Check<'_> {
     }
 }
 
+/// What transformers can report to, and what of it is written here.
+const TRACKERS: [&str; 16] = [
+    "none",
+    "tensorboard",
+    "all",
+    "wandb",
+    "swanlab",
+    "mlflow",
+    "trackio",
+    "comet_ml",
+    "clearml",
+    "azure_ml",
+    "codecarbon",
+    "dagshub",
+    "dvclive",
+    "flyte",
+    "neptune",
+    "kubeflow",
+];
+const OURS: [&str; 3] = ["none", "tensorboard", "all"];
+
 /// transformers' reading of a number of steps: below 1 it is a share of all.
 fn span(number: f64) -> Span {
     if number >= 1.0 { Span::Steps(number as usize) } else { Span::Share(number) }
@@ -754,6 +815,7 @@ mod tests {
     fn defaults_are_those_of_llama_factory() {
         let config = read("").expect("valid");
         let expected = TrainConfig {
+            given: config.given.clone(),
             stage: Stage::SupervisedFineTuning,
             model: ModelSettings { model: "m".into(), adapter: None },
             method: Method::Lora(LoraSettings {
@@ -792,6 +854,7 @@ mod tests {
             },
             output: OutputSettings {
                 folder: "o".into(),
+                guessed: false,
                 overwrite: false,
                 logging: Span::Steps(500),
                 log_first_step: false,
@@ -808,6 +871,11 @@ mod tests {
             },
             dry_run: false,
             notices: Vec::new(),
+            differences: Some(
+                "defaults that are not LLaMA-Factory's: bf16 as the processor allows (there false), plot_loss true \
+                 (there false), save_steps 100 (there 500); see docs/differences.md"
+                    .to_owned(),
+            ),
         };
         assert_eq!(config, expected);
     }
@@ -838,6 +906,30 @@ mod tests {
         let config =
             read("plot_loss: true\nreport_to: none\nddp_timeout: 180000000\ntrust_remote_code: false").expect("valid");
         assert_eq!(config.notices, ["ddp_timeout has no effect: training runs in one process"]);
+    }
+
+    #[test]
+    fn a_folder_for_the_result_that_is_not_given() {
+        let folder = |text: &str| {
+            let settings = Settings::read("a.yaml", &format!("dataset: d\n{text}"), &[]).expect("valid");
+            TrainConfig::from_settings(&settings).expect("valid").output.folder
+        };
+        assert_eq!(folder("model_name_or_path: models/Qwen3-4B/\n"), Path::new("saves/Qwen3-4B/lora/sft"));
+        assert_eq!(folder("model_name_or_path: a/b.Q4_1.gguf\nstage: pt\n"), Path::new("saves/b.Q4_1/lora/pt"));
+        assert_eq!(folder("model_name_or_path: .\nfinetuning_type: full\n"), Path::new("saves/model/full/sft"));
+    }
+
+    #[test]
+    fn trackers() {
+        let config = read("report_to: [wandb, tensorboard]").expect("valid");
+        assert_eq!(config.output.tensorboard, Some("o/runs".into()));
+        assert_eq!(config.notices, ["report_to: wandb: nothing is sent there; trainer_log.jsonl has the numbers"]);
+        assert_eq!(read("report_to: none").expect("valid").output.tensorboard, None);
+        let error = read("report_to: tensorbord").expect_err("no tracker")[0].clone();
+        assert!(
+            error.starts_with("a.yaml, line 4: report_to names \"tensorbord\"; expected none, tensorboard"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -92,11 +92,38 @@ pub(crate) fn fit(
 pub(crate) const PROGRAM: u64 = 16 << 20;
 
 /// What the process will hold at most, from what it holds now.
-pub(crate) fn predict(before: &ProcessMemory, plan: &MemoryPlan, model: &Model, scratch_bytes: u64) -> u64 {
+pub(crate) fn predict(
+    before: &ProcessMemory,
+    plan: &MemoryPlan,
+    model: &Model,
+    scratch_bytes: u64,
+    restored: Restored,
+) -> u64 {
     // Tensors lie in huge pages, so the last one is touched as a whole.
     const HUGE_PAGE: u64 = 2 << 20;
     let weights: u64 = model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();
     let tensors = plan.peak_bytes as u64 + weights;
     let touched = before.file_bytes + before.anonymous_bytes;
-    touched + tensors.next_multiple_of(HUGE_PAGE) + scratch_bytes + PROGRAM
+    let activations = (plan.peak_bytes - plan.resident_bytes) as u64;
+    // A checkpoint is mapped while it is read: masters and moments before any activation, masters alone after all.
+    let mapped = match restored {
+        Restored::Nothing => 0,
+        Restored::Best { trained } => 4 * trained,
+        Restored::Everything { trained } => (4 * trained).max((12 * trained).saturating_sub(activations)),
+    };
+    touched + tensors.next_multiple_of(HUGE_PAGE) + scratch_bytes + PROGRAM + mapped
+}
+
+/// What of a checkpoint a run reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Restored {
+    Nothing,
+    /// The best state at the end: so many trained numbers.
+    Best {
+        trained: u64,
+    },
+    /// All at the beginning too.
+    Everything {
+        trained: u64,
+    },
 }

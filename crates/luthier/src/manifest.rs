@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::settings::table::SETTINGS;
 use crate::settings::{self, Settings, Status};
 pub(crate) use files::FileRecord;
-pub(crate) use machine::MachineRecord;
+pub(crate) use machine::{MachineRecord, memory_bytes};
 
 /// Name of the file in the output folder.
 pub(crate) const FILE_NAME: &str = "run.json";

@@ -4,10 +4,12 @@
 use crate::config::TrainConfig;
 use crate::preflight::{self, Plan};
 use crate::run::Run;
+use crate::settings::words;
 use crate::{ConfigArguments, Environment, eprint_line, fail, print_text};
 
 /// What follows `luthier plan`.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "luthier plan [--json] [CONFIG] [key=value | --key value | --key=value]...")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     config: ConfigArguments,
@@ -17,18 +19,20 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<()> {
-    let config = TrainConfig::read(&arguments.config.config, &arguments.config.overrides).map_err(fail)?;
+    let mut words = arguments.config.words.clone();
+    let json = words::take_flag(&mut words, "json") || arguments.json;
+    let config = TrainConfig::from_words(&words).map_err(fail)?;
     config.check_model_files().map_err(fail)?;
     for notice in &config.notices {
         eprint_line(&format!("note: {notice}"));
     }
     let run = Run::prepare(&config, environment, None, None)?;
     let plan = Plan::of(&config, &run, 0);
-    if arguments.json {
+    if json {
         print_text(&format!("{}\n", serde_json::to_string(&plan)?));
         return Ok(());
     }
-    let lines = preflight::lines(&config, &run).into_iter().chain(plan.lines(&config, &run));
-    print_text(&lines.map(|line| line + "\n").collect::<String>());
+    let page = preflight::page(&config, &run, &plan);
+    print_text(&page.into_iter().map(|line| line + "\n").collect::<String>());
     Ok(())
 }

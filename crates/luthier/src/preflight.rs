@@ -3,12 +3,13 @@
 
 use luthier_data::{Example, Tokenizer};
 use luthier_model::Tuning;
-use luthier_train::Steps;
+use luthier_train::{Event, Steps, Trained, memory_warning, rate_warning};
 
 use crate::config::{Stage, TrainConfig, When};
 use crate::estimate::{Estimate, estimate};
 use crate::fit::PROGRAM;
 use crate::machine::available_bytes;
+use crate::manifest::memory_bytes;
 use crate::progress::duration;
 use crate::run::{Run, numbers_of, precision_name, thousands};
 
@@ -63,10 +64,9 @@ impl Plan {
     }
 
     /// The plan as lines of the page.
-    pub(crate) fn lines(&self, config: &TrainConfig, run: &Run) -> Vec<String> {
-        let gigabytes = |bytes: u64| format!("{:.2} GB", bytes as f64 / 1e9);
+    fn lines(&self, config: &TrainConfig, run: &Run) -> Vec<String> {
         let memory = &self.memory;
-        let free = |bytes: Option<u64>| bytes.map_or_else(String::new, |bytes| format!(" ({} free)", gigabytes(bytes)));
+        let free = |bytes: Option<u64>| bytes.map_or_else(String::new, |bytes| format!(" ({} free)", size(bytes)));
         let recomputed = match self.recomputed_layers {
             0 => String::new(),
             layers => format!(", {layers} layers computed again on the way back"),
@@ -79,9 +79,9 @@ impl Plan {
                 run.steps.rows_per_step(),
                 self.token_budget
             ),
-            format!("memory: {}{}: {}", gigabytes(memory.total_bytes), free(memory.available_bytes), memory.parts()),
+            format!("memory: {}{}: {}", size(memory.total_bytes), free(memory.available_bytes), memory.parts()),
             format!("time: about {}, {:.2} s a step", duration(self.seconds), self.step_seconds),
-            format!("disk: {}{}: {files}", gigabytes(self.disk_bytes), free(self.free_disk_bytes)),
+            format!("disk: {}{}: {files}", size(self.disk_bytes), free(self.free_disk_bytes)),
         ]
     }
 }
@@ -96,12 +96,38 @@ impl Memory {
             ("activations", self.activation_bytes),
             ("program", self.program_bytes),
         ];
-        named.map(|(name, bytes)| format!("{name} {:.2}", bytes as f64 / 1e9)).join(", ")
+        named.map(|(name, bytes)| format!("{name} {}", size(bytes))).join(", ")
     }
 }
 
+/// The whole page, with what to be warned of last.
+pub(crate) fn page(config: &TrainConfig, run: &Run, plan: &Plan) -> Vec<String> {
+    let mut page = lines(config, run);
+    page.extend(plan.lines(config, run));
+    let trained = match run.tuning {
+        Tuning::Lora(_) => Trained::Adapter,
+        _ => Trained::Weights,
+    };
+    let all_memory = memory_bytes().unwrap_or(0);
+    let warnings =
+        [rate_warning(trained, config.optimiser.learning_rate), memory_warning(plan.memory.total_bytes, all_memory)];
+    for warning in warnings.into_iter().flatten() {
+        if let Event::Warning { name, message } = warning {
+            page.push(format!("warning: {name}: {message}"));
+        }
+    }
+    if let Some(free) = plan.free_disk_bytes.filter(|free| plan.disk_bytes > *free) {
+        page.push(format!(
+            "warning: disk_too_small: {} are needed and {} free; set save_total_limit, or make room",
+            size(plan.disk_bytes),
+            size(free)
+        ));
+    }
+    page
+}
+
 /// Model, method, data and machine, one line each.
-pub(crate) fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
+fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
     let facts = &run.facts;
     let trained = run.decoder.parameters().count();
     let all = numbers_of(&run.model);
@@ -140,6 +166,10 @@ pub(crate) fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
     }
     let name = precision_name(run.trainer.precision);
     lines.push(format!("machine: {} threads, {}; {name} ({})", facts.threads, run.isa.name(), facts.precision_reason));
+    if config.output.guessed {
+        lines.push(format!("note: output_dir is not given: it is {}", config.output.folder.display()));
+    }
+    lines.extend(config.differences.iter().map(|differences| format!("note: {differences}")));
     lines
 }
 
@@ -152,6 +182,14 @@ fn method(tuning: &Tuning) -> String {
         Tuning::Freeze { layers } => format!("layers {} to {} only", layers.start, layers.end.saturating_sub(1)),
         Tuning::Full => "all weights".to_owned(),
         Tuning::Nothing => "nothing".to_owned(),
+    }
+}
+
+/// `1.25 GB`, `30.1 MB`.
+fn size(bytes: u64) -> String {
+    match bytes {
+        100_000_000.. => format!("{:.2} GB", bytes as f64 / 1e9),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
     }
 }
 
@@ -253,10 +291,9 @@ fn disk(config: &TrainConfig, run: &Run) -> (u64, String) {
         Some(limit) => saves.min(limit + 1) + usize::from(best),
         None => saves + if best { evaluations(config, run) } else { 0 },
     } as u64;
-    let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
     let files = match kept {
-        0 => format!("the result {}", megabytes(result)),
-        _ => format!("the result {}, at most {kept} checkpoints of {}", megabytes(result), megabytes(checkpoint)),
+        0 => format!("the result {}", size(result)),
+        _ => format!("the result {}, at most {kept} checkpoints of {}", size(result), size(checkpoint)),
     };
     (result + kept * checkpoint, files)
 }

@@ -5,8 +5,8 @@ use std::io::Write;
 use std::path::Path;
 
 use luthier_model::adapter::peft::{CONFIG_FILE, WEIGHTS_FILE};
-use luthier_model::adapter::{AdapterSettings, AdapterTensor, write_adapter};
-use luthier_model::checkpoint::{INDEX_FILE, TensorSpec, plan_shards};
+use luthier_model::adapter::{AdapterSettings, adapter_config, adapter_shard};
+use luthier_model::checkpoint::{INDEX_FILE, TensorSpec, plan_shards, write_shard};
 use luthier_model::{LoraSettings, Tuning};
 use luthier_tensor::{DType, Device, Tensor};
 
@@ -68,16 +68,6 @@ fn remove_older(folder: &Path, kept: &[String]) -> Result<(), Failure> {
 }
 
 fn save_adapter(run: &Run, settings: &LoraSettings, base_model: &str, folder: &Path) -> Result<Vec<String>, Failure> {
-    let tensors: Vec<AdapterTensor> = run
-        .decoder
-        .parameters()
-        .iter()
-        .map(|parameter| AdapterTensor {
-            name: &parameter.name,
-            dims: &parameter.dims,
-            values: run.device.download(&parameter.value),
-        })
-        .collect();
     let continued = run.continued.as_ref();
     let settings = AdapterSettings {
         rank: settings.rank,
@@ -90,13 +80,27 @@ fn save_adapter(run: &Run, settings: &LoraSettings, base_model: &str, folder: &P
         alpha_pattern: continued.map(|found| found.alpha_pattern.clone()).unwrap_or_default(),
         base_model: base_model.to_owned(),
     };
-    let (config, weights) = write_adapter(&settings, &tensors)?;
-    let mut names = Vec::new();
-    for (name, bytes) in tokenizer_files(run).chain([(WEIGHTS_FILE, &*weights), (CONFIG_FILE, &*config)]) {
+    let config = adapter_config(&settings);
+    let trained = trained(run);
+    let dims = run.decoder.parameters().iter().map(|parameter| (parameter.name.as_str(), parameter.dims.as_slice()));
+    let shard = adapter_shard(dims);
+    luthier_files::write_atomically(&folder.join(WEIGHTS_FILE), |writer| {
+        write_shard(&shard, writer, &mut |spec, writer| match trained.get(spec.name.as_str()) {
+            Some(tensor) => write_numbers(&run.device, tensor, spec.dtype, writer),
+            None => Err(std::io::Error::other(format!("no tensor {}", spec.name))),
+        })
+    })?;
+    let mut names = vec![WEIGHTS_FILE.to_owned()];
+    for (name, bytes) in tokenizer_files(run).chain([(CONFIG_FILE, &*config)]) {
         luthier_files::write_atomically(&folder.join(name), |writer| writer.write_all(bytes))?;
         names.push(name.to_owned());
     }
     Ok(names)
+}
+
+/// What was trained, by name.
+fn trained(run: &Run) -> BTreeMap<&str, &Tensor> {
+    run.decoder.parameters().iter().map(|parameter| (parameter.name.as_str(), &parameter.value)).collect()
 }
 
 /// The files of the base model that belong to its tokenizer.
@@ -106,8 +110,7 @@ fn tokenizer_files(run: &Run) -> impl Iterator<Item = (&str, &[u8])> {
 }
 
 fn save_model(run: &Run, folder: &Path) -> Result<Vec<String>, Failure> {
-    let trained: BTreeMap<&str, &Tensor> =
-        run.decoder.parameters().iter().map(|parameter| (parameter.name.as_str(), &parameter.value)).collect();
+    let trained = trained(run);
     // The storage that most of the base's numbers have; blocks of a GGUF file become bf16.
     let count = |dtype: DType| -> usize {
         let stored = run.model.checkpoint.tensors.values().filter(|tensor| tensor.dtype() == dtype);
@@ -147,16 +150,26 @@ pub(crate) fn write_numbers(
     dtype: DType,
     writer: &mut dyn Write,
 ) -> std::io::Result<()> {
-    let rows = (1usize << 20).div_ceil(tensor.columns().max(1)).max(1);
-    for first in (0..tensor.rows()).step_by(rows) {
-        let part = tensor.slice_rows(first, rows.min(tensor.rows() - first));
-        let numbers = device.download(&part);
+    for_each_piece(device, tensor, &mut |numbers| {
         let bytes: Vec<u8> = match dtype {
             DType::F32 => numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
             DType::F16 => numbers.iter().flat_map(|&number| luthier_tensor::f16_bits(number).to_le_bytes()).collect(),
             _ => numbers.iter().flat_map(|&number| luthier_tensor::bf16_bits(number).to_le_bytes()).collect(),
         };
-        writer.write_all(&bytes)?;
+        writer.write_all(&bytes)
+    })
+}
+
+/// Gives a tensor's numbers to `take`, some rows at a time.
+pub(crate) fn for_each_piece<E>(
+    device: &Device,
+    tensor: &Tensor,
+    take: &mut dyn FnMut(&[f32]) -> Result<(), E>,
+) -> Result<(), E> {
+    let rows = (1usize << 18).div_ceil(tensor.columns().max(1)).max(1);
+    for first in (0..tensor.rows()).step_by(rows) {
+        let part = tensor.slice_rows(first, rows.min(tensor.rows() - first));
+        take(&device.download(&part))?;
     }
     Ok(())
 }

@@ -1,8 +1,6 @@
 //! What a user sees after each of many mistakes: the whole output, compared with `transcripts/wrong/NAME.txt`. Run with
 //! `LUTHIER_UPDATE=1` to write the files anew, and read what has changed.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails is what an unwrap is for here")]
-
 mod support;
 
 use std::fs;
@@ -137,7 +135,7 @@ fn an_output_folder_that_holds_a_run() {
 fn an_adapter_of_another_model() {
     let place = Place::new();
     assert_eq!(place.luthier(&TRAIN).0, Some(0));
-    place.model("other", "qwen2");
+    place.model("other", "phi3");
     let words = with(&["model_name_or_path=other", "adapter_name_or_path=out", "output_dir=out2"]);
     let (code, text) = place.luthier(&words);
     assert_eq!(code, Some(1), "{text}");
