@@ -236,7 +236,10 @@ mod tests {
         let state = read(folder.path(), "trainer_state.json");
         assert_eq!((&state["best_metric"], &state["best_global_step"]), (&json!(0.625), &json!(2)));
         assert_eq!(state["best_model_checkpoint"], "out/checkpoint-2");
-        assert_eq!((&state["global_step"], &state["max_steps"], &state["save_steps"]), (&json!(4), &json!(4), &Value::Null));
+        assert_eq!(
+            (&state["global_step"], &state["max_steps"], &state["save_steps"]),
+            (&json!(4), &json!(4), &Value::Null)
+        );
         let history = state["log_history"].as_array().expect("a list");
         assert_eq!(history.len(), 4);
         let first = json!({"epoch": 1.0, "grad_norm": 1.5, "learning_rate": 1e-4, "loss": 1.5, "step": 2});

@@ -274,12 +274,22 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let mut board = TensorBoard::resume(folder.path(), 2, false, 1000.0, &[]).expect("a file");
         journal().iter().for_each(|entry| board.entry(entry).expect("written"));
-        let named = |pairs: &[(&str, f32)]| pairs.iter().map(|(tag, value)| (tag.to_string(), *value)).collect::<Vec<_>>();
+        let named =
+            |pairs: &[(&str, f32)]| pairs.iter().map(|(tag, value)| (tag.to_string(), *value)).collect::<Vec<_>>();
         let train = |loss, epoch| {
-            named(&[("train/loss", loss), ("train/grad_norm", 1.5), ("train/learning_rate", 1e-4), ("train/epoch", epoch)])
+            named(&[
+                ("train/loss", loss),
+                ("train/grad_norm", 1.5),
+                ("train/learning_rate", 1e-4),
+                ("train/epoch", epoch),
+            ])
         };
-        let evaluation =
-            named(&[("eval/loss", 1.25), ("eval/accuracy", 0.625), ("eval/perplexity", 1.25f64.exp() as f32), ("train/epoch", 1.0)]);
+        let evaluation = named(&[
+            ("eval/loss", 1.25),
+            ("eval/accuracy", 0.625),
+            ("eval/perplexity", 1.25f64.exp() as f32),
+            ("train/epoch", 1.0),
+        ]);
         let expected = vec![(1004.0, 2, train(1.5, 1.0)), (1005.0, 2, evaluation), (1009.0, 4, train(1.0, 2.0))];
         assert_eq!(decode(&only_file(folder.path())), expected);
     }
@@ -295,7 +305,8 @@ mod tests {
         journal[..4].iter().for_each(|entry| board.entry(entry).expect("written"));
         let mut board = TensorBoard::resume(parts.path(), 1, false, 1003.0, &journal[..2]).expect("a file");
         journal[2..].iter().for_each(|entry| board.entry(entry).expect("written"));
-        let scalars = |path: &Path| decode(path).into_iter().map(|(_, step, values)| (step, values)).collect::<Vec<_>>();
+        let scalars =
+            |path: &Path| decode(path).into_iter().map(|(_, step, values)| (step, values)).collect::<Vec<_>>();
         assert_eq!(scalars(&only_file(parts.path())), scalars(&only_file(whole.path())));
 
         let other = Entry { elapsed_seconds: 1.0, event: Event::Step(step(1, 7.0)) };

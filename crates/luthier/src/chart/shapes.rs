@@ -28,9 +28,24 @@ pub(super) struct Text {
 /// Something to draw; later ones are above earlier ones.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Shape {
-    Area { corner: (f32, f32), size: (f32, f32), colour: Colour, opacity: f32 },
+    Area {
+        corner: (f32, f32),
+        size: (f32, f32),
+        colour: Colour,
+        opacity: f32,
+    },
     /// Nothing with fewer than two points.
-    Line { points: Vec<(f32, f32)>, colour: Colour, opacity: f32, width: f32 },
-    Dot { centre: (f32, f32), radius: f32, colour: Colour, opacity: f32 },
+    Line {
+        points: Vec<(f32, f32)>,
+        colour: Colour,
+        opacity: f32,
+        width: f32,
+    },
+    Dot {
+        centre: (f32, f32),
+        radius: f32,
+        colour: Colour,
+        opacity: f32,
+    },
     Text(Text),
 }

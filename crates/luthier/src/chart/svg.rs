@@ -42,7 +42,10 @@ fn write_shape(shape: &Shape, svg: &mut String) -> std::fmt::Result {
         }
         Shape::Dot { centre: (x, y), radius, colour, opacity } => {
             let colour = hexadecimal(*colour);
-            writeln!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\" fill=\"{colour}\" fill-opacity=\"{opacity}\"/>")
+            writeln!(
+                svg,
+                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\" fill=\"{colour}\" fill-opacity=\"{opacity}\"/>"
+            )
         }
         Shape::Text(text) => {
             let (x, y) = text.at;
