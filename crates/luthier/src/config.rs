@@ -8,6 +8,8 @@ use crate::settings::{Problem, Settings, differences, either};
 /// Everything that a training is told.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TrainConfig {
+    /// What it was made of, for the record.
+    pub(crate) given: Settings,
     pub(crate) stage: Stage,
     pub(crate) model: ModelSettings,
     pub(crate) method: Method,
@@ -310,6 +312,7 @@ impl TrainConfig {
         };
         let mut notices = settings.notices.clone();
         let mut config = Self {
+            given: settings.clone(),
             stage,
             model: check.model(),
             method: check.method(),
@@ -812,6 +815,7 @@ mod tests {
     fn defaults_are_those_of_llama_factory() {
         let config = read("").expect("valid");
         let expected = TrainConfig {
+            given: config.given.clone(),
             stage: Stage::SupervisedFineTuning,
             model: ModelSettings { model: "m".into(), adapter: None },
             method: Method::Lora(LoraSettings {

@@ -147,7 +147,7 @@ impl fmt::Display for Problem {
 }
 
 /// A value for every row of the table. Every value is of its row's kind and within its bounds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Settings {
     values: BTreeMap<&'static str, (Value, Option<Origin>)>,
     /// One sentence for each reason for which settings that were given have no effect.
@@ -252,6 +252,12 @@ impl Settings {
             format!("{} {have} no effect without {condition}", names.join(", "))
         };
         found.into_iter().map(sentence).collect()
+    }
+
+    /// The value of a setting of the table, and where it was given if it was.
+    pub(crate) fn of(&self, name: &str) -> (&Value, Option<&Origin>) {
+        let (value, origin) = &self.values[name];
+        (value, origin.as_ref())
     }
 
     /// Where the setting was given, for messages: `train.yaml, line 3: `, or nothing when it was not.
