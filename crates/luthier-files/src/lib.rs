@@ -8,5 +8,5 @@ mod write;
 
 pub use error::Error;
 pub use map::map;
-pub use model::{read_adapter, read_model};
+pub use model::{COMPANIONS, read_adapter, read_model};
 pub use write::{write_atomically, write_folder_atomically, write_model};

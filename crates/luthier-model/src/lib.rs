@@ -15,9 +15,11 @@ mod decoder;
 mod generate;
 mod parameters;
 mod rotary;
+mod sampler;
 mod tuning;
 
 pub use decoder::{Decoder, Inputs};
 pub use generate::{Generator, most_likely};
 pub use parameters::{Parameter, Parameters};
+pub use sampler::Sampler;
 pub use tuning::{LoraSettings, Tuning};

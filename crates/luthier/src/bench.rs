@@ -123,7 +123,8 @@ impl Observer for SharedClock {
 }
 
 pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<()> {
-    let config = TrainConfig::read(&arguments.config.config, &arguments.config.overrides).map_err(fail)?;
+    let mut config = TrainConfig::read(&arguments.config.config, &arguments.config.overrides).map_err(fail)?;
+    config.model.locate(&environment.hub)?;
     config.check_model_files().map_err(fail)?;
     for notice in &config.notices {
         eprint_line(&format!("note: {notice}"));

@@ -5,8 +5,12 @@
 //! code is then 1, and 2 for arguments that cannot be understood.
 
 mod bench;
+mod chat;
 mod config;
+mod environment;
 mod generate;
+mod hub;
+mod interrupt;
 mod journal;
 mod machine;
 mod model;
@@ -14,8 +18,11 @@ mod progress;
 mod reference;
 mod rows;
 mod run;
+mod sampling;
 mod save;
 mod settings;
+mod shell;
+mod stop;
 mod terminal;
 mod train;
 mod trainer_log;
@@ -28,11 +35,12 @@ use std::time::Instant;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use hub::HubEnvironment;
 use settings::Problem;
 
 /// Fine-tunes large language models on the machine that you have.
 #[derive(Debug, Parser)]
-#[command(name = "luthier", version, max_term_width = 120)]
+#[command(name = "luthier", version = environment::version(), max_term_width = 120)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -42,10 +50,20 @@ struct Arguments {
 enum Command {
     /// Train a model as a configuration says
     Train(train::Arguments),
+    /// Talk with a model, with an adapter, or with both side by side
+    Chat(chat::Arguments),
     /// Let a model, with or without an adapter, go on with a text
     Generate(generate::Arguments),
     /// Measure the training of a configuration: speed, share of the processor's peak, memory, time by operation
     Bench(bench::Arguments),
+    /// Show what Luthier finds on this machine
+    Env,
+    /// Print the version
+    Version,
+    /// Print the completions of a shell
+    Completions(shell::Arguments),
+    /// Print the man page
+    Man,
     /// Print the reference page of all settings
     #[command(hide = true)]
     Settings,
@@ -56,6 +74,8 @@ enum Command {
 pub(crate) struct Environment {
     /// `LUTHIER_CPU`: the instruction set to use instead of the best one.
     pub(crate) cpu: Option<String>,
+    /// What it says about the Hugging Face hub.
+    pub(crate) hub: HubEnvironment,
 }
 
 const CPU_VARIABLE: &str = "LUTHIER_CPU";
@@ -69,7 +89,8 @@ impl Environment {
         {
             anyhow::bail!("{CPU_VARIABLE} is {name:?}; expected {}", settings::either(&CPU_NAMES));
         }
-        Ok(Self { cpu })
+        let text = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Ok(Self { cpu, hub: HubEnvironment::read(text, std::env::home_dir()) })
     }
 }
 
@@ -130,8 +151,16 @@ fn run(command: Command) -> anyhow::Result<()> {
     let environment = Environment::read()?;
     match command {
         Command::Train(arguments) => train::run(&arguments, &environment),
+        Command::Chat(arguments) => chat::run(&arguments, &environment),
         Command::Generate(arguments) => generate::run(&arguments, &environment),
         Command::Bench(arguments) => bench::run(&arguments, &environment),
+        Command::Env => environment::run(&environment),
+        Command::Version => {
+            print_text(&format!("luthier {}\n", environment::version()));
+            Ok(())
+        }
+        Command::Completions(arguments) => shell::completions(&arguments),
+        Command::Man => shell::man(),
         Command::Settings => {
             print_text(&reference::page());
             Ok(())

@@ -22,7 +22,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<()> {
-    let config = TrainConfig::read(&arguments.config.config, &arguments.config.overrides).map_err(fail)?;
+    let mut config = TrainConfig::read(&arguments.config.config, &arguments.config.overrides).map_err(fail)?;
+    config.model.locate(&environment.hub)?;
     config.check_files().map_err(fail)?;
     for notice in &config.notices {
         eprint_line(&format!("note: {notice}"));
@@ -69,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
             summary.steps
         );
     }
-    let base = config.model.model.display().to_string();
+    let base = config.model.name.clone();
     let names = save(&run, &base, &output.folder)?;
     let seconds = start.elapsed().as_secs_f64();
     eprint_line(&format!(
