@@ -196,6 +196,62 @@ mod tests {
         assert_eq!(sampler.next(&mut [2.0, 1.0, 0.5, -1.0], &[0]), 1);
     }
 
+    /// transformers 5.6.0 and torch 2.11.0: `RepetitionPenaltyLogitsProcessor`, `TemperatureLogitsWarper`,
+    /// `TopKLogitsWarper`, `TopPLogitsWarper`, `MinPLogitsWarper` in this order, then a softmax.
+    #[test]
+    fn transformers_gives_the_same() {
+        const LOGITS: [f32; 12] = [
+            1.328125, 0.53125, 0.125, 1.25, -0.90625, -0.328125, -3.046875, 0.765625, -2.0625, -1.125, -1.78125,
+            -0.109375,
+        ];
+        let check = |sampler: Sampler, expected: &[(u32, f64)]| {
+            let found = sampler.distribution(&mut LOGITS.clone(), &[3, 7, 7, 0]);
+            assert_eq!(found.len(), expected.len(), "{sampler:?}");
+            for (found, expected) in found.iter().zip(expected) {
+                assert!(found.0 == expected.0 && (found.1 - expected.1).abs() < 1e-6, "{found:?} for {expected:?}");
+            }
+        };
+        check(
+            Sampler { temperature: 0.8, top_k: 8, top_p: 0.9, min_p: 0.05, repetition_penalty: 1.3, seed: 0 },
+            &[(0, 0.2761777), (3, 0.2561913), (7, 0.1608028), (1, 0.1496147), (2, 0.0900397), (11, 0.0671737)],
+        );
+        check(
+            Sampler { temperature: 1.5, top_k: 4, ..PLAIN },
+            &[(0, 0.3101344), (3, 0.294395), (7, 0.213152), (1, 0.1823186)],
+        );
+        check(
+            Sampler { temperature: 0.7, top_p: 0.8, ..PLAIN },
+            &[(0, 0.3755931), (3, 0.3359288), (7, 0.1681632), (1, 0.120315)],
+        );
+        check(
+            Sampler { min_p: 0.2, repetition_penalty: 1.8, ..PLAIN },
+            &[
+                (0, 0.2075856),
+                (3, 0.1987685),
+                (1, 0.1688391),
+                (7, 0.1518728),
+                (2, 0.1124711),
+                (11, 0.088972),
+                (5, 0.071491),
+            ],
+        );
+        check(
+            Sampler { temperature: 2.0, top_p: 0.95, min_p: 0.1, repetition_penalty: 0.5, ..PLAIN },
+            &[
+                (0, 0.2483739),
+                (3, 0.2297083),
+                (7, 0.1415192),
+                (1, 0.0858357),
+                (2, 0.0700571),
+                (11, 0.0623101),
+                (5, 0.0558544),
+                (4, 0.041833),
+                (9, 0.0374989),
+                (10, 0.0270094),
+            ],
+        );
+    }
+
     #[test]
     fn draws_follow_the_probabilities() {
         let sampler = Sampler { seed: 7, ..PLAIN };

@@ -8,14 +8,14 @@ use luthier_model::{Decoder, Generator, Sampler, Tuning};
 use luthier_tensor::{CpuOptions, Device, Isa, Precision};
 use support::model_files;
 
-fn with_model(fixture: &str, test: impl Fn(&dyn Fn() -> Generator<'static>)) {
-    let options = CpuOptions { threads: 1, isa: Isa::detect(), memory_bytes: 1 << 28, poison: true };
+fn with_model(fixture: &str, capacity: usize, test: impl Fn(&dyn Fn() -> Generator<'static>)) {
+    let options = CpuOptions { threads: 1, isa: Isa::detect(), memory_bytes: 1 << 30, poison: true };
     // Borrowed for the rest of the test's process, so that generators can be made freely.
     let device: &'static Device = Box::leak(Box::new(Device::cpu(options, None).unwrap()));
     let checkpoint = Checkpoint::from_files(&model_files(fixture)).unwrap();
     let decoder = Decoder::new(device, &checkpoint, &Tuning::Nothing, None).unwrap();
     let decoder: &'static Decoder = Box::leak(Box::new(decoder));
-    test(&|| Generator::new(device, decoder, Precision::F32, 64));
+    test(&|| Generator::new(device, decoder, Precision::F32, capacity));
 }
 
 fn ids(count: u32, step: u32) -> Vec<u32> {
@@ -31,7 +31,7 @@ fn assert_near(found: &[f32], expected: &[f32]) {
 #[test]
 fn going_back_is_as_if_nothing_had_been_there() {
     for fixture in ["llama", "llama-dynamic-rope", "mistral-window", "qwen3"] {
-        with_model(fixture, |fresh| {
+        with_model(fixture, 64, |fresh| {
             // The dynamic fixture was trained on 16 positions: the lengths lie on both sides.
             for (first, kept, second) in [(30, 12, 2), (30, 20, 5), (10, 4, 30), (14, 0, 9)] {
                 let mut generator = fresh();
@@ -46,9 +46,24 @@ fn going_back_is_as_if_nothing_had_been_there() {
     }
 }
 
+/// A long prompt goes through the model in pieces.
+#[test]
+fn a_long_prompt_is_the_sum_of_its_parts() {
+    with_model("llama", 1300, |fresh| {
+        let whole = ids(1300, 7);
+        let mut parts = fresh();
+        for part in whole.chunks(500) {
+            parts.feed(part);
+        }
+        parts.truncate(1299);
+        let mut at_once = fresh();
+        assert_near(&at_once.feed(&whole), &parts.feed(&whole[1299..]));
+    });
+}
+
 #[test]
 fn a_conversation_is_not_computed_again_and_does_not_change() {
-    with_model("llama", |fresh| {
+    with_model("llama", 64, |fresh| {
         let sampler = Sampler { temperature: 1.0, top_k: 20, seed: 3, ..Sampler::GREEDY };
         let mut generator = fresh();
         let answer = generator.generate(&ids(9, 5), 6, &[], &sampler, &mut |_| true);
@@ -64,7 +79,7 @@ fn a_conversation_is_not_computed_again_and_does_not_change() {
 
 #[test]
 fn ends_limits_and_listeners_stop() {
-    with_model("llama", |fresh| {
+    with_model("llama", 64, |fresh| {
         let greedy = fresh().greedy(&ids(9, 5), 8, &[], &mut |_| true);
         let generate = |limit, ends: &[u32], most: usize| {
             let mut heard = 0;

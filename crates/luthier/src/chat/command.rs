@@ -26,8 +26,8 @@ pub(super) const HELP: &str = "\
 /system TEXT     set the system message and begin again; without TEXT show it
 /undo            take the last message and its answer back
 /retry           answer the last message again, with another seed
-/set KEY VALUE   change temperature, top_k, top_p, min_p, repetition_penalty, seed, max_new_tokens or stop;
-                 without KEY show them
+/set KEY VALUE   change temperature, top_k, top_p, min_p, repetition_penalty, seed or max_new_tokens,
+                 add a text to stop (/set stop none takes all away); without KEY show them
 /save FILE       save the conversation as JSON that can be trained on
 /exit            end (as Ctrl-D)
 A message that begins with a slash is written with two. Ctrl-C stops an answer.";

@@ -230,12 +230,19 @@ impl Chat<'_> {
                     return Ok(());
                 };
                 self.retries = retries;
+                if self.sampling.sampler.temperature == 0.0 {
+                    eprint_line("note: the temperature is 0, so the answer stays the same");
+                }
                 return self.ask(&message);
             }
             Line::Set(None) => eprint_line(&format!("{}", self.sampling)),
             Line::Set(Some((key, value))) => {
                 let key = key.replace('-', "_");
-                match self.sampling.set(&key, value) {
+                let is_cleared = key == "stop" && value == "none";
+                if is_cleared {
+                    self.sampling.stops.clear();
+                }
+                match if is_cleared { Ok(()) } else { self.sampling.set(&key, value) } {
                     Ok(()) => eprint_line(&format!("{}", self.sampling)),
                     Err(expected) if KEYS.contains(&key.as_str()) => {
                         eprint_line(&format!("/set: {key} is {value:?}; {expected}"));
@@ -289,8 +296,29 @@ impl Chat<'_> {
             let answer = self.answer(index, text, &mut |piece| print_text(piece))?;
             print_text("\n");
             report(&answer, "");
+            if self.is_taken_back(index, &answer) {
+                break;
+            }
         }
         Ok(())
+    }
+
+    /// Whether a stopped answer is none: it has no text, or the other side was not asked yet. Then the message goes too.
+    fn is_taken_back(&mut self, index: usize, answer: &Answer) -> bool {
+        let others = index + 1 < self.speakers.len();
+        if answer.end != End::Interrupt || (!answer.text.is_empty() && !others) {
+            return false;
+        }
+        self.forget_last(index + 1);
+        eprint_line("the message is taken back");
+        true
+    }
+
+    /// Removes the last message and its answer from the first `count` sides.
+    fn forget_last(&mut self, count: usize) {
+        for speaker in &mut self.speakers[..count] {
+            speaker.turns.truncate(speaker.turns.len().saturating_sub(2));
+        }
     }
 
     fn ask_side_by_side(&mut self, text: &str, width: usize) -> anyhow::Result<()> {
@@ -303,7 +331,11 @@ impl Chat<'_> {
                 status(&format!("{title}: {tokens} tokens"));
             });
             status("");
-            answers.push(answer?);
+            let answer = answer?;
+            if self.is_taken_back(index, &answer) {
+                return Ok(());
+            }
+            answers.push(answer);
         }
         if let [left, right] = answers.as_slice() {
             let titles = [self.speakers[0].title, self.speakers[1].title];
@@ -319,7 +351,12 @@ impl Chat<'_> {
         let speaker = &mut self.speakers[index];
         speaker.turns.push(Message::new(Role::User, text));
         self.common.interrupt.begin();
-        speaker.answer(&self.common, self.system.as_deref(), &self.sampling, self.retries, show)
+        let answer = speaker.answer(&self.common, self.system.as_deref(), &self.sampling, self.retries, show);
+        if answer.is_err() {
+            // No side keeps a message that another could not answer.
+            self.forget_last(index);
+        }
+        answer
     }
 
     fn save(&self, path: &Path) -> anyhow::Result<()> {
