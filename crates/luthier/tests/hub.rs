@@ -51,8 +51,6 @@ fn check(output: &Output, code: i32, stdout: &str, stderr: &str) {
     assert_eq!(output.status.code(), Some(code));
 }
 
-const CONTINUATION: &str = "?\n";
-
 #[test]
 fn a_model_in_the_cache() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -87,9 +85,10 @@ fn plain(folder: &Path) -> String {
     let path = folder.join("plain");
     tiny_model::write(&path);
     let output = generate(folder, "plain", &[]);
-    check(&output, 0, &String::from_utf8_lossy(&output.stdout), "");
-    assert!(output.stdout.len() > CONTINUATION.len());
-    String::from_utf8(output.stdout).expect("text")
+    let text = String::from_utf8(output.stdout.clone()).expect("text");
+    check(&output, 0, &text, "");
+    assert!(!text.trim().is_empty());
+    text
 }
 
 #[test]

@@ -231,7 +231,7 @@ impl Chat<'_> {
                 };
                 self.retries = retries;
                 if self.sampling.sampler.temperature == 0.0 {
-                    eprint_line("note: the temperature is 0, so the answer stays the same");
+                    eprint_line("note: the temperature is 0, so every retry gives the same answer");
                 }
                 return self.ask(&message);
             }

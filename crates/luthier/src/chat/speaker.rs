@@ -164,9 +164,12 @@ impl<'m> Speaker<'m> {
             let only = self.turns.len() <= 1;
             if prompt.len() + reserve <= common.capacity || (only && prompt.len() < common.capacity) {
                 if dropped > 0 {
-                    let turns = if dropped == 1 { "turn was" } else { "turns were" };
+                    let turns = match dropped {
+                        1 => "oldest turn was".to_owned(),
+                        more => format!("{more} oldest turns were"),
+                    };
                     eprint_line(&format!(
-                        "note: the context of {} tokens is full; the {dropped} oldest {turns} dropped",
+                        "note: the context of {} tokens is full; the {turns} dropped",
                         common.capacity
                     ));
                 }
