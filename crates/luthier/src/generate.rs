@@ -20,10 +20,10 @@ const MOST_TOKENS: usize = 128;
 #[command(group = clap::ArgGroup::new("input").required(true))]
 pub(crate) struct Arguments {
     /// A Hugging Face folder, a GGUF file, or org/name of the Hugging Face hub (org/name@revision, org/name:file.gguf)
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "MODEL")]
     pub(crate) model: String,
     /// A PEFT adapter: a folder, or org/name of the hub
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "ADAPTER")]
     pub(crate) adapter: Option<String>,
     /// A text to go on with, as it stands
     #[arg(long, value_name = "TEXT", group = "input")]
