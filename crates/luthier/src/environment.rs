@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use luthier_tensor::Isa;
 
-use crate::machine::{Processor, available_bytes, free_disk_bytes, processor_name, system_name, total_bytes};
+use crate::machine::{Processor, available_bytes, processor_name, system_name, total_bytes};
 use crate::{CPU_VARIABLE, Environment, hub, print_text};
 
 /// The version, and the commit that it was built from where the build was told (`LUTHIER_COMMIT`).
@@ -42,7 +42,9 @@ pub(crate) fn run(environment: &Environment) -> anyhow::Result<()> {
         (
             "disk",
             match &folder {
-                Some(folder) => format!("{} free for {}", gigabytes(free_disk_bytes(folder)), folder.display()),
+                Some(folder) => {
+                    format!("{} free for {}", gigabytes(luthier_files::free_bytes(folder)), folder.display())
+                }
                 None => unknown(),
             },
         ),

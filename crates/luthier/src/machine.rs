@@ -74,20 +74,6 @@ impl Processor {
     }
 }
 
-/// Bytes that may be written to the disk of an existing path; `None` where the system does not tell.
-pub(crate) fn free_disk_bytes(path: &std::path::Path) -> Option<u64> {
-    #[cfg(unix)]
-    {
-        let found = rustix::fs::statvfs(path).ok()?;
-        Some(found.f_bavail.saturating_mul(found.f_frsize))
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = path;
-        None
-    }
-}
-
 /// All memory of the machine in bytes; `None` where the system does not tell.
 pub(crate) fn total_bytes() -> Option<u64> {
     kibibytes(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")

@@ -13,11 +13,10 @@ pub(crate) struct Arguments {
     shell: Shell,
 }
 
-pub(crate) fn completions(arguments: &Arguments) -> anyhow::Result<()> {
+pub(crate) fn completions(arguments: &Arguments) {
     let mut text = Vec::new();
     clap_complete::generate(arguments.shell, &mut crate::Arguments::command(), "luthier", &mut text);
     print_text(&String::from_utf8_lossy(&text));
-    Ok(())
 }
 
 /// The page of the program, then a page of each command, for `man -l`.

@@ -9,6 +9,7 @@ mod speaker;
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
+use std::process::ExitCode;
 
 use luthier_data::{Message, Role};
 use luthier_model::{Decoder, Generator, Tuning};
@@ -22,11 +23,10 @@ use self::speaker::{Answer, Common, End, Speaker};
 use crate::config::{check_adapter, check_model};
 use crate::generate::PrecisionArgument;
 use crate::hub::{Wanted, locate};
-use crate::interrupt::Interrupt;
 use crate::machine::{Processor, available_bytes};
 use crate::model::Model;
 use crate::sampling::{KEYS, Sampling, SamplingArguments};
-use crate::{Environment, eprint_line, fail, print_text};
+use crate::{Environment, eprint_line, fail, print_text, signals};
 
 /// The context where the model does not say what it was made for.
 const USUAL_CONTEXT: usize = 4096;
@@ -68,7 +68,7 @@ pub(crate) struct Arguments {
     sampling: SamplingArguments,
 }
 
-pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<ExitCode> {
     let settings = ChatSettings::read(arguments).map_err(fail)?;
     for notice in &settings.notices {
         eprint_line(&format!("note: {notice}"));
@@ -82,7 +82,7 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     if !problems.is_empty() {
         return Err(fail(problems));
     }
-    let interrupt = Interrupt::install()?;
+    signals::listen_in_between()?;
     let processor = Processor::choose(settings.threads, environment)?;
     let (precision, _) = processor.precision(settings.precision);
     let model = Model::open(&model_path)?;
@@ -92,6 +92,9 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     let adapter = adapter_path.as_deref().map(luthier_files::read_adapter).transpose()?;
     let tokenizer = model.tokenizer()?;
     let template = model.template(settings.template.as_deref(), &tokenizer)?;
+    if let Some(note) = template.note() {
+        eprint_line(&format!("note: {note}"));
+    }
     let (sampling, of_model) = settings
         .sampling(arguments, model.checkpoint.generation_config.as_ref(), &model.files.label)
         .map_err(|problem| fail(vec![problem]))?;
@@ -139,13 +142,21 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
         ends: &ends,
         vocabulary: model.checkpoint.model.decoder.vocabulary_size,
         capacity,
-        interrupt: &interrupt,
     };
-    let mut chat = Chat { common, speakers, system: settings.system.clone(), sampling, retries: 0 };
+    let mut chat = Chat {
+        common,
+        speakers,
+        system: settings.system.clone(),
+        sampling,
+        retries: 0,
+        ends_with_answer: true,
+        is_ended: false,
+    };
     match &arguments.prompt {
-        Some(prompt) => chat.say(prompt),
-        None => chat.talk(),
+        Some(prompt) => chat.say(prompt)?,
+        None => chat.talk()?,
     }
+    Ok(if chat.is_ended { ExitCode::from(signals::INTERRUPTED) } else { ExitCode::SUCCESS })
 }
 
 /// How long a conversation may become: what was asked for, else what the model was made for, and what fits into memory.
@@ -181,16 +192,20 @@ struct Chat<'a> {
     sampling: Sampling,
     /// How often the last message was answered again.
     retries: u64,
+    /// Whether a signal is the end of the conversation too, since nobody is there to go on with it.
+    ends_with_answer: bool,
+    is_ended: bool,
 }
 
 impl Chat<'_> {
     /// Reads lines until no more come.
     fn talk(&mut self) -> anyhow::Result<()> {
         let mut input = Input::open()?;
+        self.ends_with_answer = !input.is_editor();
         if input.is_editor() {
             eprint_line("/help lists the commands; Ctrl-C stops an answer, Ctrl-D ends");
         }
-        while let Some(text) = input.next()? {
+        while let (false, Some(text)) = (self.is_ended, input.next()?) {
             match Line::parse(&text) {
                 Line::Exit => break,
                 // What is wrong with one message does not end the conversation.
@@ -283,7 +298,8 @@ impl Chat<'_> {
             Some(width) if self.speakers.len() == 2 => self.ask_side_by_side(text, width),
             _ => self.ask_in_turn(text),
         };
-        self.common.interrupt.end();
+        self.is_ended = self.ends_with_answer && signals::is_asked();
+        signals::end();
         result
     }
 
@@ -350,7 +366,7 @@ impl Chat<'_> {
     fn answer(&mut self, index: usize, text: &str, show: &mut dyn FnMut(&str)) -> anyhow::Result<Answer> {
         let speaker = &mut self.speakers[index];
         speaker.turns.push(Message::new(Role::User, text));
-        self.common.interrupt.begin();
+        signals::begin();
         let answer = speaker.answer(&self.common, self.system.as_deref(), &self.sampling, self.retries, show);
         if answer.is_err() {
             // No side keeps a message that another could not answer.

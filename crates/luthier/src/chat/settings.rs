@@ -4,11 +4,11 @@
 use std::path::Path;
 
 use super::Arguments;
-use crate::config::{Precision, describe};
+use crate::config::Precision;
 use crate::hub::{HubSettings, Token};
 use crate::sampling::{KEYS, Sampling};
-use crate::settings::yaml::{self, Entry, Raw};
-use crate::settings::{Origin, Problem, find, unknown};
+use crate::settings::file::{self, Entry, FileError, Raw};
+use crate::settings::{Origin, Problem, find, unknown, words};
 
 /// A chat that cannot be wrong in itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,31 +44,25 @@ impl ChatSettings {
     /// # Errors
     /// Everything that is wrong, each as a whole sentence.
     pub(super) fn read(arguments: &Arguments) -> Result<Self, Vec<Problem>> {
-        let (overrides, files): (Vec<&String>, Vec<&String>) =
-            arguments.settings.iter().partition(|text| text.contains('='));
-        if let [_, second, ..] = files.as_slice() {
-            let sentence =
-                format!("command line: {second:?} is not of the form key=value, and a configuration is given");
-            return Err(vec![Problem(sentence)]);
-        }
+        let (path, words) = match arguments.settings.split_first() {
+            Some((path, words)) if words::is_file(path) => (Some(path), words),
+            _ => (None, arguments.settings.as_slice()),
+        };
         let mut entries = Vec::new();
-        if let Some(path) = files.first() {
-            let text = std::fs::read_to_string(Path::new(path)).map_err(|error| {
-                vec![Problem(format!("{path}: the configuration cannot be read: {}", describe(&error)))]
+        if let Some(path) = path {
+            let found = file::read(Path::new(path)).map_err(|FileError { line, sentence }| {
+                let line = if line > 0 { format!(", line {line}") } else { String::new() };
+                vec![Problem(format!("{path}{line}: {sentence}"))]
             })?;
-            let found = yaml::read(&text)
-                .map_err(|error| vec![Problem(format!("{path}, line {}: {}", error.line, error.sentence))])?;
             entries.extend(
                 found
                     .into_iter()
-                    .map(|Entry { key, value, line }| (key, value, Origin::File { path: (*path).clone(), line })),
+                    .map(|Entry { key, value, line }| (key, value, Origin::File { path: path.clone(), line })),
             );
         }
-        entries.extend(overrides.iter().filter_map(|text| {
-            let (key, value) = text.split_once('=')?;
-            Some((key.trim().to_owned(), yaml::read_value(value), Origin::CommandLine))
-        }));
-        let mut reader = Reader::default();
+        let said = words::read(words);
+        entries.extend(said.given.into_iter().map(|(key, value)| (key, value, Origin::CommandLine)));
+        let mut reader = Reader { problems: said.problems, ..Reader::default() };
         for (key, value, origin) in entries {
             reader.take(&key, &value, &origin);
         }
@@ -181,9 +175,8 @@ impl Reader {
         if SILENT.contains(&key) {
             return;
         }
-        let mut unsaid = Vec::new();
-        match setting.accept(key, raw, &mut unsaid) {
-            Ok(value) if value == setting.default_value() => {}
+        match setting.accept(key, raw) {
+            Ok((value, _)) if value == setting.default_value() => {}
             Ok(_) => self.notices.push(format!("{key} has no effect on a chat")),
             Err(sentence) => self.problems.push(Problem(format!("{origin}: {sentence}"))),
         }

@@ -6,10 +6,9 @@ use std::time::Instant;
 use luthier_data::{ChatTemplate, Message, Role, Specials, Tokenizer};
 use luthier_model::Generator;
 
-use crate::eprint_line;
-use crate::interrupt::Interrupt;
 use crate::sampling::Sampling;
 use crate::stop::StopFilter;
+use crate::{eprint_line, signals};
 
 /// What all sides share.
 pub(super) struct Common<'a> {
@@ -21,7 +20,6 @@ pub(super) struct Common<'a> {
     pub(super) vocabulary: usize,
     /// Tokens that a conversation may have.
     pub(super) capacity: usize,
-    pub(super) interrupt: &'a Interrupt,
 }
 
 pub(super) struct Speaker<'m> {
@@ -103,7 +101,7 @@ impl<'m> Speaker<'m> {
                     end = End::Model;
                     return false;
                 }
-                if common.interrupt.is_raised() {
+                if signals::is_asked() {
                     end = End::Interrupt;
                     return false;
                 }

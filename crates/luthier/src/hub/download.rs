@@ -21,7 +21,6 @@ use super::name::{HubName, list};
 use super::transfer::Transfer;
 use super::{Token, Wanted};
 use crate::eprint_line;
-use crate::machine::free_disk_bytes;
 
 /// How often a file is asked for when the connection breaks.
 const TRIES: u32 = 4;
@@ -290,7 +289,7 @@ impl Place<'_> {
         std::fs::create_dir_all(self.snapshot)
             .with_context(|| format!("{} cannot be made", self.snapshot.display()))?;
         let needed: u64 = missing.iter().filter_map(|remote| remote.bytes).sum();
-        if let Some(free) = free_disk_bytes(self.snapshot).filter(|free| needed > *free) {
+        if let Some(free) = luthier_files::free_bytes(self.snapshot).filter(|free| needed > *free) {
             bail!(
                 "{}: {:.2} GB are to be downloaded to {}, where {:.2} GB are free; make room or set HF_HOME to another disk",
                 self.id,
