@@ -9,6 +9,8 @@ use crate::settings::{Problem, Settings, differences, either};
 /// Everything that a training is told.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TrainConfig {
+    /// What it was made of, for the record.
+    pub(crate) given: Settings,
     pub(crate) stage: Stage,
     pub(crate) model: ModelSettings,
     pub(crate) method: Method,
@@ -231,6 +233,8 @@ pub(crate) enum Recomputation {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct OutputSettings {
     pub(crate) folder: PathBuf,
+    /// Whether the folder was not given.
+    pub(crate) guessed: bool,
     pub(crate) overwrite: bool,
     /// Steps between lines of the log.
     pub(crate) logging: Span,
@@ -327,6 +331,7 @@ impl TrainConfig {
         };
         let mut notices = settings.notices.clone();
         let mut config = Self {
+            given: settings.clone(),
             stage,
             model: check.model(),
             method: check.method(),
@@ -665,16 +670,15 @@ impl Check<'_> {
         if logging == 0.0 {
             self.problem("logging_steps", "logging_steps is 0; expected steps, or a share of all steps below 1");
         }
-        let folder = self.settings.text("output_dir").map(PathBuf::from).unwrap_or_else(|| {
-            let folder = self.usual_folder();
-            notices.push(format!("output_dir is not given: it is {}", folder.display()));
-            folder
-        });
+        let given = self.settings.text("output_dir").map(PathBuf::from);
+        let guessed = given.is_none();
+        let folder = given.unwrap_or_else(|| self.usual_folder());
         let tensorboard = self
             .reports_to_tensorboard(notices)
             .then(|| self.settings.text("logging_dir").map_or_else(|| folder.join("runs"), PathBuf::from));
         OutputSettings {
             folder,
+            guessed,
             overwrite: self.is_on("overwrite_output_dir"),
             logging: span(logging),
             log_first_step: self.is_on("logging_first_step"),
@@ -831,6 +835,7 @@ mod tests {
     fn defaults_are_those_of_llama_factory() {
         let config = read("").expect("valid");
         let expected = TrainConfig {
+            given: config.given.clone(),
             stage: Stage::SupervisedFineTuning,
             model: ModelSettings {
                 name: "m".to_owned(),
@@ -874,6 +879,7 @@ mod tests {
             },
             output: OutputSettings {
                 folder: "o".into(),
+                guessed: false,
                 overwrite: false,
                 logging: Span::Steps(500),
                 log_first_step: false,
@@ -925,6 +931,30 @@ mod tests {
         let config =
             read("plot_loss: true\nreport_to: none\nddp_timeout: 180000000\ntrust_remote_code: false").expect("valid");
         assert_eq!(config.notices, ["ddp_timeout has no effect: training runs in one process"]);
+    }
+
+    #[test]
+    fn a_folder_for_the_result_that_is_not_given() {
+        let folder = |text: &str| {
+            let settings = Settings::read("a.yaml", &format!("dataset: d\n{text}"), &[]).expect("valid");
+            TrainConfig::from_settings(&settings).expect("valid").output.folder
+        };
+        assert_eq!(folder("model_name_or_path: models/Qwen3-4B/\n"), Path::new("saves/Qwen3-4B/lora/sft"));
+        assert_eq!(folder("model_name_or_path: a/b.Q4_1.gguf\nstage: pt\n"), Path::new("saves/b.Q4_1/lora/pt"));
+        assert_eq!(folder("model_name_or_path: .\nfinetuning_type: full\n"), Path::new("saves/model/full/sft"));
+    }
+
+    #[test]
+    fn trackers() {
+        let config = read("report_to: [wandb, tensorboard]").expect("valid");
+        assert_eq!(config.output.tensorboard, Some("o/runs".into()));
+        assert_eq!(config.notices, ["report_to: wandb: nothing is sent there; trainer_log.jsonl has the numbers"]);
+        assert_eq!(read("report_to: none").expect("valid").output.tensorboard, None);
+        let error = read("report_to: tensorbord").expect_err("no tracker")[0].clone();
+        assert!(
+            error.starts_with("a.yaml, line 4: report_to names \"tensorbord\"; expected none, tensorboard"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -12,13 +12,17 @@ mod config;
 mod data_preview;
 mod environment;
 mod estimate;
+mod export;
 mod fit;
 mod generate;
 mod hub;
 mod journal;
+mod logits;
 mod machine;
+mod manifest;
 mod method;
 mod model;
+mod outcome;
 mod plan;
 mod preflight;
 mod progress;
@@ -67,6 +71,11 @@ enum Command {
     Chat(chat::Arguments),
     /// Let a model, with or without an adapter, go on with a text
     Generate(generate::Arguments),
+    /// Write a model, with its adapter merged, as files that other programs read
+    Export(export::Arguments),
+    /// Write the logits of a text into a file, for comparing with other programs
+    #[command(hide = true)]
+    Logits(logits::Arguments),
     /// Measure the training of a configuration: speed, share of the processor's peak, memory, time by operation
     Bench(bench::Arguments),
     /// Look at data before training on it
@@ -152,7 +161,9 @@ pub(crate) fn started() -> Instant {
 
 fn main() -> ExitCode {
     started();
-    let command = Arguments::command().mut_subcommand("train", |train| train.after_long_help(reference::help_text()));
+    let command = Arguments::command()
+        .mut_subcommand("train", |train| train.after_long_help(reference::help_text()))
+        .mut_subcommand("export", |export| export.after_long_help(export::HELP));
     let words = help_alone(std::env::args_os().collect());
     let arguments = match Arguments::from_arg_matches(&command.get_matches_from(words)) {
         Ok(arguments) => arguments,
@@ -187,10 +198,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     let environment = Environment::read()?;
     match command {
         Command::Train(arguments) => {
-            if train::run(&arguments, &environment)? == train::Outcome::Stopped {
+            if train::run(&arguments, &environment)? == outcome::Outcome::Stopped {
                 return Ok(ExitCode::from(signals::INTERRUPTED));
             }
         }
+        Command::Export(arguments) => export::run(&arguments, &environment)?,
+        Command::Logits(arguments) => logits::run(&arguments, &environment)?,
         Command::Plan(arguments) => plan::run(&arguments, &environment)?,
         Command::Chat(arguments) => return chat::run(&arguments, &environment),
         Command::Generate(arguments) => generate::run(&arguments, &environment)?,

@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
         print_text(&format!("{}\n", serde_json::to_string(&plan)?));
         return Ok(());
     }
-    let lines = preflight::lines(&config, &run).into_iter().chain(plan.lines(&config, &run));
-    print_text(&lines.map(|line| line + "\n").collect::<String>());
+    let page = preflight::page(&config, &run, &plan);
+    print_text(&page.into_iter().map(|line| line + "\n").collect::<String>());
     Ok(())
 }
