@@ -300,11 +300,11 @@ fn wrong_arguments() {
     );
     fails(
         path,
-        &["bad.yaml", "model"],
+        &["seed=1", "bad.yaml", "--model", "model"],
         1,
-        "error: command line: \"model\" is not of the form key=value, and a configuration is given\n",
+        "error: command line: \"bad.yaml\" is neither key=value nor --key value; a file of settings comes first\n",
     );
-    fails(path, &["no.yaml"], 1, "error: no.yaml: the configuration cannot be read: there is no such file\n");
+    fails(path, &["no.yaml"], 1, "error: no.yaml: the settings cannot be read: there is no such file\n");
     fails(path, &["--model", "model", "--compare"], 1, "error: --compare needs an adapter; expected --adapter PATH\n");
     fails(
         path,
