@@ -317,7 +317,8 @@ fn wrong_arguments() {
         path,
         &["--model", "model", "--template", "alpaca"],
         1,
-        "error: there is no template \"alpaca\"; built in: chatml\n",
+        "error: template: alpaca begins a turn with \"### Instruction\", which the chat template of model does not write, so they \
+         belong to different models; remove `template` to use the model's own\n",
     );
     fails(
         path,
