@@ -323,7 +323,7 @@ struct Given {
 
 impl Setting {
     /// The value that the text means under this key, if the row's status lets it through, and why it has no effect.
-    fn accept(&self, key: &str, raw: &Raw) -> Result<(Value, Option<&'static str>), String> {
+    pub(crate) fn accept(&self, key: &str, raw: &Raw) -> Result<(Value, Option<&'static str>), String> {
         let value = match self.parse(raw) {
             Ok(Value::Unset) => self.default_value(),
             Ok(value) => value,
@@ -344,7 +344,7 @@ pub(crate) fn find(key: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.name == key || setting.aliases.contains(&key))
 }
 
-fn unknown(key: &str, origin: &Origin) -> Problem {
+pub(crate) fn unknown(key: &str, origin: &Origin) -> Problem {
     let near = nearest(key).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default();
     Problem(format!("{origin}: there is no setting {key:?}{near} (`luthier train --help` lists all)"))
 }
