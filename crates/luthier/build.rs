@@ -1,7 +1,5 @@
 //! Notes the version of the compiler, which the manifest of a run names.
 
-#![expect(clippy::print_stdout, reason = "this is how a build script talks to cargo")]
-
 use std::process::Command;
 
 fn main() {

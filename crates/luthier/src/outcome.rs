@@ -63,7 +63,7 @@ pub(crate) fn write_results(
         trained_rows: progress.step * run.steps.rows_per_step(),
         metric: evaluation.map_or(config::Metric::Loss, |evaluation| evaluation.metric),
         best_checkpoint: best.as_deref().filter(|path| path.exists()),
-        evaluation: evaluations.filter(|event| event.step == saved).last(),
+        evaluation: evaluations.rev().find(|event| event.step == saved),
     };
     results.write(folder).context("the results cannot be written")
 }
@@ -201,7 +201,7 @@ impl<'r> Record<'r> {
             command_line: std::env::args().collect(),
             data: self.data.clone(),
             evaluation_data: self.evaluation_data.clone(),
-            model: self.config.model.model.display().to_string(),
+            model: self.config.model.name.clone(),
             model_files: self.model_files.clone(),
             machine: MachineRecord::of(self.run.isa.name(), self.run.facts.threads),
             started: self.started,
