@@ -1,6 +1,6 @@
 //! The settings of a training: what one is, how its text becomes a value, and how all of them are read.
 //!
-//! [`table::SETTINGS`] is the one place that names them. From it come the reader of files ([`file`]: YAML, JSON, TOML),
+//! [`table::SETTINGS`] is the one place that names them. From it come the reader of files ([`mod@file`]: YAML, JSON, TOML),
 //! that of the command line ([`words`]), the help text and the reference page ([`crate::reference`]), the JSON schema
 //! ([`schema`]) and the page of what differs from LLaMA-Factory ([`differences`]). Names, meanings and defaults are those
 //! of LLaMA-Factory 0.9.5 and of transformers' `TrainingArguments`, unless a row says why not. Whether the values make

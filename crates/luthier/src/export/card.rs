@@ -34,7 +34,7 @@ pub(super) fn text(
     };
     let _ = writeln!(
         card,
-        "{made}, exported by [Luthier](https://crates.io/crates/luthier) {} as {}.\n",
+        "{made}, exported by Luthier {} as {}.\n",
         env!("CARGO_PKG_VERSION"),
         match config.format {
             Format::Hf => "a Hugging Face folder",

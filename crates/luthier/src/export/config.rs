@@ -426,7 +426,7 @@ fn parse_size(text: &str) -> Result<u64, String> {
         _ => 0.0,
     };
     match number.parse::<f64>().map(|number| number * factor) {
-        Ok(bytes) if bytes >= 1.0 && bytes < 1e18 => Ok(bytes as u64),
+        Ok(bytes) if (1.0..1e18).contains(&bytes) => Ok(bytes as u64),
         _ => Err("expected a size with its unit, such as 5GB, 500MB or 2GiB".to_owned()),
     }
 }

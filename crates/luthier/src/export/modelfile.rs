@@ -132,7 +132,9 @@ impl ChatFormat {
 pub(super) fn text(file: &str, template: Option<&ChatTemplate>, tokenizer: &Tokenizer) -> (String, Vec<String>) {
     let mut text = format!("FROM ./{file}\n");
     let mut notes = Vec::new();
-    let begin = tokenizer.begin_id().and_then(|id| tokenizer.token(id)).unwrap_or_default();
+    // Ollama puts the begin token itself where the tokenizer does.
+    let begin = tokenizer.begin_id().filter(|_| tokenizer.adds_begin());
+    let begin = begin.and_then(|id| tokenizer.token(id)).unwrap_or_default();
     let found = template.and_then(|template| recognise(template, &begin));
     let mut stops: Vec<String> = Vec::new();
     match (&found, template) {
@@ -169,7 +171,6 @@ fn recognise(template: &ChatTemplate, begin: &str) -> Option<(&'static ChatForma
             messages.extend(reply.map(|reply| Message::new(Role::Assistant, reply)));
         }
         let text = template.render(&messages, true).ok()?.text;
-        // Ollama puts the begin token itself.
         Some(text.strip_prefix(begin).unwrap_or(&text).to_owned())
     };
     let one = [("First question?", None)];

@@ -111,7 +111,7 @@ impl Replay {
     /// The numbers, a line each: what they are, and their values.
     pub(crate) fn lines(&self) -> [(&'static str, String); 3] {
         [
-            ("largest logit difference", format!("{:.3e}", self.largest_difference)),
+            ("largest logit difference", small(self.largest_difference)),
             (
                 "most likely token agrees",
                 format!("{:.2} % ({} of {} positions)", self.agreement_percent(), self.agreeing, self.positions),
@@ -129,6 +129,11 @@ pub(crate) fn logits(device: &Device, decoder: &Decoder, ids: &[u32]) -> Vec<f32
     let places: Vec<u32> = (0..ids.len() as u32).collect();
     let logits = tape.logits(&hidden, &decoder.head_options(false), &device.upload_ids(&places));
     device.download(&logits)
+}
+
+/// A difference: as a decimal where that can be read.
+fn small(number: f64) -> String {
+    if number == 0.0 || number >= 1e-3 { format!("{number:.4}") } else { format!("{number:.1e}") }
 }
 
 /// Minus the log-probability of a token.
