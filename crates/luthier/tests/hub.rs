@@ -121,6 +121,8 @@ struct Behaviour {
     breaks: Mutex<usize>,
     /// Weights are sent with a byte changed.
     damages: bool,
+    /// Weights come from another host, which refuses whoever brings a token.
+    redirects: bool,
 }
 
 /// A hub with the model `org/tiny`; files that no one should ask for are there too.
@@ -187,7 +189,11 @@ fn serve(mut stream: TcpStream, files: &HashMap<String, Vec<u8>>, behaviour: &Be
         let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
         let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
     };
-    if behaviour.private && header("authorization") != Some(format!("Bearer {TOKEN}")) {
+    let is_elsewhere = path.starts_with("/elsewhere/");
+    if is_elsewhere && header("authorization").is_some() {
+        return answer("400 Bad Request", b"", 0);
+    }
+    if behaviour.private && !is_elsewhere && header("authorization") != Some(format!("Bearer {TOKEN}")) {
         return answer("401 Unauthorized", b"no", 2);
     }
     if path == "/api/models/org/tiny/revision/main?blobs=true" {
@@ -206,7 +212,14 @@ fn serve(mut stream: TcpStream, files: &HashMap<String, Vec<u8>>, behaviour: &Be
         return answer("200 OK", body.as_bytes(), body.len());
     }
     let prefix = format!("/org/tiny/resolve/{COMMIT}/");
-    let Some((name, bytes)) = path.strip_prefix(&prefix).and_then(|name| files.get_key_value(name)) else {
+    let here = path.strip_prefix(&prefix);
+    if behaviour.redirects && here.is_some_and(|name| name.ends_with(".safetensors")) {
+        let port = header("host").and_then(|host| host.rsplit(':').next().map(str::to_owned)).unwrap_or_default();
+        let place = format!("http://localhost:{port}/elsewhere/model.safetensors");
+        return answer(&format!("302 Found\r\nLocation: {place}"), b"", 0);
+    }
+    let Some((name, bytes)) = here.or(path.strip_prefix("/elsewhere/")).and_then(|name| files.get_key_value(name))
+    else {
         return answer("404 Not Found", b"", 0);
     };
     let mut bytes = bytes.clone();
@@ -347,6 +360,30 @@ fn a_broken_download_goes_on_where_it_ended() {
     let half = sizes(&folder.path().join("plain"))["model.safetensors"] / 2;
     let last = hub.requests().pop().expect("a request");
     assert_eq!(last, format!("/org/tiny/resolve/{COMMIT}/model.safetensors from {half}"));
+}
+
+#[test]
+fn a_token_is_not_sent_to_another_host() {
+    let (folder, text) = folder();
+    let behaviour = Behaviour { private: true, redirects: true, breaks: Mutex::new(1), ..Behaviour::default() };
+    let hub = Hub::start(behaviour);
+    let output = generate(folder.path(), "org/tiny", &[("HF_ENDPOINT", &hub.endpoint), ("HF_TOKEN", TOKEN)]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), text, "{}", String::from_utf8_lossy(&output.stderr));
+    let half = sizes(&folder.path().join("plain"))["model.safetensors"] / 2;
+    assert_eq!(hub.requests().pop().expect("a request"), format!("/elsewhere/model.safetensors from {half}"));
+}
+
+#[test]
+fn a_revision_that_is_a_path_out_of_the_cache() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_luthier"));
+    command.args(["chat", "model_name_or_path=org/tiny", "model_revision=../../x", "--prompt", "Hi"]);
+    check(
+        &run(command, folder.path(), &[("HF_HUB_OFFLINE", "1")]),
+        1,
+        "",
+        "error: model_name_or_path: model_revision is \"../../x\"; expected a branch, a tag or a commit\n",
+    );
 }
 
 #[test]

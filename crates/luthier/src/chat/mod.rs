@@ -180,7 +180,12 @@ fn capacity(model: &Model, precision: Precision, wanted: Option<u32>, speakers: 
             }
             Ok(wanted)
         }
-        None => Ok(made_for.min(fits).max(1)),
+        None => {
+            if fits < made_for {
+                eprint_line(&format!("note: the model was made for {made_for} tokens, and memory for {fits} is free"));
+            }
+            Ok(made_for.min(fits).max(1))
+        }
     }
 }
 
@@ -340,11 +345,11 @@ impl Chat<'_> {
     fn ask_side_by_side(&mut self, text: &str, width: usize) -> anyhow::Result<()> {
         let mut answers = Vec::new();
         for index in 0..self.speakers.len() {
-            let mut tokens = 0usize;
+            let mut characters = 0;
             let title = self.speakers[index].title;
-            let answer = self.answer(index, text, &mut |_| {
-                tokens += 1;
-                status(&format!("{title}: {tokens} tokens"));
+            let answer = self.answer(index, text, &mut |piece| {
+                characters += piece.chars().count();
+                status(&format!("{title}: {characters} characters"));
             });
             status("");
             let answer = answer?;

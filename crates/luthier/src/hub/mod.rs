@@ -127,6 +127,9 @@ fn locate_name(
     // The setting is the model's revision; an adapter has its own.
     let given = settings.revision.as_deref().filter(|_| wanted == Wanted::Model);
     let revision = name.revision.as_deref().or(given).unwrap_or("main");
+    if !name::is_path(revision) {
+        anyhow::bail!("model_revision is {revision:?}; expected a branch, a tag or a commit");
+    }
     let found = cache.find(name, revision, wanted);
     if let Ok(path) = &found {
         eprint_line(&format!("note: {} is taken from the cache: {}", name.id, path.display()));

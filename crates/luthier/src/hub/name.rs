@@ -23,12 +23,6 @@ impl HubName {
             None => (rest, None),
         };
         let (organisation, name) = id.split_once('/')?;
-        let is_word = |word: &str| {
-            word.starts_with(|first: char| first.is_ascii_alphanumeric())
-                && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-                && !word.contains("..")
-        };
-        let is_path = |path: &str| !path.is_empty() && path.split('/').all(is_word);
         let looks_like_a_file = [".gguf", ".safetensors", ".bin", ".yaml", ".json"].iter().any(|end| id.ends_with(end));
         let valid = is_word(organisation)
             && is_word(name)
@@ -52,6 +46,17 @@ impl HubName {
             several => Err(format!("has several .gguf files that {file:?} fits: {}; name one of them", list(several))),
         }
     }
+}
+
+fn is_word(word: &str) -> bool {
+    word.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        && !word.contains("..")
+}
+
+/// Whether the text can be a revision or a file within a model: it leads nowhere else.
+pub(crate) fn is_path(path: &str) -> bool {
+    path.split('/').all(is_word)
 }
 
 /// Names for a message, the first ten of them.
