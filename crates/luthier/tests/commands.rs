@@ -66,7 +66,19 @@ fn training_on_tokens() {
     check("plan", &place, &["plan", "train.yaml", "val_size=2"]);
     check("dry_run", &place, &["train", "train.yaml", "--dry_run"]);
     check("train", &place, &["train", "train.yaml", "val_size=2", "save_steps=1", "eval_steps=1", "logging_steps=1"]);
-    check("resume", &place, &["train", "train.yaml", "val_size=2", "eval_steps=1", "logging_steps=1", "max_steps=3", "--resume_from_checkpoint"]);
+    check(
+        "resume",
+        &place,
+        &[
+            "train",
+            "train.yaml",
+            "val_size=2",
+            "eval_steps=1",
+            "logging_steps=1",
+            "max_steps=3",
+            "--resume_from_checkpoint",
+        ],
+    );
     check("full", &place, &["train", "train.yaml", "finetuning_type=full", "--output_dir", "full"]);
 }
 
@@ -81,10 +93,51 @@ fn training_on_conversations() {
     let with = |words: &[&'static str]| words.iter().copied().chain(model).collect::<Vec<_>>();
     check("data_preview", &place, &with(&["data", "preview", "train.yaml"]));
     check("train_builtin", &place, &with(&["train", "train.yaml", "lora_rank=4", "cutoff_len=64"]));
-    check("generate", &place, &["generate", "--model", "builtin", "--message", "What is 2 plus 2?", "--precision", "fp32"]);
-    check("chat_prompt", &place, &["chat", "--model", "builtin", "--prompt", "What is 2 plus 2?", "--precision", "fp32", "--temperature", "0"]);
-    check("chat_compare", &place, &["chat", "--model", "builtin", "--adapter", "out", "--compare", "--prompt", "Who are you?", "--precision", "fp32", "--temperature", "0"]);
-    check("export_gguf", &place, &["export", "--model", "builtin", "--adapter", "out", "--output", "tuned.gguf", "--format", "gguf", "--outtype", "q8_0"]);
+    check(
+        "generate",
+        &place,
+        &["generate", "--model", "builtin", "--message", "What is 2 plus 2?", "--precision", "fp32"],
+    );
+    check(
+        "chat_prompt",
+        &place,
+        &["chat", "--model", "builtin", "--prompt", "What is 2 plus 2?", "--precision", "fp32", "--temperature", "0"],
+    );
+    check(
+        "chat_compare",
+        &place,
+        &[
+            "chat",
+            "--model",
+            "builtin",
+            "--adapter",
+            "out",
+            "--compare",
+            "--prompt",
+            "Who are you?",
+            "--precision",
+            "fp32",
+            "--temperature",
+            "0",
+        ],
+    );
+    check(
+        "export_gguf",
+        &place,
+        &[
+            "export",
+            "--model",
+            "builtin",
+            "--adapter",
+            "out",
+            "--output",
+            "tuned.gguf",
+            "--format",
+            "gguf",
+            "--outtype",
+            "q8_0",
+        ],
+    );
     check("export_hf", &place, &["export", "--model", "builtin", "--adapter", "out", "--output", "merged"]);
 }
 
