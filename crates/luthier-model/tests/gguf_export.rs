@@ -5,8 +5,8 @@
 mod support;
 
 use luthier_model::checkpoint::{
-    Checkpoint, GgufCarried, GgufPlan, GgufSource, GgufTokenizer, ModelFiles, TensorSpec, encode, gguf_bytes,
-    gguf_families, plan_gguf, write_gguf,
+    Checkpoint, GgufCarried, GgufPlan, GgufSource, GgufTokenizer, GgufValue, ModelFiles, TensorSpec, encode,
+    gguf_bytes, gguf_families, plan_gguf, write_gguf,
 };
 use luthier_model::families::supported_families;
 use luthier_model::{Decoder, Merged, Tuning};
@@ -182,6 +182,22 @@ fn what_llama_cpp_computes_differently_is_refused() {
         "original_max_position_embeddings": 64
     } });
     assert!(refusal(&with_config("qwen2", llama3)).contains("reads no divisors of frequencies"));
+}
+
+/// llama.cpp looks into the name of a model: "phi3" demands tokens that other tokenizers do not have.
+#[test]
+fn a_name_does_not_keep_llama_cpp_from_loading() {
+    let checkpoint = Checkpoint::from_files(&model_files("llama")).unwrap();
+    let name = |name: &str, tokenizer: &GgufTokenizer| {
+        let plan = plan_gguf(&checkpoint, name, DType::F32, tokenizer, None).unwrap();
+        plan.metadata.into_iter().find(|(key, _)| key == "general.name").unwrap().1
+    };
+    assert_eq!(name("my-Phi3-x-phi-3", &tokenizer()), GgufValue::Text("my-Phi 3-x-phi 3".into()));
+    let mut phi = tokenizer();
+    for (place, token) in ["<s>", "</s>", "<unk>", "<|endoftext|>"].into_iter().enumerate() {
+        phi.tokens[place] = token.into();
+    }
+    assert_eq!(name("phi3", &phi), GgufValue::Text("phi3".into()));
 }
 
 #[test]

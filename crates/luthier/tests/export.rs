@@ -337,3 +337,27 @@ fn logits_go_into_a_file() {
     let output = luthier(folder.path(), &["logits", "--model", "model", "--ids", "500", "--output", "l.safetensors"]);
     assert_eq!(text(&output.stderr), "error: there is no token 500: the model knows 128\n");
 }
+
+/// SmolLM2 from its quantised GGUF file to a folder, and from there to a GGUF file again: the tokenizer goes both ways.
+#[test]
+#[ignore = "needs assets: cargo xtask assets"]
+fn the_real_model_goes_to_a_folder_and_back() {
+    let assets = std::env::var_os("LUTHIER_ASSETS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets"), std::path::PathBuf::from);
+    let model = assets.join("SmolLM2-135M-Instruct.Q4_1.gguf");
+    let folder = tempfile::tempdir().unwrap();
+    let (stdout, stderr) =
+        export(folder.path(), &["--model", model.to_str().unwrap(), "--output", "smol", "--outtype", "f16"]);
+    assert!(!stderr.contains("warning"), "{stderr}");
+    let [far, agreement, before, after] = replay(&stdout);
+    assert!(far < 0.1 && agreement > 99.0 && (before / after - 1.0).abs() < 1e-3, "{stdout}");
+    let (stdout, stderr) = export(folder.path(), &["--model", "smol", "--output", "smol.gguf", "--modelfile"]);
+    assert!(!stderr.contains("warning"), "{stderr}");
+    let [far, agreement, ..] = replay(&stdout);
+    assert_eq!((far, agreement), (0.0, 100.0), "{stdout}");
+    let modelfile = fs::read_to_string(folder.path().join("smol.Modelfile")).unwrap();
+    assert!(
+        modelfile.contains("SYSTEM \"\"\"You are a helpful AI assistant named SmolLM, trained by Hugging Face\"\"\""),
+        "{modelfile}"
+    );
+}

@@ -124,7 +124,7 @@ pub fn plan_gguf(
             let target = family_target(checkpoint)?;
             refuse_differences(checkpoint, target)?;
             let rope = rope(&checkpoint.label, &model.rotary, target)?;
-            plan.metadata = metadata(model, target, name, &rope);
+            plan.metadata = metadata(model, target, &safe_name(name, tokenizer), &rope);
             plan.metadata.extend(tokenizer_metadata(tokenizer));
             plan.notes.extend(rope.notes);
             plan.notes.extend(window_note(model));
@@ -148,6 +148,21 @@ pub fn plan_gguf(
         plan.notes.push(format!("{narrow} matrices are stored in f16: their rows are no whole number of q8_0 blocks"));
     }
     Ok(plan)
+}
+
+/// llama.cpp takes a model with `phi3` or `phi-3` in its name for Phi 3, and does not load it without that one's tokens.
+fn safe_name(name: &str, tokenizer: &GgufTokenizer) -> String {
+    const TOKENS: [&str; 4] = ["<s>", "</s>", "<unk>", "<|endoftext|>"];
+    if TOKENS.iter().all(|token| tokenizer.tokens.iter().any(|known| known == token)) {
+        return name.to_owned();
+    }
+    let mut safe = name.to_owned();
+    for marked in ["phi-3", "phi3"] {
+        while let Some(at) = safe.to_ascii_lowercase().find(marked) {
+            safe.replace_range(at + 3..at + marked.len(), " 3");
+        }
+    }
+    safe
 }
 
 fn values(name: &str, dims: Vec<usize>, values: Vec<f32>) -> GgufTensor {
@@ -253,7 +268,9 @@ fn tokenizer_metadata(tokenizer: &GgufTokenizer) -> Vec<(String, GgufValue)> {
     set("ggml.tokens", Some(GgufValue::Texts(tokenizer.tokens.clone())));
     set("ggml.scores", (!tokenizer.scores.is_empty()).then(|| GgufValue::Floats(tokenizer.scores.clone())));
     set("ggml.token_type", Some(GgufValue::Integers(tokenizer.token_types.clone())));
-    set("ggml.merges", (!tokenizer.merges.is_empty()).then(|| GgufValue::Texts(tokenizer.merges.clone())));
+    // llama.cpp wants the list of `gpt2` even where it is empty.
+    let merges = tokenizer.model == "gpt2" || !tokenizer.merges.is_empty();
+    set("ggml.merges", merges.then(|| GgufValue::Texts(tokenizer.merges.clone())));
     set("ggml.bos_token_id", id(tokenizer.bos));
     set("ggml.eos_token_id", id(tokenizer.eos));
     set("ggml.eot_token_id", id(tokenizer.eot));

@@ -136,6 +136,12 @@ fn table(value: &Value) -> String {
 fn flatten(key: &str, value: &Value, rows: &mut Vec<(String, String)>) {
     let within = |inner: &str| if key.is_empty() { inner.to_owned() } else { format!("{key}.{inner}") };
     match value {
+        // A setting of a training: its value, and where it was given.
+        Value::Object(object) if object.len() == 2 && object.contains_key("from") && object.contains_key("value") => {
+            if object["from"] != "default" {
+                flatten(key, &object["value"], rows);
+            }
+        }
         Value::Object(object) => object.iter().for_each(|(inner, value)| flatten(&within(inner), value, rows)),
         Value::Array(items) if items.iter().any(|item| item.is_object() || item.is_array()) => {
             items.iter().enumerate().for_each(|(index, item)| flatten(&within(&(index + 1).to_string()), item, rows));
@@ -166,7 +172,12 @@ mod tests {
     #[test]
     fn whatever_a_training_said_becomes_a_table() {
         let value = serde_json::json!({
-            "settings": { "lora_rank": 8, "note": "a|b\nc", "none": null },
+            "settings": {
+                "lora_rank": { "value": 8, "from": "a.yaml, line 3" },
+                "seed": { "value": 42, "from": "default" },
+                "note": "a|b\nc",
+                "none": null,
+            },
             "data": [{ "file": "a.json", "rows": 5 }],
             "names": ["x", "y"],
         });
