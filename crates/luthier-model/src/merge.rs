@@ -23,7 +23,7 @@ impl<'c> Merged<'c> {
     /// Checks that the adapter belongs to the model.
     ///
     /// # Errors
-    /// When it names a tensor that the model does not have, or one of another shape.
+    /// When it names a tensor that the model does not have, or one of another shape, or would split head and embedding.
     pub fn new(device: &Device, checkpoint: &'c Checkpoint, adapter: Option<&'c LoraAdapter>) -> Result<Self, Error> {
         let merged = Self { device: device.clone(), checkpoint, adapter };
         for (module, pair) in adapter.iter().flat_map(|adapter| &adapter.modules) {
@@ -41,6 +41,14 @@ impl<'c> Merged<'c> {
             if !vector && found != expected {
                 return Err(merged.misfit(&format!("its `{name}`"), &found, &expected));
             }
+        }
+        let embedding = format!("{}.weight", checkpoint.model.names.embedding);
+        if checkpoint.model.decoder.tied_head && merged.saved(&embedding).is_some() {
+            let reason = format!(
+                "the head is the embedding matrix, but the adapter saves `{embedding}` alone, which PEFT takes for the embedding \
+                 and not for the head; a merged model has one matrix for both"
+            );
+            return Err(Error::Adapter { file: checkpoint.label.clone(), reason });
         }
         Ok(merged)
     }

@@ -111,6 +111,17 @@ fn an_adapter_of_another_model_is_refused() {
     assert!(error.starts_with("model: the adapter is for another model: the update of `model.layers.0."), "{error}");
 }
 
+/// PEFT trains a copy of the embedding, and the head keeps the original.
+#[test]
+fn a_tied_embedding_is_not_split() {
+    let base = Checkpoint::from_files(&model_files("llama-tied")).unwrap();
+    let mut adapter = adapter("lora-embed-llama/adapter_final", |_| ());
+    adapter.saved_modules.remove("lm_head.weight");
+    adapter.modules.clear();
+    let error = Merged::new(&device(), &base, Some(&adapter)).err().unwrap().to_string();
+    assert!(error.starts_with("model: the head is the embedding matrix, but the adapter saves "), "{error}");
+}
+
 #[test]
 fn numbers_beyond_f16_are_an_error() {
     let base = Checkpoint::from_files(&model_files("llama")).unwrap();

@@ -350,7 +350,7 @@ fn the_real_model_goes_to_a_folder_and_back() {
         export(folder.path(), &["--model", model.to_str().unwrap(), "--output", "smol", "--outtype", "f16"]);
     assert!(!stderr.contains("warning"), "{stderr}");
     let [far, agreement, before, after] = replay(&stdout);
-    assert!(far < 0.1 && agreement > 99.0 && (before / after - 1.0).abs() < 1e-3, "{stdout}");
+    assert!(far < 0.1 && agreement > 99.0 && (before / after - 1.0).abs() < 5e-3, "{stdout}");
     let (stdout, stderr) = export(folder.path(), &["--model", "smol", "--output", "smol.gguf", "--modelfile"]);
     assert!(!stderr.contains("warning"), "{stderr}");
     let [far, agreement, ..] = replay(&stdout);

@@ -95,7 +95,8 @@ pub struct GgufPlan {
 }
 
 /// Plans a file. Vectors are stored in f32 and matrices as `outtype`, as llama.cpp's converter does; a matrix whose rows
-/// are no whole number of q8_0 blocks becomes f16. Of a model that was a GGUF file, `carried` gives metadata and tables.
+/// are no whole number of q8_0 blocks becomes f16. Of a model that was a GGUF file, `carried` gives metadata and tables, and
+/// of `tokenizer` a chat template is taken where the file had none.
 ///
 /// # Errors
 /// When llama.cpp would compute something else; the message says why.
@@ -117,6 +118,12 @@ pub fn plan_gguf(
     let target = match carried {
         Some(carried) => {
             plan.metadata.clone_from(&carried.metadata);
+            const TEMPLATE: &str = "tokenizer.chat_template";
+            if let Some(template) = &tokenizer.chat_template
+                && plan.metadata.iter().all(|(key, _)| key != TEMPLATE)
+            {
+                plan.metadata.push((TEMPLATE.into(), GgufValue::Text(template.clone())));
+            }
             let (name, permuted) = (carried.architecture.name, carried.architecture.permuted);
             Target { name, permuted, ..LLAMA }
         }

@@ -154,7 +154,7 @@ impl<'a> Job<'a> {
         let checkpoint = &self.model.checkpoint;
         let carried = GgufCarried::read(&self.model.files)?;
         let tokenizer = match &checkpoint.gguf_tokenizer {
-            Some(found) => found.clone(),
+            Some(found) => GgufTokenizer { chat_template: self.template_source()?, ..found.clone() },
             None => self.gguf_tokenizer()?,
         };
         let name = self.config.target.name();
