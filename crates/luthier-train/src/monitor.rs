@@ -77,7 +77,7 @@ impl Monitor {
         self.fluctuation_quiet = self.fluctuation_quiet.saturating_sub(1);
         self.rising_quiet = self.rising_quiet.saturating_sub(1);
         // Standard error of a window's mean.
-        let noise = (mean(self.variances.make_contiguous()) / window.len() as f64).sqrt();
+        let noise = (median(self.variances.make_contiguous()) / window.len() as f64).sqrt();
         [self.fluctuation(event.step, noise), self.rising(event.step, noise)].into_iter().flatten().collect()
     }
 
@@ -102,7 +102,10 @@ impl Monitor {
     /// The loss stays above the least that it has had.
     fn rising(&mut self, step: usize, noise: f64) -> Option<Event> {
         let mean = *self.means.back()?;
-        let least = self.least.map_or(mean, |least| least.min(mean));
+        // Of some windows together: the least of many single ones would be a lucky one.
+        let recent = self.means.iter().rev().take(RISING);
+        let together = recent.clone().sum::<f64>() / recent.count() as f64;
+        let least = self.least.map_or(together, |least| least.min(together));
         self.least = Some(least);
         self.above_least = if mean > least + MOVEMENT.max(4.0 * noise) { self.above_least + 1 } else { 0 };
         let was_rising = std::mem::replace(&mut self.is_rising, self.above_least >= RISING);
@@ -192,6 +195,13 @@ fn keep(numbers: &mut VecDeque<f64>, number: f64) {
 
 fn mean(numbers: &[f64]) -> f64 {
     numbers.iter().sum::<f64>() / numbers.len() as f64
+}
+
+/// The lower of the two in the middle. Unlike a mean it is not raised by the burst that is to be warned of.
+fn median(numbers: &[f64]) -> f64 {
+    let mut sorted = numbers.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
 }
 
 /// Of one step, from the differences of neighbours, so that a steady fall is not taken for noise.
@@ -295,6 +305,19 @@ mod tests {
     fn a_loss_that_rises_is_said_once() {
         let rises = |index: usize| if index < 200 { 2.0 - index as f64 * 0.005 } else { index as f64 * 0.005 };
         check((0..400).map(|index| rises(index) + 0.05 * noise(index)), &["loss_rising"]);
+    }
+
+    #[test]
+    fn a_loss_that_explodes_is_said_soon() {
+        let mut monitor = Monitor::default();
+        // As a learning rate that is far too high makes it.
+        let losses = |index: usize| match index {
+            0..8 => 3.0,
+            8..16 => 10.0 + 20.0 * (index % 4) as f64,
+            _ => 9.0 + noise(index),
+        };
+        let first = (0..80).find(|&index| !monitor.event(&step(index + 1, 80, losses(index))).is_empty());
+        assert!(first.is_some_and(|index| index < 25), "{first:?}");
     }
 
     #[test]

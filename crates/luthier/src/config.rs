@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::hub::{HubEnvironment, HubSettings, Token, Wanted, locate};
 use crate::settings::{Problem, Settings, differences, either};
 
 /// Everything that a training is told.
@@ -42,10 +43,28 @@ pub(crate) enum Stage {
 /// Where the training starts from.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ModelSettings {
-    /// A Hugging Face folder or a GGUF file.
+    /// As it was named: a path, or `org/name` of a hub.
+    pub(crate) name: String,
+    /// A Hugging Face folder or a GGUF file; what was named until [`locate`](Self::locate) has found it.
     pub(crate) model: PathBuf,
     /// A PEFT folder whose adapter is trained on. Only with [`Method::Lora`].
     pub(crate) adapter: Option<PathBuf>,
+    pub(crate) hub: HubSettings,
+}
+
+impl ModelSettings {
+    /// Finds model and adapter where they are named by `org/name`, and downloads what is nowhere yet.
+    ///
+    /// # Errors
+    /// When one of them can be had neither from the cache nor from the hub.
+    pub(crate) fn locate(&mut self, environment: &HubEnvironment) -> anyhow::Result<()> {
+        self.model = locate("model_name_or_path", &self.name, Wanted::Model, &self.hub, environment)?;
+        if let Some(adapter) = &mut self.adapter {
+            let named = adapter.display().to_string();
+            *adapter = locate("adapter_name_or_path", &named, Wanted::Adapter, &self.hub, environment)?;
+        }
+        Ok(())
+    }
 }
 
 /// What is trained.
@@ -386,13 +405,8 @@ impl TrainConfig {
 pub(crate) fn check_model(path: &Path, name: &str) -> Result<(), Problem> {
     let shown = path.display();
     if !path.exists() {
-        let hub = if path.components().count() == 2 && path.is_relative() {
-            " (models are not downloaded from a hub yet)"
-        } else {
-            ""
-        };
         return Err(Problem(format!(
-            "{name}: {shown} does not exist; expected a Hugging Face folder or a GGUF file{hub}"
+            "{name}: {shown} does not exist; expected a Hugging Face folder, a GGUF file, or org/name of the hub"
         )));
     }
     if path.is_dir() && !path.join("config.json").exists() {
@@ -460,7 +474,7 @@ impl Check<'_> {
     }
 
     fn model(&mut self) -> ModelSettings {
-        let model = self.required("model_name_or_path", "a Hugging Face folder or a GGUF file");
+        let model = self.required("model_name_or_path", "a Hugging Face folder, a GGUF file, or org/name of the hub");
         let adapters = self.settings.names("adapter_name_or_path");
         let count = adapters.len();
         let adapter = adapters.first().map(PathBuf::from);
@@ -473,7 +487,13 @@ impl Check<'_> {
         if adapter.is_some() && self.settings.text("finetuning_type") != Some("lora") {
             self.problem("adapter_name_or_path", "adapter_name_or_path needs finetuning_type: lora");
         }
-        ModelSettings { model, adapter }
+        let text = |name: &str| self.settings.text(name).filter(|text| !text.is_empty());
+        let hub = HubSettings {
+            revision: text("model_revision").filter(|text| *text != "main").map(str::to_owned),
+            cache: text("cache_dir").map(PathBuf::from),
+            token: text("hf_hub_token").and_then(Token::new),
+        };
+        ModelSettings { name: model.display().to_string(), model, adapter, hub }
     }
 
     fn method(&mut self) -> Method {
@@ -817,7 +837,12 @@ mod tests {
         let expected = TrainConfig {
             given: config.given.clone(),
             stage: Stage::SupervisedFineTuning,
-            model: ModelSettings { model: "m".into(), adapter: None },
+            model: ModelSettings {
+                name: "m".to_owned(),
+                model: "m".into(),
+                adapter: None,
+                hub: HubSettings::default(),
+            },
             method: Method::Lora(LoraSettings {
                 rank: 8,
                 alpha: 16.0,

@@ -38,7 +38,8 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     let count = words::take_count(&mut words, "rows").map_err(fail)?.or(arguments.rows);
     let row = words::take_count(&mut words, "row").map_err(fail)?.or(arguments.row);
     let ids = words::take_flag(&mut words, "ids") || arguments.ids;
-    let config = TrainConfig::from_words(&words).map_err(fail)?;
+    let mut config = TrainConfig::from_words(&words).map_err(fail)?;
+    config.model.locate(&environment.hub)?;
     config.check_model_files().map_err(fail)?;
     for notice in &config.notices {
         eprint_line(&format!("note: {notice}"));

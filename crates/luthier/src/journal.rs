@@ -25,7 +25,7 @@ pub(crate) fn write(entries: &[Entry], writer: &mut dyn Write) -> io::Result<()>
     })
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`write()`] wrote.
 ///
 /// # Errors
 /// The line that is no entry.

@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     /// Token ids in place of a text
     #[arg(long, value_name = "ID,ID,...", value_delimiter = ',', group = "input")]
     pub(crate) ids: Vec<u32>,
-    /// The file to write: `ids`, and `logits` of tokens x vocabulary, both f32
+    /// The file to write: `ids`, one a token, and `logits`, a row a token, both f32
     #[arg(long, value_name = "FILE.safetensors")]
     pub(crate) output: PathBuf,
     /// Threads to compute with [default: one for each core]

@@ -6,13 +6,16 @@
 
 mod bench;
 mod chart;
+mod chat;
 mod checkpoint;
 mod config;
 mod data_preview;
+mod environment;
 mod estimate;
 mod export;
 mod fit;
 mod generate;
+mod hub;
 mod journal;
 mod logits;
 mod machine;
@@ -27,10 +30,13 @@ mod reference;
 mod results;
 mod rows;
 mod run;
+mod sampling;
 mod save;
 mod settings;
+mod shell;
 mod signals;
 mod sitting;
+mod stop;
 mod tensorboard;
 mod terminal;
 mod train;
@@ -44,11 +50,12 @@ use std::time::Instant;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use hub::HubEnvironment;
 use settings::Problem;
 
 /// Fine-tunes large language models on the machine that you have.
 #[derive(Debug, Parser)]
-#[command(name = "luthier", version, max_term_width = 120)]
+#[command(name = "luthier", version = environment::version(), max_term_width = 120)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -60,6 +67,8 @@ enum Command {
     Train(train::Arguments),
     /// Show what a training would do and take, with memory, time and disk, and stop
     Plan(plan::Arguments),
+    /// Talk with a model, with an adapter, or with both side by side
+    Chat(chat::Arguments),
     /// Let a model, with or without an adapter, go on with a text
     Generate(generate::Arguments),
     /// Write a model, with its adapter merged, as files that other programs read
@@ -72,6 +81,14 @@ enum Command {
     /// Look at data before training on it
     #[command(subcommand)]
     Data(DataCommand),
+    /// Show what Luthier finds on this machine
+    Env,
+    /// Print the version
+    Version,
+    /// Print the completions of a shell
+    Completions(shell::Arguments),
+    /// Print the man page
+    Man,
     /// Print all settings: the reference page, or a JSON schema for editors
     Settings(reference::Arguments),
 }
@@ -89,6 +106,8 @@ pub(crate) struct Environment {
     pub(crate) cpu: Option<String>,
     /// `NO_COLOR`: whether nothing is coloured (see no-color.org).
     pub(crate) no_color: bool,
+    /// What it says about the Hugging Face hub.
+    pub(crate) hub: HubEnvironment,
 }
 
 const CPU_VARIABLE: &str = "LUTHIER_CPU";
@@ -103,7 +122,8 @@ impl Environment {
             anyhow::bail!("{CPU_VARIABLE} is {name:?}; expected {}", settings::either(&CPU_NAMES));
         }
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Ok(Self { cpu, no_color })
+        let text = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Ok(Self { cpu, no_color, hub: HubEnvironment::read(text, std::env::home_dir()) })
     }
 }
 
@@ -185,9 +205,14 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Export(arguments) => export::run(&arguments, &environment)?,
         Command::Logits(arguments) => logits::run(&arguments, &environment)?,
         Command::Plan(arguments) => plan::run(&arguments, &environment)?,
+        Command::Chat(arguments) => return chat::run(&arguments, &environment),
         Command::Generate(arguments) => generate::run(&arguments, &environment)?,
         Command::Bench(arguments) => bench::run(&arguments, &environment)?,
         Command::Data(DataCommand::Preview(arguments)) => data_preview::run(&arguments, &environment)?,
+        Command::Env => environment::run(&environment)?,
+        Command::Version => print_text(&format!("luthier {}\n", environment::version())),
+        Command::Completions(arguments) => shell::completions(&arguments),
+        Command::Man => shell::man()?,
         Command::Settings(arguments) => print_text(&reference::text(&arguments)),
     }
     Ok(ExitCode::SUCCESS)

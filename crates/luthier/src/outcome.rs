@@ -201,7 +201,7 @@ impl<'r> Record<'r> {
             command_line: std::env::args().collect(),
             data: self.data.clone(),
             evaluation_data: self.evaluation_data.clone(),
-            model: self.config.model.model.display().to_string(),
+            model: self.config.model.name.clone(),
             model_files: self.model_files.clone(),
             machine: MachineRecord::of(self.run.isa.name(), self.run.facts.threads),
             started: self.started,

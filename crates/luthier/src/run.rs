@@ -246,7 +246,7 @@ fn evaluating(settings: &EvaluationSettings, total_steps: usize) -> Evaluating {
 /// What decides the result besides the rows, as text: a run that goes on says what of it has changed.
 fn deciding(config: &TrainConfig) -> BTreeMap<String, String> {
     let named = [
-        ("the base model", config.model.model.display().to_string()),
+        ("the base model", config.model.name.clone()),
         ("the method", format!("{:?}", config.method)),
         ("the optimiser", format!("{:?}", config.optimiser)),
         ("the schedule", format!("{:?}", config.schedule)),

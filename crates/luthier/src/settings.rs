@@ -1,6 +1,6 @@
 //! The settings of a training: what one is, how its text becomes a value, and how all of them are read.
 //!
-//! [`table::SETTINGS`] is the one place that names them. From it come the reader of files ([`file`]: YAML, JSON, TOML),
+//! [`table::SETTINGS`] is the one place that names them. From it come the reader of files ([`mod@file`]: YAML, JSON, TOML),
 //! that of the command line ([`words`]), the help text and the reference page ([`crate::reference`]), the JSON schema
 //! ([`schema`]) and the page of what differs from LLaMA-Factory ([`differences`]). Names, meanings and defaults are those
 //! of LLaMA-Factory 0.9.5 and of transformers' `TrainingArguments`, unless a row says why not. Whether the values make
@@ -323,7 +323,7 @@ struct Given {
 
 impl Setting {
     /// The value that the text means under this key, if the row's status lets it through, and why it has no effect.
-    fn accept(&self, key: &str, raw: &Raw) -> Result<(Value, Option<&'static str>), String> {
+    pub(crate) fn accept(&self, key: &str, raw: &Raw) -> Result<(Value, Option<&'static str>), String> {
         let value = match self.parse(raw) {
             Ok(Value::Unset) => self.default_value(),
             Ok(value) => value,
@@ -344,7 +344,7 @@ pub(crate) fn find(key: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.name == key || setting.aliases.contains(&key))
 }
 
-fn unknown(key: &str, origin: &Origin) -> Problem {
+pub(crate) fn unknown(key: &str, origin: &Origin) -> Problem {
     let near = nearest(key).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default();
     Problem(format!("{origin}: there is no setting {key:?}{near} (`luthier train --help` lists all)"))
 }

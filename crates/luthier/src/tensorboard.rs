@@ -176,8 +176,11 @@ mod tests {
     use super::*;
     use crate::progress::tests::{event as step, journal};
 
+    /// Wall time, step, and tags with their values.
+    type Decoded = (f64, u64, Vec<(String, f32)>);
+
     /// Wall time, step and scalars of every record after the version, read as the format says and not as it was written.
-    fn decode(path: &Path) -> Vec<(f64, u64, Vec<(String, f32)>)> {
+    fn decode(path: &Path) -> Vec<Decoded> {
         let bytes = std::fs::read(path).expect("a file");
         let (mut at, mut events) = (0, Vec::new());
         while at < bytes.len() {
@@ -252,7 +255,7 @@ mod tests {
         for (index, slot) in table.iter_mut().enumerate() {
             *slot = index as u32;
             for _ in 0..8 {
-                *slot = if *slot % 2 == 1 { *slot / 2 ^ 0x82f6_3b78 } else { *slot / 2 };
+                *slot = if *slot % 2 == 1 { (*slot / 2) ^ 0x82f6_3b78 } else { *slot / 2 };
             }
         }
         let mut sum = u32::MAX;
@@ -260,7 +263,7 @@ mod tests {
             sum = table[((sum ^ u32::from(*byte)) % 256) as usize] ^ (sum / 256);
         }
         let sum = sum ^ u32::MAX;
-        ((sum >> 15) | (sum << 17)).wrapping_add(0xa282_ead8)
+        sum.rotate_right(15).wrapping_add(0xa282_ead8)
     }
 
     fn only_file(folder: &Path) -> PathBuf {

@@ -28,7 +28,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<Outcome> {
-    let config = TrainConfig::from_words(&arguments.config.words).map_err(fail)?;
+    let mut config = TrainConfig::from_words(&arguments.config.words).map_err(fail)?;
+    config.model.locate(&environment.hub)?;
     train(&config, environment)
 }
 
@@ -86,7 +87,7 @@ pub(crate) fn train(config: &TrainConfig, environment: &Environment) -> anyhow::
 /// From the first step of this sitting to the saved result, or to wherever it ends.
 fn drive(config: &TrainConfig, run: &Run, trainer: &mut Trainer, journal: Vec<Entry>) -> anyhow::Result<Outcome> {
     let folder = &config.output.folder;
-    let base_model = config.model.model.display().to_string();
+    let base_model = config.model.name.clone();
     let mut sitting = Sitting::begin(config, run, &base_model, journal)?;
     let end = trainer.run(&run.steps, &mut sitting).map_err(|error| {
         let newest = sitting.newest.as_deref().map_or_else(

@@ -107,7 +107,7 @@ fn what_must_be_given() {
         folder.path(),
         &["train", "train.yaml"],
         1,
-        "error: model_name_or_path is missing; expected a Hugging Face folder or a GGUF file\n\
+        "error: model_name_or_path is missing; expected a Hugging Face folder, a GGUF file, or org/name of the hub\n\
          error: dataset is missing; expected files, or names of datasets in dataset_dir\n",
     );
 }
@@ -131,12 +131,10 @@ fn a_file_that_is_not_settings() {
 
 #[test]
 fn a_model_that_is_not_there() {
-    train("", &[], "error: model_name_or_path: model does not exist; expected a Hugging Face folder or a GGUF file\n");
     train(
         "",
-        &["model_name_or_path=Qwen/Qwen3-4B-Instruct-2507", "adapter_name_or_path=adapter"],
-        "error: model_name_or_path: Qwen/Qwen3-4B-Instruct-2507 does not exist; expected a Hugging Face folder or a GGUF \
-         file (models are not downloaded from a hub yet)\n\
+        &["adapter_name_or_path=adapter"],
+        "error: model_name_or_path: model does not exist; expected a Hugging Face folder, a GGUF file, or org/name of the hub\n\
          error: adapter_name_or_path: adapter does not exist; expected a PEFT adapter folder\n",
     );
     train(
@@ -149,7 +147,7 @@ fn a_model_that_is_not_there() {
         folder.path(),
         &["generate", "--model", "model", "--prompt", "Hello"],
         1,
-        "error: --model: model does not exist; expected a Hugging Face folder or a GGUF file\n",
+        "error: --model: model does not exist; expected a Hugging Face folder, a GGUF file, or org/name of the hub\n",
     );
 }
 
@@ -188,7 +186,7 @@ fn arguments_that_cannot_be_understood() {
         &["generate", "--model", "m"],
         2,
         "error: the following required arguments were not provided:\n  <--prompt <TEXT>|--message <TEXT>>\n\n\
-         Usage: luthier generate --model <PATH> <--prompt <TEXT>|--message <TEXT>>\n\n\
+         Usage: luthier generate --model <MODEL> <--prompt <TEXT>|--message <TEXT>>\n\n\
          For more information, try '--help'.\n",
     );
 }

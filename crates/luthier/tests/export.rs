@@ -240,7 +240,7 @@ fn wrong_arguments() {
         folder.path(),
         &["--model", "nowhere", "--adapter", "none", "--output", "out"],
         1,
-        "error: --model: nowhere does not exist; expected a Hugging Face folder or a GGUF file\n\
+        "error: --model: nowhere does not exist; expected a Hugging Face folder, a GGUF file, or org/name of the hub\n\
          error: --adapter: none does not exist; expected a PEFT adapter folder\n",
     );
     fails(

@@ -95,7 +95,7 @@ fn base_model(config: &ExportConfig, model: &Model, adapter: Option<&LoraAdapter
         let valid = |part: Option<&str>| part.is_some_and(|part| !part.is_empty() && !part.starts_with('.'));
         valid(parts.next()) && valid(parts.next()) && parts.next().is_none() && !Path::new(name).exists()
     };
-    let found = named.into_iter().chain(configured).find(hub);
+    let found = named.into_iter().chain(config.hub_name.clone()).chain(configured).find(hub);
     found.unwrap_or_else(|| {
         let name = config.model.canonicalize().unwrap_or_else(|_| config.model.clone());
         name.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())

@@ -7,6 +7,7 @@ use luthier_tensor::DType;
 use super::keys::Given;
 use crate::config::{check_adapter, check_model};
 use crate::fail;
+use crate::hub::{HubEnvironment, Wanted, locate};
 use crate::settings::Problem;
 
 /// What follows `luthier export`.
@@ -18,7 +19,7 @@ pub(crate) struct Arguments {
     /// Settings that win over the file
     #[arg(value_name = "key=value", requires = "config")]
     pub(crate) overrides: Vec<String>,
-    /// A Hugging Face folder or a GGUF file
+    /// A Hugging Face folder, a GGUF file, or org/name of the Hugging Face hub (org/name@revision, org/name:file.gguf)
     #[arg(long, value_name = "PATH", required_unless_present = "config", conflicts_with = "config")]
     pub(crate) model: Option<PathBuf>,
     /// A PEFT adapter folder, which is merged into the model
@@ -110,6 +111,8 @@ impl Target {
 /// An export that can begin.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ExportConfig {
+    /// The model's name on the hub that it was taken from.
+    pub(crate) hub_name: Option<String>,
     pub(crate) model: PathBuf,
     pub(crate) adapter: Option<PathBuf>,
     pub(crate) template: Option<String>,
@@ -130,7 +133,7 @@ impl ExportConfig {
     ///
     /// # Errors
     /// Everything that is wrong, each as a whole sentence.
-    pub(crate) fn read(arguments: &Arguments) -> anyhow::Result<Self> {
+    pub(crate) fn read(arguments: &Arguments, environment: &HubEnvironment) -> anyhow::Result<Self> {
         let mut given = Given::default();
         match &arguments.config {
             Some(path) => given = Given::from_file(path, &arguments.overrides).map_err(fail)?,
@@ -149,19 +152,27 @@ impl ExportConfig {
                 PathBuf::new()
             })
         };
-        let model = need(given.model, names.model, "a Hugging Face folder or a GGUF file");
+        let model = need(given.model, names.model, "a Hugging Face folder, a GGUF file, or org/name of the hub");
         let output = need(given.output, names.output, "a folder, or for GGUF a .gguf file");
         if !problems.is_empty() {
             return Err(fail(problems));
         }
+        let find =
+            |name, path: &Path, wanted| locate(name, &path.display().to_string(), wanted, &given.hub, environment);
+        let found = find(names.model, &model, Wanted::Model)?;
+        let id = |path: &Path| path.display().to_string().split([':', '@']).next().unwrap_or_default().to_owned();
+        let hub_name = (found != model).then(|| id(&model));
+        let model = found;
+        let adapter = given.adapter.as_deref().map(|path| find(names.adapter, path, Wanted::Adapter)).transpose()?;
         problems.extend(check_model(&model, names.model).err());
-        problems.extend(given.adapter.as_deref().and_then(|adapter| check_adapter(adapter, names.adapter).err()));
+        problems.extend(adapter.as_deref().and_then(|adapter| check_adapter(adapter, names.adapter).err()));
         let is_file = output.extension().is_some_and(|extension| extension == "gguf");
         let format = arguments.format.unwrap_or(if is_file { Format::Gguf } else { Format::Hf });
         let target = if is_file { Target::File(output) } else { Target::Folder(output) };
         let config = Self {
+            hub_name,
             model,
-            adapter: given.adapter,
+            adapter,
             template: given.template,
             target,
             format,

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::hub::{HubSettings, Token};
 use crate::settings::file::{self, Raw};
 use crate::settings::yaml;
 use crate::settings::{self, Origin, Problem};
@@ -14,6 +15,7 @@ pub(super) struct Given {
     pub(super) adapter: Option<PathBuf>,
     pub(super) output: Option<PathBuf>,
     pub(super) template: Option<String>,
+    pub(super) hub: HubSettings,
     pub(super) shard_bytes: u64,
     pub(super) notices: Vec<String>,
 }
@@ -69,6 +71,9 @@ impl Given {
             }
             "adapter_name_or_path" => self.adapter = Some(text.into()),
             "template" => self.template = Some(text),
+            "model_revision" => self.hub.revision = Some(text),
+            "cache_dir" => self.hub.cache = Some(text.into()),
+            "hf_hub_token" => self.hub.token = Token::new(&text),
             "export_dir" => self.output = Some(text.into()),
             "export_size" => match text.parse::<f64>() {
                 Ok(size) if size > 0.0 && size < 1e9 => self.shard_bytes = (size * 1e9) as u64,

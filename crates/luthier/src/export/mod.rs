@@ -27,7 +27,7 @@ use replay::{Prompts, Replay};
 const EXPECTED_AGREEMENT_PERCENT: f64 = 90.0;
 
 pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<()> {
-    let config = ExportConfig::read(arguments)?;
+    let config = ExportConfig::read(arguments, &environment.hub)?;
     config.notices.iter().for_each(|notice| note(notice));
     let processor = Processor::choose(config.threads, environment)?;
     let model = Model::open(&config.model)?;
