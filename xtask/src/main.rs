@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a chore says what it does")]
 
 mod assets;
+mod builtin;
 mod ci;
 mod fixtures;
 mod licences;
@@ -20,6 +21,7 @@ cargo xtask CHORE
   ci              everything that a change must pass: format, licences, clippy, docs, tests
   assets          fetch the real model and data that some tests use into assets/
   licences        check the licences and sources of all dependencies
+  builtin STEP    make the built-in model from nothing: corpus, tokenizer, train, measure, or all
   settings        write docs/settings.md from the table of settings
   fixtures DIR    compare with the reference over a folder of fixtures (DIR/NAME for one; --dtype f32|bf16)";
 
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         ["ci"] => ci::run(),
         ["assets"] => assets::fetch().map(|folder| println!("the assets are in {}", folder.display())),
         ["licences"] => licences::check(),
+        ["builtin", arguments @ ..] => builtin::command(arguments),
         ["settings"] => write_settings(),
         ["fixtures", arguments @ ..] => fixtures::command(arguments),
         [] | ["help" | "--help" | "-h"] => {

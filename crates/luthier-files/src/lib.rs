@@ -8,5 +8,5 @@ mod write;
 
 pub use error::Error;
 pub use map::map;
-pub use model::{read_adapter, read_model};
+pub use model::{read_adapter, read_model, read_model_without_weights};
 pub use write::{write_atomically, write_folder_atomically, write_model};

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::builtin;
 use crate::settings::{Problem, Settings};
 
 /// Everything that a training is told.
@@ -38,8 +39,10 @@ pub(crate) enum Stage {
 /// Where the training starts from.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ModelSettings {
-    /// A Hugging Face folder or a GGUF file.
+    /// A Hugging Face folder, a GGUF file, or the name of the built-in model.
     pub(crate) model: PathBuf,
+    /// Whether the weights are drawn instead of read. Only with [`Method::Full`].
+    pub(crate) from_scratch: bool,
     /// A PEFT folder whose adapter is trained on. Only with [`Method::Lora`].
     pub(crate) adapter: Option<PathBuf>,
 }
@@ -366,6 +369,9 @@ impl TrainConfig {
 
 /// Whether there is something at the path that can be a model; `name` says in the message who named it.
 pub(crate) fn check_model(path: &Path, name: &str) -> Result<(), Problem> {
+    if builtin::is_named(path) {
+        return Ok(());
+    }
     let shown = path.display();
     if !path.exists() {
         let hub = if path.components().count() == 2 && path.is_relative() {
@@ -455,7 +461,14 @@ impl Check<'_> {
         if adapter.is_some() && self.settings.text("finetuning_type") != Some("lora") {
             self.problem("adapter_name_or_path", "adapter_name_or_path needs finetuning_type: lora");
         }
-        ModelSettings { model, adapter }
+        let from_scratch = self.is_on("train_from_scratch");
+        if from_scratch && self.settings.text("finetuning_type") != Some("full") {
+            self.problem(
+                "train_from_scratch",
+                "train_from_scratch needs finetuning_type: full, since weights that stay random are of no use",
+            );
+        }
+        ModelSettings { model, from_scratch, adapter }
     }
 
     fn method(&mut self) -> Method {
@@ -748,7 +761,7 @@ mod tests {
         let config = read("").expect("valid");
         let expected = TrainConfig {
             stage: Stage::SupervisedFineTuning,
-            model: ModelSettings { model: "m".into(), adapter: None },
+            model: ModelSettings { model: "m".into(), from_scratch: false, adapter: None },
             method: Method::Lora(LoraSettings {
                 rank: 8,
                 alpha: 16.0,

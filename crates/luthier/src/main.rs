@@ -5,12 +5,14 @@
 //! code is then 1, and 2 for arguments that cannot be understood.
 
 mod bench;
+mod builtin;
 mod config;
 mod generate;
 mod journal;
 mod machine;
 mod model;
 mod progress;
+mod quickstart;
 mod reference;
 mod rows;
 mod run;
@@ -40,6 +42,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// See it work: teach the built-in model something new, in less than a minute
+    Quickstart(quickstart::Arguments),
     /// Train a model as a configuration says
     Train(train::Arguments),
     /// Let a model, with or without an adapter, go on with a text
@@ -129,6 +133,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     let environment = Environment::read()?;
     match command {
+        Command::Quickstart(arguments) => quickstart::run(&arguments, &environment),
         Command::Train(arguments) => train::run(&arguments, &environment),
         Command::Generate(arguments) => generate::run(&arguments, &environment),
         Command::Bench(arguments) => bench::run(&arguments, &environment),

@@ -7,6 +7,8 @@ use luthier_data::{ChatTemplate, Tokenizer};
 use luthier_model::Checkpoint;
 use luthier_model::checkpoint::ModelFiles;
 
+use crate::builtin;
+
 /// A model's files, read.
 pub(crate) struct Model {
     pub(crate) files: ModelFiles,
@@ -15,8 +17,18 @@ pub(crate) struct Model {
 
 impl Model {
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        let files = luthier_files::read_model(path)?;
+        let files = if builtin::is_named(path) { builtin::files() } else { luthier_files::read_model(path)? };
         let checkpoint = Checkpoint::from_files(&files)?;
+        Ok(Self { files, checkpoint })
+    }
+
+    /// A model of which only the configuration and the tokenizer are read; its weights are drawn from `seed`.
+    pub(crate) fn from_scratch(path: &Path, seed: u64) -> anyhow::Result<Self> {
+        let files = match builtin::is_named(path) {
+            true => builtin::files(),
+            false => luthier_files::read_model_without_weights(path)?,
+        };
+        let checkpoint = Checkpoint::from_scratch(&files, seed)?;
         Ok(Self { files, checkpoint })
     }
 

@@ -45,7 +45,10 @@ impl Run {
         // Before the model is mapped: its pages are counted with its weights.
         let own_file_bytes = ProcessMemory::now().map_or(0, |memory| memory.file_bytes);
         let processor = Processor::choose(config.machine.threads, environment)?;
-        let model = Model::open(&config.model.model)?;
+        let model = match config.model.from_scratch {
+            true => Model::from_scratch(&config.model.model, config.machine.seed)?,
+            false => Model::open(&config.model.model)?,
+        };
         for note in &model.checkpoint.model.notes {
             eprint_line(&format!("note: {note}"));
         }

@@ -24,10 +24,15 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<()> {
     let config = TrainConfig::read(&arguments.config.config, &arguments.config.overrides).map_err(fail)?;
     config.check_files().map_err(fail)?;
+    train(&config, environment)
+}
+
+/// Trains as a configuration says whose files were checked.
+pub(crate) fn train(config: &TrainConfig, environment: &Environment) -> anyhow::Result<()> {
     for notice in &config.notices {
         eprint_line(&format!("note: {notice}"));
     }
-    let run = Run::prepare(&config, environment, None)?;
+    let run = Run::prepare(config, environment, None)?;
     let output = &config.output;
     std::fs::create_dir_all(&output.folder)
         .with_context(|| format!("output_dir: {} cannot be made", output.folder.display()))?;

@@ -9,6 +9,7 @@ mod gguf_names;
 mod gguf_tokenizer;
 mod inventory;
 mod safetensors;
+mod scratch;
 mod stored;
 mod writer;
 
