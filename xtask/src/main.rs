@@ -8,6 +8,7 @@ mod builtin;
 mod ci;
 mod fixtures;
 mod licences;
+mod llamafactory;
 mod test_run;
 
 use std::path::{Path, PathBuf};
@@ -22,7 +23,8 @@ cargo xtask CHORE
   assets          fetch the real model and data that some tests use into assets/
   licences        check the licences and sources of all dependencies
   builtin STEP    make the built-in model from nothing: corpus, tokenizer, train, measure, or all
-  settings        write docs/settings.md from the table of settings
+  settings        write docs/settings.md, docs/settings.schema.json, docs/differences.md from the table of settings
+  llamafactory    check LLaMA-Factory's examples and write docs/llamafactory.md and the list of its keys
   fixtures DIR    compare with the reference over a folder of fixtures (DIR/NAME for one; --dtype f32|bf16)";
 
 fn main() -> ExitCode {
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         ["licences"] => licences::check(),
         ["builtin", arguments @ ..] => builtin::command(arguments),
         ["settings"] => write_settings(),
+        ["llamafactory"] => llamafactory::run(),
         ["fixtures", arguments @ ..] => fixtures::command(arguments),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -83,7 +86,12 @@ fn output(command: &mut Command) -> Result<Vec<u8>> {
 }
 
 fn write_settings() -> Result<()> {
-    let page = output(cargo().args(["run", "--quiet", "--package", "luthier", "--", "settings"]))?;
-    let path = root().join("docs/settings.md");
-    std::fs::write(&path, page).with_context(|| format!("{} cannot be written", path.display()))
+    for (option, name) in
+        [("--markdown", "settings.md"), ("--schema", "settings.schema.json"), ("--differences", "differences.md")]
+    {
+        let page = output(cargo().args(["run", "--quiet", "--package", "luthier", "--", "settings", option]))?;
+        let path = root().join("docs").join(name);
+        std::fs::write(&path, page).with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    Ok(())
 }

@@ -25,7 +25,7 @@ pub struct Dataset {
 
 impl Dataset {
     /// Opens a dataset by its name in `dataset_dir/dataset_info.json`, or by the path of its file (as it is, or inside
-    /// `dataset_dir`); the layout of a file without an entry is found by its keys.
+    /// `dataset_dir`, there without its extension too); the layout of a file without an entry is found by its keys.
     ///
     /// Errors: the name is unknown, the file cannot be read, a record is broken.
     pub fn open(dataset: &str, dataset_dir: &Path) -> Result<Self, Error> {
@@ -40,6 +40,20 @@ impl Dataset {
             if path.is_file() {
                 return Self::parse(dataset, &read(path)?, None);
             }
+        }
+        let named = EXTENSIONS.map(|extension| dataset_dir.join(format!("{dataset}.{extension}")));
+        let mut named = named.iter().filter(|path| path.is_file());
+        match (named.next(), named.next()) {
+            (Some(path), None) => {
+                let text_lines = path.extension().is_some_and(|extension| extension == "txt");
+                return parse(dataset, text_lines, &read(path)?, None);
+            }
+            (Some(one), Some(other)) => {
+                let (one, other) = (one.display(), other.display());
+                let problem = format!("it could be {one} or {other}; give the whole name of the file");
+                return Err(Error::Dataset { dataset: dataset.to_owned(), problem });
+            }
+            (None, _) => {}
         }
         let known = match info {
             Some(info) => format!("has only {}", info.names().join(", ")),
@@ -56,6 +70,9 @@ impl Dataset {
         parse(name, is_text(name), bytes, layout)
     }
 }
+
+/// What a name may leave out of the name of a file in `dataset_dir`.
+const EXTENSIONS: [&str; 3] = ["json", "jsonl", "txt"];
 
 fn is_text(file_name: &str) -> bool {
     Path::new(file_name).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"))

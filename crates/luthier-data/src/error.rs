@@ -15,7 +15,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A dataset name is neither in `dataset_info.json` nor a file.
-    #[error("dataset {dataset} was not found: {} {known}, and there is no file {dataset} or {}", info.display(), file.display())]
+    #[error("dataset {dataset} was not found: {} {known}, and there is no file {dataset} or {}, with or without .json, .jsonl or .txt", info.display(), file.display())]
     UnknownDataset {
         /// The name as the user wrote it.
         dataset: String,
@@ -84,10 +84,36 @@ pub enum Error {
         known: String,
     },
     /// A template was named that is not built in.
-    #[error("there is no template {name:?}; built in: {known}")]
+    #[error(
+        "template: there is no template {name:?}; expected {known}, a name of LLaMA-Factory's that fits the model, or \
+         nothing for the model's own"
+    )]
     UnknownTemplate {
         /// The name as the user wrote it.
         name: String,
+        /// The built-in templates.
+        known: String,
+    },
+    /// A template of LLaMA-Factory's was named, and the model's own begins turns in another way.
+    #[error(
+        "template: {name} begins a turn with {begin:?}, which the chat template of {model} does not write, so they belong to \
+         different models; remove `template` to use the model's own"
+    )]
+    TemplateOfAnotherFamily {
+        /// The name as the user wrote it.
+        name: String,
+        /// What that template writes.
+        begin: &'static str,
+        /// The model's name.
+        model: String,
+    },
+    /// A template of LLaMA-Factory's was named that nothing here can stand for.
+    #[error("template: {name} is not built in yet{reason}; built in: {known}")]
+    TemplateNotBuiltIn {
+        /// The name as the user wrote it.
+        name: String,
+        /// What else is missing, as the rest of the clause.
+        reason: String,
         /// The built-in templates.
         known: String,
     },

@@ -49,18 +49,29 @@ pub struct Report {
     pub end_tokens_added: usize,
 }
 
+/// Where a row came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The dataset's place among those that were given.
+    pub dataset: usize,
+    /// The record's place in it, from 0.
+    pub record: usize,
+}
+
 /// Examples and their report.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tokenized {
     /// The rows, in the order of the datasets.
     pub examples: Vec<Example>,
+    /// Where each came from; `None` for a block of several documents.
+    pub origins: Vec<Option<Origin>>,
     /// What happened to them.
     pub report: Report,
 }
 
 impl Tokenized {
     /// Takes a row, or counts it as dropped.
-    pub(crate) fn push(&mut self, example: Example) {
+    pub(crate) fn push(&mut self, example: Example, origin: Option<Origin>) {
         let trained = example.trained_count();
         if trained == 0 {
             self.report.rows_dropped += 1;
@@ -70,6 +81,7 @@ impl Tokenized {
         self.report.tokens += example.ids.len();
         self.report.trained_tokens += trained;
         self.examples.push(example);
+        self.origins.push(origin);
     }
 }
 
@@ -96,7 +108,7 @@ pub fn tokenize_sft(
     options: &SftOptions,
 ) -> Result<Tokenized, Error> {
     let mut tokenized = Tokenized::default();
-    for dataset in datasets {
+    for (number, dataset) in datasets.iter().enumerate() {
         let rows = dataset.records.par_iter().map(|record| {
             let Record::Conversation(messages) = record else {
                 let problem = "a document without roles has no reply to train; use stage: pt for documents".to_owned();
@@ -111,7 +123,7 @@ pub fn tokenize_sft(
             tokenized.report.rows_truncated += usize::from(fitted.truncated);
             tokenized.report.replies_without_end += fitted.replies_without_end;
             tokenized.report.end_tokens_added += added;
-            tokenized.push(fitted.example);
+            tokenized.push(fitted.example, Some(Origin { dataset: number, record: index }));
         }
     }
     Ok(tokenized)

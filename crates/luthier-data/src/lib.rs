@@ -22,6 +22,7 @@ mod stream;
 mod strftime;
 mod template;
 mod template_functions;
+mod template_names;
 mod tokenizer;
 mod tokenizer_json;
 mod tokens;
@@ -29,7 +30,7 @@ mod truncate;
 
 pub use dataset::Dataset;
 pub use error::Error;
-pub use example::{Example, Report, SftOptions, Tokenized, tokenize_sft};
+pub use example::{Example, Origin, Report, SftOptions, Tokenized, tokenize_sft};
 pub use gguf_tokenizer::GgufTokenizer;
 pub use layout::{AlpacaLayout, Layout, MessagesLayout};
 pub use mask::{MaskedText, masked_text};

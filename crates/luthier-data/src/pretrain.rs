@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::dataset::Dataset;
 use crate::error::Error;
-use crate::example::{Example, Tokenized, in_record};
+use crate::example::{Example, Origin, Tokenized, in_record};
 use crate::records::Record;
 use crate::tokenizer::{Specials, Tokenizer};
 
@@ -34,7 +34,7 @@ pub fn tokenize_pt(datasets: &[Dataset], tokenizer: &Tokenizer, options: &PtOpti
     let block = options.cutoff_len.max(1);
     let mut tokenized = Tokenized::default();
     let mut packed: Vec<u32> = Vec::new();
-    for dataset in datasets {
+    for (number, dataset) in datasets.iter().enumerate() {
         let encode = |record: &Record| match record {
             Record::Text(text) => tokenizer.encode(text, Specials::None),
             Record::Conversation(_) => {
@@ -61,7 +61,7 @@ pub fn tokenize_pt(datasets: &[Dataset], tokenizer: &Tokenizer, options: &PtOpti
                     tokenized.report.rows_truncated += 1;
                     tokenized.report.replies_without_end += 1;
                 }
-                tokenized.push(row(ids));
+                tokenized.push(row(ids), Some(Origin { dataset: number, record: index }));
             }
         }
     }
@@ -70,7 +70,7 @@ pub fn tokenize_pt(datasets: &[Dataset], tokenizer: &Tokenizer, options: &PtOpti
         if let (Some(begin_id), Some(first)) = (begin_id, ids.first_mut()) {
             *first = begin_id;
         }
-        tokenized.push(row(ids));
+        tokenized.push(row(ids), None);
     }
     Ok(tokenized)
 }

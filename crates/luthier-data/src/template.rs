@@ -14,6 +14,7 @@ use minijinja::{Environment, UndefinedBehavior, Value, context};
 use crate::error::Error;
 use crate::records::Message;
 use crate::template_functions::{RAISED, add_functions};
+use crate::template_names;
 use crate::tokenizer::Tokenizer;
 
 /// The texts of special tokens that templates write.
@@ -32,6 +33,7 @@ pub struct ChatTemplate {
     name: String,
     texts: SpecialTexts,
     marks_replies: bool,
+    note: Option<String>,
 }
 
 /// A rendered conversation.
@@ -59,29 +61,54 @@ const BUILT_IN: [(&str, &str); 1] = [(
      {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
 )];
 
+fn known() -> String {
+    BUILT_IN.map(|(name, _)| name).join(", ")
+}
+
+/// The model's own template, if the name is that of one of LLaMA-Factory's that begins turns as it does.
+fn own_for<'a>(named: &str, model: &str, own: Option<&'a str>) -> Result<&'a str, Error> {
+    let (name, model) = (named.to_owned(), model.to_owned());
+    if !template_names::is_known(named) {
+        return Err(Error::UnknownTemplate { name, known: known() });
+    }
+    match (own, template_names::begins_turns_with(named)) {
+        (Some(own), Some(begin)) if own.contains(begin) => Ok(own),
+        (Some(_), Some(begin)) => Err(Error::TemplateOfAnotherFamily { name, begin, model }),
+        (Some(_), None) => Err(Error::TemplateNotBuiltIn { name, reason: String::new(), known: known() }),
+        (None, _) => {
+            let reason = format!(", and {model} has no chat template that could be used instead");
+            Err(Error::TemplateNotBuiltIn { name, reason, known: known() })
+        }
+    }
+}
+
 impl ChatTemplate {
-    /// The named built-in template, else the model's own.
+    /// The named built-in template, else the model's own. A name of LLaMA-Factory's that is not built in means the
+    /// model's own too, where that begins turns in the same way; [`Self::note`] then says so.
     ///
     /// `model` stands in messages. `now_unix_seconds` is what `strftime_now` tells; without it, a template that asks
-    /// is an error. Errors: no such name, the model has none, it does not compile.
+    /// is an error. Errors: no such name, or not of this model's family, the model has none, it does not compile.
     pub fn choose(
         named: Option<&str>,
         model: &str,
         tokenizer: &Tokenizer,
         now_unix_seconds: Option<i64>,
     ) -> Result<Self, Error> {
-        let known = || BUILT_IN.map(|(name, _)| name).join(", ");
-        let (name, source) = match (named, tokenizer.chat_template()) {
-            (Some(name), _) => match BUILT_IN.iter().find(|(known, _)| *known == name) {
-                Some((name, source)) => (*name, *source),
-                None => return Err(Error::UnknownTemplate { name: name.to_owned(), known: known() }),
-            },
-            (None, Some(source)) => (model, source),
-            (None, None) => return Err(Error::TemplateMissing { model: model.to_owned(), known: known() }),
+        let built_in = named.and_then(|named| BUILT_IN.iter().find(|(known, _)| *known == named));
+        let mut note = None;
+        let (name, source) = match (named, built_in, tokenizer.chat_template()) {
+            (_, Some((name, source)), _) => (*name, *source),
+            (Some(named), None, own) => {
+                let own = own_for(named, model, own)?;
+                note = Some(format!("template {named}: the chat template of {model} is used, which is of that family"));
+                (model, own)
+            }
+            (None, _, Some(source)) => (model, source),
+            (None, _, None) => return Err(Error::TemplateMissing { model: model.to_owned(), known: known() }),
         };
         let text = |id: Option<u32>| id.and_then(|id| tokenizer.token(id));
         let texts = SpecialTexts { begin: text(tokenizer.begin_id()), end: text(tokenizer.end_id()) };
-        Self::new(name, source, texts, now_unix_seconds)
+        Ok(Self { note, ..Self::new(name, source, texts, now_unix_seconds)? })
     }
 
     /// Compiles a template. Errors: it does not compile.
@@ -101,12 +128,17 @@ impl ChatTemplate {
         environment.add_filter("__reply", |text: String| format!("{BEGIN}{text}{END}"));
         let (source, marks_replies) = generation_as_filter(source);
         environment.add_template_owned(TEMPLATE, source).map_err(compiles)?;
-        Ok(Self { environment, name: name.to_owned(), texts, marks_replies })
+        Ok(Self { environment, name: name.to_owned(), texts, marks_replies, note: None })
     }
 
     /// The name that messages use.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What was guessed when the template was chosen, as a sentence.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     /// The text of the end token, as the template knows it.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::dataset::Dataset;
 use crate::error::Error;
-use crate::example::{Example, Tokenized};
+use crate::example::{Example, Origin, Tokenized};
 use crate::records::Record;
 
 const NOT_TRAINED: i64 = -100;
@@ -48,7 +48,7 @@ fn numbers(object: &Map<String, Value>, key: &str) -> Result<Option<Vec<i64>>, S
 /// Errors: a record that is not tokens.
 pub fn take_tokens(datasets: Vec<Dataset>, cutoff_len: usize) -> Result<Tokenized, Error> {
     let mut tokenized = Tokenized::default();
-    for dataset in datasets {
+    for (number, dataset) in datasets.into_iter().enumerate() {
         for (index, record) in dataset.records.into_iter().enumerate() {
             let Record::Tokens(mut example) = record else {
                 let problem = "it is text among records that are tokens already; keep the two apart".to_owned();
@@ -60,7 +60,7 @@ pub fn take_tokens(datasets: Vec<Dataset>, cutoff_len: usize) -> Result<Tokenize
                 example.ids.truncate(cutoff_len);
                 example.trained.truncate(cutoff_len);
             }
-            tokenized.push(example);
+            tokenized.push(example, Some(Origin { dataset: number, record: index }));
         }
     }
     Ok(tokenized)

@@ -164,7 +164,8 @@ fn names_of_dataset_info_come_first_then_files() {
     assert_eq!(
         error("nope"),
         format!(
-            "dataset nope was not found: {} has only qa, chat, wiki, pairs, hub, and there is no file nope or {}",
+            "dataset nope was not found: {} has only qa, chat, wiki, pairs, hub, and there is no file nope or {}, \
+             with or without .json, .jsonl or .txt",
             info.display(),
             folder.path().join("nope").display()
         )

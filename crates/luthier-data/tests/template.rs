@@ -143,6 +143,24 @@ fn a_named_template_wins_and_a_missing_one_is_explained() {
     );
     assert_eq!(
         message(ChatTemplate::choose(Some("chatmll"), "tiny", &bare, None)),
-        "there is no template \"chatmll\"; built in: chatml"
+        "template: there is no template \"chatmll\"; expected chatml, a name of LLaMA-Factory's that fits the model, or \
+         nothing for the model's own"
+    );
+    assert_eq!(named.note(), None);
+    let qwen = ChatTemplate::choose(Some("qwen3_nothink"), "tiny", &tokenizer(), None).expect("it is of the family");
+    assert_eq!(qwen.name(), "tiny");
+    assert_eq!(qwen.note(), Some("template qwen3_nothink: the chat template of tiny is used, which is of that family"));
+    assert_eq!(
+        message(ChatTemplate::choose(Some("llama3"), "tiny", &tokenizer(), None)),
+        "template: llama3 begins a turn with \"<|start_header_id|>\", which the chat template of tiny does not write, so they \
+         belong to different models; remove `template` to use the model's own"
+    );
+    assert_eq!(
+        message(ChatTemplate::choose(Some("qwen"), "tiny", &bare, None)),
+        "template: qwen is not built in yet, and tiny has no chat template that could be used instead; built in: chatml"
+    );
+    assert_eq!(
+        message(ChatTemplate::choose(Some("empty"), "tiny", &tokenizer(), None)),
+        "template: empty is not built in yet; built in: chatml"
     );
 }

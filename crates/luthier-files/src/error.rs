@@ -50,12 +50,26 @@ pub enum Error {
         /// Why, and what to give in its place.
         reason: String,
     },
+    /// A sealed folder is not as it was written.
+    #[error("{}: {reason}", folder.display())]
+    Damaged {
+        /// The folder.
+        folder: PathBuf,
+        /// What is missing, or differs.
+        reason: String,
+    },
     /// The content of a file is wrong.
     #[error(transparent)]
     Model(#[from] luthier_model::Error),
 }
 
 impl Error {
+    /// Whether the disk has no room left, or the user none on it: the same works once there is.
+    pub fn is_full_disk(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+
     pub(crate) fn io(path: &std::path::Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| match source.kind() {

@@ -31,7 +31,10 @@ pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Re
 ///
 /// # Errors
 /// When `fill` or the system fails; then an older folder of that name is still there.
-pub fn write_folder_atomically(path: &Path, fill: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
+pub fn write_folder_atomically<E: From<Error>>(
+    path: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
     let temporary = Temporary(beside(path));
     fs::create_dir_all(&temporary.0).map_err(Error::io(path, "create it"))?;
     fill(&temporary.0)?;
@@ -44,9 +47,9 @@ pub fn write_folder_atomically(path: &Path, fill: impl FnOnce(&Path) -> Result<(
         if replaces {
             fs::rename(&older.0, path).map_err(Error::io(path, "put the older one back"))?;
         }
-        return Err(Error::io(path, "put it in place")(error));
+        return Err(Error::io(path, "put it in place")(error).into());
     }
-    sync_folder(path)
+    Ok(sync_folder(path)?)
 }
 
 /// Writes a Hugging Face folder: `small` files as they are (with `config.json` among them), the weights by `fill` as
@@ -95,7 +98,29 @@ fn beside(path: &Path) -> PathBuf {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    path.with_file_name(format!(".{name}.{}-{number}.tmp", std::process::id()))
+    path.with_file_name(format!(".{name}.{}-{number}{ASIDE}", std::process::id()))
+}
+
+/// How the names of things end that are not whole yet.
+const ASIDE: &str = ".tmp";
+
+/// Removes from `folder` what a killed process left half-written, and returns its names.
+///
+/// # Errors
+/// When the system refuses.
+pub fn remove_unfinished(folder: &Path) -> Result<Vec<String>, Error> {
+    let mut removed = Vec::new();
+    for entry in fs::read_dir(folder).map_err(Error::io(folder, "list it"))? {
+        let path = entry.map_err(Error::io(folder, "list it"))?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if name.starts_with('.') && name.ends_with(ASIDE) {
+            let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            gone.map_err(Error::io(&path, "remove it"))?;
+            removed.push(name);
+        }
+    }
+    removed.sort();
+    Ok(removed)
 }
 
 /// Makes a rename durable. Only Unix lets a program flush a folder.

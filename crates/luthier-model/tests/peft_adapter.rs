@@ -4,8 +4,8 @@
 
 mod support;
 
-use luthier_model::adapter::{AdapterTensor, LoraAdapter, TargetModules, matches_target, write_adapter};
-use luthier_model::checkpoint::read_safetensors;
+use luthier_model::adapter::{LoraAdapter, TargetModules, adapter_config, adapter_shard, matches_target};
+use luthier_model::checkpoint::{read_safetensors, write_shard};
 use luthier_model::{Checkpoint, Decoder, LoraSettings, Tuning};
 use luthier_tensor::{CpuOptions, Device, Isa};
 use serde_json::{Value, json};
@@ -44,11 +44,14 @@ fn what_is_written_is_what_peft_writes() {
     for name in ["lora-llama/adapter_final", "lora-embed-llama/adapter_final", "lora-qwen2-qv/adapter_init"] {
         let (config, weights) = files(name);
         let tensors = read_safetensors("f", &shared(weights.clone()), |_| false).unwrap();
-        let tensors: Vec<_> = tensors
-            .iter()
-            .map(|(name, tensor)| AdapterTensor { name, dims: tensor.dims(), values: tensor.to_f32().unwrap() })
-            .collect();
-        let (our_config, our_weights) = write_adapter(&adapter(name).settings, &tensors).unwrap();
+        let our_config = adapter_config(&adapter(name).settings);
+        let shard = adapter_shard(tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.dims())));
+        let mut our_weights = Vec::new();
+        write_shard(&shard, &mut our_weights, &mut |spec, writer| {
+            let (_, tensor) = tensors.iter().find(|(name, _)| *name == spec.name).unwrap();
+            tensor.to_f32().unwrap().iter().try_for_each(|value| writer.write_all(&value.to_le_bytes()))
+        })
+        .unwrap();
         assert_eq!(json_of(&our_config), json_of(&config), "{name}");
         let ours = read_safetensors("f", &shared(our_weights), |_| false).unwrap();
         let theirs = read_safetensors("f", &shared(weights), |_| false).unwrap();

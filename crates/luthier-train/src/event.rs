@@ -69,6 +69,13 @@ pub struct EvaluationEvent {
     pub is_best: bool,
 }
 
+impl StepEvent {
+    /// Whether loss and gradient are numbers; otherwise the step changed nothing.
+    pub fn is_finite(&self) -> bool {
+        self.loss.is_finite() && self.gradient_norm.is_finite()
+    }
+}
+
 impl EvaluationEvent {
     /// exp(loss): the number of equally likely tokens that would be as uncertain.
     pub fn perplexity(&self) -> f64 {

@@ -1,18 +1,24 @@
 //! Training: batches in, a tuned model out. The loop is in `trainer`, one page; what a step computes is in `step`. Progress
 //! leaves as typed [`Event`]s; this crate prints nothing and reads no file.
 
+mod due;
+mod evaluation;
 mod event;
 mod micro_batch;
 mod optimiser;
 mod plan;
+mod progress;
 mod schedule;
 mod step;
 mod trainer;
 
+pub use due::{Due, Nonfinite};
+pub use evaluation::{Evaluating, Metric, Scores, evaluate_all};
 pub use event::{EvaluationEvent, Event, StepEvent};
 pub use micro_batch::{MicroBatch, Row};
 pub use optimiser::{Optimiser, OptimiserSettings};
 pub use plan::{MemoryPlan, plan_memory};
+pub use progress::{Best, Progress};
 pub use schedule::{Schedule, ScheduleKind};
 pub use step::{Step, StepNumbers, StepResult, accumulate, evaluate, run_step};
-pub use trainer::{Control, Steps, Summary, Trainer, TrainerSettings};
+pub use trainer::{Control, End, Listener, Steps, Trainer, TrainerSettings};

@@ -34,6 +34,16 @@ impl Optimiser {
         Self { settings, moments, steps: 0 }
     }
 
+    /// The moments of each parameter, in the order of the registry: `[mean, mean square]`, f32, of the parameter's shape.
+    pub fn moments(&self) -> &[[Tensor; 2]] {
+        &self.moments
+    }
+
+    /// Goes on after so many steps; the caller has written the moments.
+    pub fn resume(&mut self, steps: usize) {
+        self.steps = steps as u32;
+    }
+
     /// One step; returns the norm of all gradients together before clipping, f32 `[1, 1]`, which is not finite when `loss`
     /// is not. Then no parameter and no moment changes; the step counts all the same.
     pub fn step(&mut self, device: &Device, parameters: &Parameters, loss: &Tensor, learning_rate: f64) -> Tensor {

@@ -3,7 +3,7 @@
 use luthier_model::{Checkpoint, Decoder, Error, LoraAdapter, Tuning};
 use luthier_tensor::{Device, Usage};
 
-use crate::{MicroBatch, Optimiser, OptimiserSettings, Step, run_step};
+use crate::{MicroBatch, Optimiser, OptimiserSettings, Step, evaluate, run_step};
 
 /// The memory of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct MemoryPlan {
     pub allocations: usize,
 }
 
-/// Runs `steps` on shapes alone. Give it every step of the run, or those that are largest.
+/// Runs `steps` and the `evaluation` on shapes alone. Give it every step of the run, or those that are largest.
 ///
 /// # Errors
 /// When the model cannot be made of the checkpoint.
@@ -27,6 +27,7 @@ pub fn plan_memory<'s>(
     optimiser: OptimiserSettings,
     step: &Step,
     steps: impl IntoIterator<Item = &'s [MicroBatch]>,
+    evaluation: &[MicroBatch],
 ) -> Result<MemoryPlan, Error> {
     let device = Device::meta();
     let decoder = Decoder::new(&device, checkpoint, tuning, adapter)?;
@@ -35,6 +36,9 @@ pub fn plan_memory<'s>(
     let before = device.usage().allocations;
     for parts in steps {
         run_step(&device, &decoder, &mut optimiser, parts, step);
+    }
+    for part in evaluation {
+        evaluate(&device, &decoder, step.precision, part);
     }
     let Usage { peak_bytes, allocations, .. } = device.usage();
     Ok(MemoryPlan { resident_bytes, peak_bytes, allocations: allocations - before })

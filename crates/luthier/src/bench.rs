@@ -5,18 +5,19 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use luthier_tensor::{Observer, Precision};
-use luthier_train::{Control, Event, Steps, Trainer};
+use luthier_tensor::Observer;
+use luthier_train::{Control, Due, Event, Listener, Optimiser, Progress, Steps, Trainer};
 use serde_json::{Map, Value, json};
 
 use crate::config::TrainConfig;
 use crate::machine::ProcessMemory;
-use crate::run::Run;
+use crate::run::{Run, precision_name};
 use crate::work::multiply_adds;
 use crate::{ConfigArguments, Environment, eprint_line, fail, print_text, started};
 
 /// What follows `luthier bench`.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "luthier bench [CONFIG] [key=value | --key value | --key=value]...")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     config: ConfigArguments,
@@ -122,14 +123,46 @@ impl Observer for SharedClock {
     }
 }
 
+/// Counts what the measured steps do.
+struct Stopwatch {
+    clock: SharedClock,
+    ends: Vec<Instant>,
+    tokens: usize,
+    trained: usize,
+    loss: f64,
+}
+
+impl Listener for Stopwatch {
+    type Error = std::convert::Infallible;
+
+    fn event(&mut self, event: &Event) -> Control {
+        if let Event::Step(step) = event {
+            self.loss = step.loss;
+            if self.ends.len() + 1 == WARM_UP {
+                self.clock.lock().by_operation.clear();
+            }
+            if self.ends.len() >= WARM_UP {
+                self.tokens += step.tokens;
+                self.trained += step.trained_tokens;
+            }
+            self.ends.push(Instant::now());
+        }
+        Control::Continue
+    }
+
+    fn save(&mut self, _: &Progress, _: &Optimiser) -> Result<(), Self::Error> {
+        Ok(())
+    }
+}
+
 pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<()> {
-    let config = TrainConfig::read(&arguments.config.config, &arguments.config.overrides).map_err(fail)?;
+    let config = TrainConfig::from_words(&arguments.config.words).map_err(fail)?;
     config.check_model_files().map_err(fail)?;
     for notice in &config.notices {
         eprint_line(&format!("note: {notice}"));
     }
     let clock = SharedClock::default();
-    let run = Run::prepare(&config, environment, Some(Box::new(clock.clone())))?;
+    let run = Run::prepare(&config, environment, Some(Box::new(clock.clone())), None)?;
     if run.steps.total <= WARM_UP {
         anyhow::bail!(
             "the run has {} steps; expected more than {WARM_UP}, which are not measured (see max_steps)",
@@ -137,24 +170,15 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
         );
     }
     let mut peak = peak_multiply_adds(&run);
-    let mut ends = Vec::new();
-    let (mut tokens, mut trained) = (0, 0);
-    let mut loss = f64::NAN;
-    let mut trainer = Trainer::new(&run.device, &run.decoder, run.trainer);
-    trainer.run(&run.steps, &mut |event| {
-        if let Event::Step(step) = event {
-            loss = step.loss;
-            if ends.len() + 1 == WARM_UP {
-                clock.lock().by_operation.clear();
-            }
-            if ends.len() >= WARM_UP {
-                tokens += step.tokens;
-                trained += step.trained_tokens;
-            }
-            ends.push(Instant::now());
-        }
-        Control::Continue
-    });
+    let mut settings = run.trainer;
+    (settings.evaluating, settings.saving) = (None, Due::Never);
+    let mut stopwatch = Stopwatch { clock: clock.clone(), ends: Vec::new(), tokens: 0, trained: 0, loss: f64::NAN };
+    let mut trainer = Trainer::new(&run.device, &run.decoder, settings);
+    let Ok(_) = trainer.run(&run.steps, &mut stopwatch);
+    let Stopwatch { ends, tokens, trained, loss, .. } = stopwatch;
+    if ends.len() <= WARM_UP {
+        anyhow::bail!("the run ended after {} steps, since they were not finite", ends.len());
+    }
     let work: f64 = (WARM_UP..ends.len()).map(|step| multiply_adds(&run, &run.steps.step(step).0)).sum();
     // Clocks change with heat and neighbours: the better of before and after is what the processor can do.
     peak = peak.max(peak_multiply_adds(&run));
@@ -178,10 +202,7 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
         step_seconds,
         loss,
         operations,
-        precision: match run.trainer.precision {
-            Precision::F32 => "fp32".to_owned(),
-            Precision::Bf16 => "bf16".to_owned(),
-        },
+        precision: precision_name(run.trainer.precision).to_owned(),
         cpu: run.isa.name().to_owned(),
     };
     print_text(&format!("{}\n", report.to_json()));

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::builtin;
-use crate::settings::{Problem, Settings};
+use crate::settings::{Problem, Settings, differences, either};
 
 /// Everything that a training is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,8 +23,10 @@ pub(crate) struct TrainConfig {
     pub(crate) saving: SavingSettings,
     /// Whether to stop before the first step.
     pub(crate) dry_run: bool,
-    /// Sentences to print once before training: what was given and has no effect, and what differs from LLaMA-Factory.
+    /// Sentences to print once before training: what was given and has no effect, and what was guessed.
     pub(crate) notices: Vec<String>,
+    /// What differs from LLaMA-Factory and was not chosen, a sentence.
+    pub(crate) differences: Option<String>,
 }
 
 /// What the rows are.
@@ -267,6 +269,8 @@ pub(crate) enum Metric {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SavingSettings {
     pub(crate) when: When,
+    /// Whether the best evaluated state gets a checkpoint wherever it falls.
+    pub(crate) best: bool,
     /// Checkpoints that stay, the best besides; `None`: all.
     pub(crate) limit: Option<usize>,
     pub(crate) resume: Resume,
@@ -290,16 +294,12 @@ pub(crate) enum Nonfinite {
 }
 
 impl TrainConfig {
-    /// Reads the settings in the file at `path`, then the overrides.
+    /// Reads what a user typed after a command: a file of settings, or none, and settings that win over it.
     ///
     /// # Errors
     /// Everything that is wrong, each as a whole sentence.
-    pub(crate) fn read(path: &Path, overrides: &[String]) -> Result<Self, Vec<Problem>> {
-        let shown = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            vec![Problem(format!("{shown}: the configuration cannot be read: {}", describe(&error)))]
-        })?;
-        Self::from_settings(&Settings::read(&shown, &text, overrides)?)
+    pub(crate) fn from_words(words: &[String]) -> Result<Self, Vec<Problem>> {
+        Self::from_settings(&Settings::from_words(words)?)
     }
 
     /// Checks what the settings say together.
@@ -310,7 +310,7 @@ impl TrainConfig {
             _ => Stage::SupervisedFineTuning,
         };
         let mut notices = settings.notices.clone();
-        let config = Self {
+        let mut config = Self {
             stage,
             model: check.model(),
             method: check.method(),
@@ -319,33 +319,46 @@ impl TrainConfig {
             optimiser: check.optimiser(),
             schedule: check.schedule(),
             machine: check.machine(),
-            output: check.output(),
-            evaluation: check.evaluation(),
+            output: check.output(&mut notices),
             saving: check.saving(),
+            evaluation: check.evaluation(),
             dry_run: check.is_on("dry_run"),
             notices,
+            differences: None,
         };
+        config.differences = differences::note(settings, config.evaluation.is_some());
         if check.problems.is_empty() { Ok(config) } else { Err(check.problems) }
     }
 
-    /// Looks whether the files that are named exist, and whether the output folder is free.
+    /// Looks whether the files that are named exist, and whether the output folder is free, unless a run in it goes on.
     ///
     /// # Errors
     /// A sentence for each that is not as it should be.
-    pub(crate) fn check_files(&self) -> Result<(), Vec<Problem>> {
+    pub(crate) fn check_files(&self, resumes: bool) -> Result<(), Vec<Problem>> {
         let mut problems = self.check_model_files().err().unwrap_or_default();
         let folder = &self.output.folder;
-        let held =
-            ["adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json", "trainer_log.jsonl"]
-                .into_iter()
-                .find(|name| folder.join(name).exists());
+        let mut marks = vec!["adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json"];
+        // A run that is to go on and was killed before its first checkpoint has left a log, and nothing that is lost.
+        if self.saving.resume == Resume::No {
+            marks.push("trainer_log.jsonl");
+        }
+        let held = marks.into_iter().find(|name| folder.join(name).exists());
+        let held = held.or_else(|| crate::checkpoint::has_any(folder).then_some("checkpoints"));
+        let above = folder.ancestors().skip(1).find(|above| above.exists());
         match held {
+            _ if above.is_some_and(Path::is_file) => {
+                let above = above.unwrap_or(folder).display();
+                problems.push(Problem(format!(
+                    "output_dir: {} cannot be made, since {above} is a file; expected a folder",
+                    folder.display()
+                )));
+            }
             _ if folder.is_file() => {
                 problems.push(Problem(format!("output_dir: {} is a file; expected a folder", folder.display())));
             }
-            Some(name) if !self.output.overwrite => problems.push(Problem(format!(
-                "output_dir: {} already holds {name} of another run; choose another folder or set \
-                 overwrite_output_dir: true",
+            Some(name) if !self.output.overwrite && !resumes => problems.push(Problem(format!(
+                "output_dir: {} already holds {name} of another run; choose another folder, set \
+                 overwrite_output_dir: true, or go on with that run with resume_from_checkpoint: true",
                 folder.display()
             ))),
             _ => {}
@@ -640,13 +653,18 @@ impl Check<'_> {
         }
     }
 
-    fn output(&mut self) -> OutputSettings {
+    fn output(&mut self, notices: &mut Vec<String>) -> OutputSettings {
         let logging = self.number("logging_steps");
         if logging == 0.0 {
             self.problem("logging_steps", "logging_steps is 0; expected steps, or a share of all steps below 1");
         }
-        let folder = self.required("output_dir", "a folder for the result");
-        let tensorboard = (self.settings.text("report_to") == Some("tensorboard"))
+        let folder = self.settings.text("output_dir").map(PathBuf::from).unwrap_or_else(|| {
+            let folder = self.usual_folder();
+            notices.push(format!("output_dir is not given: it is {}", folder.display()));
+            folder
+        });
+        let tensorboard = self
+            .reports_to_tensorboard(notices)
             .then(|| self.settings.text("logging_dir").map_or_else(|| folder.join("runs"), PathBuf::from));
         OutputSettings {
             folder,
@@ -656,6 +674,29 @@ impl Check<'_> {
             chart: self.is_on("plot_loss"),
             tensorboard,
         }
+    }
+
+    /// Where LLaMA-Factory's examples would put the result: by model, method and stage.
+    fn usual_folder(&self) -> PathBuf {
+        let model = Path::new(self.settings.text("model_name_or_path").unwrap_or_default());
+        let is_file = model.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+        let name = if is_file { model.file_stem() } else { model.file_name() };
+        let part = |name: &str| PathBuf::from(self.settings.text(name).unwrap_or_default());
+        Path::new("saves").join(name.unwrap_or("model".as_ref())).join(part("finetuning_type")).join(part("stage"))
+    }
+
+    fn reports_to_tensorboard(&mut self, notices: &mut Vec<String>) -> bool {
+        let names = self.settings.names("report_to");
+        if let Some(unknown) = names.iter().find(|name| !TRACKERS.contains(&name.as_str())).cloned() {
+            let sentence = format!("report_to names {unknown:?}; expected {}", either(&TRACKERS));
+            self.problem("report_to", sentence);
+        }
+        let others: Vec<&str> = names.iter().map(String::as_str).filter(|name| !OURS.contains(name)).collect();
+        if !others.is_empty() {
+            let what = "nothing is sent there; trainer_log.jsonl has the numbers";
+            notices.push(format!("report_to: {}: {what}", others.join(", ")));
+        }
+        names.iter().any(|name| matches!(name.as_str(), "tensorboard" | "all"))
     }
 
     fn evaluation(&mut self) -> Option<EvaluationSettings> {
@@ -723,8 +764,10 @@ impl Check<'_> {
             Some("true" | "True") => Resume::Newest,
             Some(path) => Resume::From(PathBuf::from(path)),
         };
+        let best = strategy == Some("best") || self.settings.switch("load_best_model_at_end").unwrap_or(true);
         SavingSettings {
             when,
+            best,
             limit: self.optional_count("save_total_limit"),
             resume,
             nonfinite: match self.settings.text("nonfinite") {
@@ -734,6 +777,27 @@ impl Check<'_> {
         }
     }
 }
+
+/// What transformers can report to, and what of it is written here.
+const TRACKERS: [&str; 16] = [
+    "none",
+    "tensorboard",
+    "all",
+    "wandb",
+    "swanlab",
+    "mlflow",
+    "trackio",
+    "comet_ml",
+    "clearml",
+    "azure_ml",
+    "codecarbon",
+    "dagshub",
+    "dvclive",
+    "flyte",
+    "neptune",
+    "kubeflow",
+];
+const OURS: [&str; 3] = ["none", "tensorboard", "all"];
 
 /// transformers' reading of a number of steps: below 1 it is a share of all.
 fn span(number: f64) -> Span {
@@ -807,12 +871,18 @@ mod tests {
             evaluation: None,
             saving: SavingSettings {
                 when: When::Every(Span::Steps(100)),
+                best: true,
                 limit: None,
                 resume: Resume::No,
                 nonfinite: Nonfinite::Skip,
             },
             dry_run: false,
             notices: Vec::new(),
+            differences: Some(
+                "defaults that are not LLaMA-Factory's: bf16 as the processor allows (there false), plot_loss true \
+                 (there false), save_steps 100 (there 500); see docs/differences.md"
+                    .to_owned(),
+            ),
         };
         assert_eq!(config, expected);
     }

@@ -6,24 +6,36 @@
 
 mod bench;
 mod builtin;
+mod chart;
+mod checkpoint;
 mod config;
+mod data_preview;
+mod estimate;
+mod fit;
 mod generate;
 mod journal;
 mod machine;
+mod method;
 mod model;
+mod plan;
+mod preflight;
 mod progress;
 mod quickstart;
 mod reference;
+mod results;
 mod rows;
 mod run;
 mod save;
 mod settings;
+mod signals;
+mod sitting;
+mod tensorboard;
 mod terminal;
 mod train;
 mod trainer_log;
 mod work;
 
-use std::path::PathBuf;
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -46,20 +58,32 @@ enum Command {
     Quickstart(quickstart::Arguments),
     /// Train a model as a configuration says
     Train(train::Arguments),
+    /// Show what a training would do and take, with memory, time and disk, and stop
+    Plan(plan::Arguments),
     /// Let a model, with or without an adapter, go on with a text
     Generate(generate::Arguments),
     /// Measure the training of a configuration: speed, share of the processor's peak, memory, time by operation
     Bench(bench::Arguments),
-    /// Print the reference page of all settings
-    #[command(hide = true)]
-    Settings,
+    /// Look at data before training on it
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// Print all settings: the reference page, or a JSON schema for editors
+    Settings(reference::Arguments),
 }
 
-/// What the environment says about the machine.
+#[derive(Debug, Subcommand)]
+enum DataCommand {
+    /// Show rows as training sees them, and which of their tokens are trained
+    Preview(data_preview::Arguments),
+}
+
+/// What the environment says about machine and terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Environment {
     /// `LUTHIER_CPU`: the instruction set to use instead of the best one.
     pub(crate) cpu: Option<String>,
+    /// `NO_COLOR`: whether nothing is coloured (see no-color.org).
+    pub(crate) no_color: bool,
 }
 
 const CPU_VARIABLE: &str = "LUTHIER_CPU";
@@ -73,7 +97,8 @@ impl Environment {
         {
             anyhow::bail!("{CPU_VARIABLE} is {name:?}; expected {}", settings::either(&CPU_NAMES));
         }
-        Ok(Self { cpu })
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Ok(Self { cpu, no_color })
     }
 }
 
@@ -95,15 +120,12 @@ pub(crate) fn fail(problems: Vec<Problem>) -> anyhow::Error {
     anyhow::Error::new(Problems(problems))
 }
 
-/// A configuration file and what is to be different from it.
+/// What is to be trained, and how: a file of settings, or none, and settings that win over it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConfigArguments {
-    /// Settings, one `key: value` a line
-    #[arg(value_name = "CONFIG.yaml")]
-    pub(crate) config: PathBuf,
-    /// Settings that win over the file
-    #[arg(value_name = "key=value")]
-    pub(crate) overrides: Vec<String>,
+    /// A file of settings (YAML, JSON or TOML), then settings that win over it: key=value, --key value or --key=value
+    #[arg(value_name = "CONFIG or SETTING", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) words: Vec<String>,
 }
 
 /// When the process began, as near as it can tell.
@@ -115,12 +137,13 @@ pub(crate) fn started() -> Instant {
 fn main() -> ExitCode {
     started();
     let command = Arguments::command().mut_subcommand("train", |train| train.after_long_help(reference::help_text()));
-    let arguments = match Arguments::from_arg_matches(&command.get_matches()) {
+    let words = help_alone(std::env::args_os().collect());
+    let arguments = match Arguments::from_arg_matches(&command.get_matches_from(words)) {
         Ok(arguments) => arguments,
         Err(error) => error.exit(),
     };
     match run(arguments.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             for line in format!("{error:#}").lines() {
                 eprint_line(&format!("error: {line}"));
@@ -130,18 +153,40 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+/// Settings are taken as they come, flags too, so that `--help` among them must be found first: the command with it alone.
+fn help_alone(words: Vec<OsString>) -> Vec<OsString> {
+    let is = |at: usize, names: &[&str]| words.get(at).is_some_and(|word| names.iter().any(|name| word == name));
+    let command = match () {
+        () if is(1, &["train", "plan", "bench"]) => 2,
+        () if is(1, &["data"]) => 3,
+        () => return words,
+    };
+    match words.iter().skip(command).find(|word| *word == "--help" || *word == "-h") {
+        Some(help) => words[..command].iter().chain([help]).cloned().collect(),
+        None => words,
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     let environment = Environment::read()?;
     match command {
-        Command::Quickstart(arguments) => quickstart::run(&arguments, &environment),
-        Command::Train(arguments) => train::run(&arguments, &environment),
-        Command::Generate(arguments) => generate::run(&arguments, &environment),
-        Command::Bench(arguments) => bench::run(&arguments, &environment),
-        Command::Settings => {
-            print_text(&reference::page());
-            Ok(())
+        Command::Quickstart(arguments) => {
+            if quickstart::run(&arguments, &environment)? == train::Outcome::Stopped {
+                return Ok(ExitCode::from(signals::INTERRUPTED));
+            }
         }
+        Command::Train(arguments) => {
+            if train::run(&arguments, &environment)? == train::Outcome::Stopped {
+                return Ok(ExitCode::from(signals::INTERRUPTED));
+            }
+        }
+        Command::Plan(arguments) => plan::run(&arguments, &environment)?,
+        Command::Generate(arguments) => generate::run(&arguments, &environment)?,
+        Command::Bench(arguments) => bench::run(&arguments, &environment)?,
+        Command::Data(DataCommand::Preview(arguments)) => data_preview::run(&arguments, &environment)?,
+        Command::Settings(arguments) => print_text(&reference::text(&arguments)),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Writes to standard output; a reader that went away is no failure.

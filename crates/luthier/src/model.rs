@@ -8,6 +8,7 @@ use luthier_model::Checkpoint;
 use luthier_model::checkpoint::ModelFiles;
 
 use crate::builtin;
+use crate::config::TrainConfig;
 
 /// A model's files, read.
 pub(crate) struct Model {
@@ -22,13 +23,17 @@ impl Model {
         Ok(Self { files, checkpoint })
     }
 
-    /// A model of which only the configuration and the tokenizer are read; its weights are drawn from `seed`.
-    pub(crate) fn from_scratch(path: &Path, seed: u64) -> anyhow::Result<Self> {
+    /// The model that a configuration names; with `train_from_scratch` only its configuration and tokenizer are read.
+    pub(crate) fn of(config: &TrainConfig) -> anyhow::Result<Self> {
+        let path = &config.model.model;
+        if !config.model.from_scratch {
+            return Self::open(path);
+        }
         let files = match builtin::is_named(path) {
             true => builtin::files(),
             false => luthier_files::read_model_without_weights(path)?,
         };
-        let checkpoint = Checkpoint::from_scratch(&files, seed)?;
+        let checkpoint = Checkpoint::from_scratch(&files, config.machine.seed)?;
         Ok(Self { files, checkpoint })
     }
 

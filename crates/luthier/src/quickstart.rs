@@ -12,6 +12,7 @@ use luthier_model::{Decoder, Generator, Tuning};
 use crate::config::{Precision, TrainConfig};
 use crate::machine::Processor;
 use crate::model::Model;
+use crate::train::Outcome;
 use crate::{Environment, builtin, eprint_line, fail, print_text, train};
 
 /// What follows `luthier quickstart`.
@@ -73,12 +74,11 @@ impl Promise {
     }
 }
 
-pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<Outcome> {
     let start = Instant::now();
     let output = &arguments.output;
     let settings = prepare(arguments)?;
-    let config = TrainConfig::read(&settings, &[]).map_err(fail)?;
-    config.check_files().map_err(fail)?;
+    let config = TrainConfig::from_words(&[settings.display().to_string()]).map_err(fail)?;
     let processor = Processor::choose(config.machine.threads, environment)?;
 
     print_text(
@@ -90,7 +90,10 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
         print_text(&format!("  {question}\n    {answer}\n"));
     }
     print_text(&format!("\nNow it learns from {} with the settings in {}:\n\n", LESSON_FILE, settings.display()));
-    train::train(&config, environment)?;
+    let outcome = train::train(&config, environment)?;
+    if outcome != Outcome::Saved {
+        return Ok(outcome);
+    }
 
     let adapter = output.join(ADAPTER_FOLDER);
     let after = answers(&processor, Some(&adapter))?;
@@ -110,7 +113,7 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
             QUESTIONS.len()
         );
     }
-    Ok(())
+    Ok(outcome)
 }
 
 /// Writes records and settings and returns the path of the settings.

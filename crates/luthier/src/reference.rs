@@ -3,25 +3,39 @@
 use std::fmt::Write;
 
 use crate::settings::table::SETTINGS;
-use crate::settings::{Group, Kind, Setting, Status};
+use crate::settings::{Group, Kind, Setting, Status, differences, schema};
 
-const GROUPS: [Group; 10] = [
-    Group::Model,
-    Group::Method,
-    Group::Lora,
-    Group::Data,
-    Group::Batch,
-    Group::Optimiser,
-    Group::Machine,
-    Group::Output,
-    Group::Evaluation,
-    Group::Hub,
-];
+/// What follows `luthier settings`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The reference page, docs/settings.md; what is printed when nothing is said
+    #[arg(long, group = "page")]
+    markdown: bool,
+    /// The JSON schema, docs/settings.schema.json: editors check and complete with it
+    #[arg(long, group = "page")]
+    schema: bool,
+    /// What differs from LLaMA-Factory, docs/differences.md
+    #[arg(long, group = "page")]
+    differences: bool,
+}
+
+/// The page that was asked for.
+pub(crate) fn text(arguments: &Arguments) -> String {
+    match arguments {
+        Arguments { schema: true, .. } => schema::text(),
+        Arguments { differences: true, .. } => differences::page(),
+        Arguments { markdown: _, .. } => page(),
+    }
+}
 
 /// What follows the usage in `luthier train --help`.
 pub(crate) fn help_text() -> String {
-    let mut text = String::from("Settings, one `key: value` a line in CONFIG.yaml, or key=value after it:\n");
-    for group in GROUPS {
+    let mut text = String::from(
+        "Settings stand in CONFIG (YAML, JSON or TOML), or after it, or without it: key=value, --key value or --key=value,\n\
+         with dashes or underscores. A switch alone is true (--bf16), --no_bf16 is false, and a list may be several words\n\
+         (--lora_target q_proj v_proj).\n",
+    );
+    for group in Group::ALL {
         let rows: Vec<_> = honoured(group).collect();
         if rows.is_empty() {
             continue;
@@ -30,6 +44,11 @@ pub(crate) fn help_text() -> String {
         for setting in rows {
             let _ = writeln!(text, "  {} <{}>{}", setting.name, short_kind(setting.kind), default(setting));
             let _ = writeln!(text, "      {}{}", setting.help, details(setting));
+            if let Kind::Choice(names, _) = setting.kind
+                && names.len() > MOST_IN_LINE
+            {
+                let _ = writeln!(text, "{}", wrap(&names.join(", "), 116).replace("  ", "      "));
+            }
         }
     }
     let of = |wanted: fn(Status) -> bool| {
@@ -53,7 +72,7 @@ pub(crate) fn page() -> String {
          compares them. Keys, meanings and defaults are LLaMA-Factory's (0.9.5) unless a row says *Luthier's own*.\n\
          A value of `null` is the default. An unknown key is an error that names the nearest known one.\n",
     );
-    for group in GROUPS {
+    for group in Group::ALL {
         let _ = writeln!(page, "\n## {}", group.title());
         if honoured(group).next().is_some() {
             let _ = writeln!(page, "\n| key | value | default | meaning |\n| --- | --- | --- | --- |");
@@ -126,11 +145,15 @@ fn details(setting: &Setting) -> String {
     details
 }
 
+/// Choices that are shown beside their key; more get lines of their own.
+const MOST_IN_LINE: usize = 5;
+
 fn short_kind(kind: Kind) -> String {
     match kind {
         Kind::Switch => "true|false".to_owned(),
         Kind::Whole(..) => "whole number".to_owned(),
         Kind::Number(..) => "number".to_owned(),
+        Kind::Choice(names, _) if names.len() > MOST_IN_LINE => "name".to_owned(),
         Kind::Choice(names, _) => names.join("|"),
         Kind::Text => "text".to_owned(),
         Kind::Names => "names".to_owned(),

@@ -3,19 +3,31 @@
 use std::collections::HashSet;
 
 use luthier_data::{
-    Dataset, Example, PtOptions, Record, Report, SftOptions, Tokenized, Truncation, permutation, take_tokens,
-    tokenize_pt, tokenize_sft,
+    Dataset, Example, Origin, PtOptions, Record, Report, SftOptions, Tokenized, Tokenizer, Truncation, permutation,
+    take_tokens, tokenize_pt, tokenize_sft,
 };
 use luthier_train::{MicroBatch, Row, Steps};
+use sha2::{Digest, Sha256};
 
-use crate::config::{BatchSettings, DataSettings, RunLength, Scored, Stage};
+use crate::config::{BatchSettings, DataSettings, RunLength, Scored, Span, Stage};
 use crate::model::Model;
 
-/// Reads and tokenises the datasets of a configuration.
-pub(crate) fn read(model: &Model, stage: Stage, settings: &DataSettings) -> anyhow::Result<(Tokenized, Vec<String>)> {
+/// Datasets as rows of tokens, and what made them.
+pub(crate) struct Rows {
+    pub(crate) tokenized: Tokenized,
+    /// What was passed over, or guessed.
+    pub(crate) notes: Vec<String>,
+    /// `None` where the records were tokens already.
+    pub(crate) tokenizer: Option<Tokenizer>,
+    /// The chat template's name, where one was used.
+    pub(crate) template: Option<String>,
+}
+
+/// Reads and tokenises datasets, those of a training or those to evaluate on, as a configuration says.
+pub(crate) fn read(model: &Model, stage: Stage, names: &[String], settings: &DataSettings) -> anyhow::Result<Rows> {
     let mut notes = Vec::new();
-    let mut datasets = Vec::with_capacity(settings.datasets.len());
-    for name in &settings.datasets {
+    let mut datasets = Vec::with_capacity(names.len());
+    for name in names {
         let mut dataset = Dataset::open(name, &settings.folder)?;
         if let Some(most) = settings.max_samples.filter(|most| *most < dataset.records.len()) {
             notes.push(format!("dataset {name}: max_samples leaves {most} of {} records", dataset.records.len()));
@@ -31,9 +43,11 @@ pub(crate) fn read(model: &Model, stage: Stage, settings: &DataSettings) -> anyh
         if stage == Stage::PreTraining && settings.packing {
             notes.push("the records are tokens already: they are not packed, each is a row".to_owned());
         }
-        return Ok((take_tokens(datasets, settings.cutoff_len)?, notes));
+        let tokenized = take_tokens(datasets, settings.cutoff_len)?;
+        return Ok(Rows { tokenized, notes, tokenizer: None, template: None });
     }
     let tokenizer = model.tokenizer()?;
+    let mut named = None;
     let tokenized = match stage {
         Stage::PreTraining => tokenize_pt(
             &datasets,
@@ -48,29 +62,56 @@ pub(crate) fn read(model: &Model, stage: Stage, settings: &DataSettings) -> anyh
                 train_on_prompt: settings.scored == Scored::Everything,
                 mask_history: settings.scored == Scored::LastReply,
             };
+            notes.extend(template.note().map(str::to_owned));
+            named = Some(template.name().to_owned());
             tokenize_sft(&datasets, &tokenizer, &template, &options)?
         }
     };
-    Ok((tokenized, notes))
+    Ok(Rows { tokenized, notes, tokenizer: Some(tokenizer), template: named })
 }
 
-/// What a report has to say, a sentence each.
-pub(crate) fn sentences(report: &Report, cutoff_len: usize) -> Vec<String> {
-    let mut said =
-        vec![format!("{} rows, {} tokens, {} of them trained", report.rows, report.tokens, report.trained_tokens)];
+/// What of the rows was cut, dropped or added, a sentence each.
+pub(crate) fn losses(report: &Report, cutoff_len: usize) -> Vec<String> {
     let counted = [
         (report.rows_truncated, format!("rows were longer than cutoff_len {cutoff_len} and cut")),
         (report.replies_without_end, "replies lost their end and do not teach the model to stop".to_owned()),
         (report.rows_dropped, "rows were dropped: they have no token to train".to_owned()),
         (report.end_tokens_added, "replies got the tokenizer's end token: the template writes none".to_owned()),
     ];
-    said.extend(counted.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
-    said
+    counted.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect()
+}
+
+/// Sets rows aside to evaluate on: a share of them, or so many, drawn with the seed. Both parts keep their order.
+///
+/// # Errors
+/// When nothing would be left to train or to evaluate on.
+pub(crate) fn set_aside(tokenized: Tokenized, size: Span, seed: u64) -> anyhow::Result<(Tokenized, Tokenized)> {
+    let rows = tokenized.examples.len();
+    let wanted = size.steps(rows);
+    if wanted >= rows {
+        anyhow::bail!("val_size: {wanted} of {rows} rows would be set aside, and none left to train; expected fewer");
+    }
+    // An epoch that no run reaches: its order is independent of those that are trained.
+    let aside: HashSet<usize> = permutation(seed, u64::MAX, rows).into_iter().take(wanted).collect();
+    let (mut training, mut evaluation) = (Tokenized::default(), Tokenized::default());
+    training.report = Report { rows: 0, tokens: 0, trained_tokens: 0, ..tokenized.report };
+    for (row, (example, origin)) in tokenized.examples.into_iter().zip(tokenized.origins).enumerate() {
+        let part = if aside.contains(&row) { &mut evaluation } else { &mut training };
+        part.report.rows += 1;
+        part.report.tokens += example.ids.len();
+        part.report.trained_tokens += example.trained_count();
+        part.examples.push(example);
+        part.origins.push(origin);
+    }
+    Ok((training, evaluation))
 }
 
 /// The steps of a run, each a function of its number.
 pub(crate) struct RowSteps {
     examples: Vec<Example>,
+    origins: Vec<Option<Origin>>,
+    datasets: Vec<String>,
+    evaluation: Vec<Example>,
     /// The examples of each row: one, or several that are packed.
     rows: Vec<Vec<usize>>,
     rows_per_step: usize,
@@ -80,35 +121,79 @@ pub(crate) struct RowSteps {
     pub(crate) total: usize,
 }
 
+/// How rows become steps.
+pub(crate) struct Order<'s> {
+    pub(crate) batch: &'s BatchSettings,
+    pub(crate) seed: u64,
+    pub(crate) shuffle: bool,
+    /// Rows are filled up to so many tokens.
+    pub(crate) pack: Option<usize>,
+}
+
 impl RowSteps {
-    /// `examples` must not be empty. With `pack`, rows are filled up to so many tokens.
-    pub(crate) fn new(
-        examples: Vec<Example>,
-        settings: &BatchSettings,
-        seed: u64,
-        shuffle: bool,
-        pack: Option<usize>,
-    ) -> Self {
-        let rows = match pack {
+    /// `tokenized` must not be empty; `datasets` are the names of those that it came from.
+    pub(crate) fn new(tokenized: Tokenized, datasets: &[String], evaluation: Vec<Example>, order: &Order) -> Self {
+        let Tokenized { examples, origins, .. } = tokenized;
+        let rows = match order.pack {
             Some(room) => pack_rows(&examples, room),
             None => (0..examples.len()).map(|example| vec![example]).collect(),
         };
-        let rows_per_step = settings.rows.saturating_mul(settings.accumulation).clamp(1, rows.len().max(1));
+        let batch = order.batch;
+        let rows_per_step = batch.rows.saturating_mul(batch.accumulation).clamp(1, rows.len().max(1));
         let per_epoch = rows.len().div_ceil(rows_per_step);
-        let total = match settings.length {
+        let total = match batch.length {
             RunLength::Steps(steps) => steps,
             RunLength::Epochs(epochs) => ((epochs * per_epoch as f64).ceil() as usize).max(1),
         };
-        Self { examples, rows, rows_per_step, seed, shuffle, token_budget: usize::MAX, total }
+        Self {
+            examples,
+            origins,
+            datasets: datasets.to_vec(),
+            evaluation,
+            rows,
+            rows_per_step,
+            seed: order.seed,
+            shuffle: order.shuffle,
+            token_budget: usize::MAX,
+            total,
+        }
     }
 
-    fn per_epoch(&self) -> usize {
-        self.rows.len().div_ceil(self.rows_per_step)
+    /// A hash of all that the rows of each step depend on: a run can only be continued where it is the same.
+    pub(crate) fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(format!("{} {} {} {:?}\n", self.seed, self.shuffle, self.rows_per_step, self.rows));
+        for example in self.examples.iter().chain(&self.evaluation) {
+            hash.update((example.ids.len() as u64).to_le_bytes());
+            example.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
+            example.trained.iter().for_each(|&trained| hash.update([u8::from(trained)]));
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The first row that is trained.
+    pub(crate) fn first(&self) -> &Example {
+        &self.examples[self.examples_of(0).first().copied().unwrap_or(0)]
+    }
+
+    /// Rows, tokens and trained tokens of an epoch.
+    pub(crate) fn totals(&self) -> [usize; 3] {
+        totals(&self.examples)
+    }
+
+    /// Rows, tokens and scored tokens of the evaluation.
+    pub(crate) fn evaluation_totals(&self) -> [usize; 3] {
+        totals(&self.evaluation)
+    }
+
+    /// The rows of a step.
+    pub(crate) fn rows_per_step(&self) -> usize {
+        self.rows_per_step
     }
 
     /// The longest row.
     pub(crate) fn longest_row(&self) -> usize {
-        self.examples.iter().map(|example| example.ids.len()).max().unwrap_or(0)
+        self.examples.iter().chain(&self.evaluation).map(|example| example.ids.len()).max().unwrap_or(0)
     }
 
     fn examples_of(&self, step: usize) -> Vec<usize> {
@@ -119,6 +204,14 @@ impl RowSteps {
         };
         let rows = order.into_iter().skip(index * self.rows_per_step).take(self.rows_per_step);
         rows.flat_map(|row| self.rows[row].iter().copied()).collect()
+    }
+
+    /// The parts of the evaluation that need most memory.
+    pub(crate) fn largest_evaluation(&self) -> Vec<MicroBatch> {
+        let mut parts = self.evaluation();
+        let by_tokens = parts.iter().max_by_key(|part| part.ids.len()).cloned();
+        let by_targets = parts.drain(..).max_by_key(|part| part.targets.len());
+        by_tokens.into_iter().chain(by_targets).collect()
     }
 
     /// The parts of the steps that need most memory: those with most tokens in one part, and with most trained tokens.
@@ -160,6 +253,11 @@ impl RowSteps {
     }
 }
 
+fn totals(examples: &[Example]) -> [usize; 3] {
+    let tokens = examples.iter().map(|example| example.ids.len()).sum();
+    [examples.len(), tokens, examples.iter().map(Example::trained_count).sum()]
+}
+
 /// Puts examples into rows of at most `room` tokens, each into the first row that has room left, in order.
 fn pack_rows(examples: &[Example], room: usize) -> Vec<Vec<usize>> {
     // Full rows need not be looked at again: only the last few can still take something.
@@ -198,5 +296,34 @@ impl Steps for RowSteps {
             .collect();
         let passed = (step % self.per_epoch() + 1) as f64 / self.per_epoch() as f64;
         (MicroBatch::split(&rows, self.token_budget), epoch as f64 + passed)
+    }
+
+    fn per_epoch(&self) -> usize {
+        self.rows.len().div_ceil(self.rows_per_step)
+    }
+
+    fn evaluation(&self) -> Vec<MicroBatch> {
+        let rows: Vec<Row> = self
+            .evaluation
+            .iter()
+            .map(|example| Row { ids: &example.ids, trained: &example.trained, number: 0 })
+            .collect();
+        MicroBatch::split(&rows, self.token_budget)
+    }
+
+    fn names(&self, step: usize) -> String {
+        const MOST: usize = 16;
+        let rows = self.examples_of(step);
+        let name = |&row: &usize| match self.origins[row] {
+            Some(Origin { dataset, record }) => {
+                let dataset = self.datasets.get(dataset).map_or("", String::as_str);
+                format!("{dataset} record {}", record + 1)
+            }
+            None => format!("block {}", row + 1),
+        };
+        let named: Vec<String> = rows.iter().take(MOST).map(name).collect();
+        let more = rows.len() - named.len();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("{}{more}", named.join(", "))
     }
 }

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::Context;
 use luthier_model::adapter::peft::{CONFIG_FILE, WEIGHTS_FILE};
-use luthier_model::adapter::{AdapterSettings, AdapterTensor, write_adapter};
-use luthier_model::checkpoint::{INDEX_FILE, TensorSpec, plan_shards};
+use luthier_model::adapter::{AdapterSettings, adapter_config, adapter_shard};
+use luthier_model::checkpoint::{INDEX_FILE, TensorSpec, plan_shards, write_shard};
 use luthier_model::{LoraSettings, Tuning};
-use luthier_tensor::{DType, Tensor};
+use luthier_tensor::{DType, Device, Tensor};
 
 use crate::eprint_line;
 use crate::run::Run;
@@ -17,43 +16,58 @@ use crate::run::Run;
 /// Bytes of one file of a saved model.
 const SHARD_BYTES: u64 = 5_000_000_000;
 
-/// Saves what was trained and returns the names of the files.
-pub(crate) fn save(run: &Run, base_model: &str, folder: &Path) -> anyhow::Result<Vec<String>> {
-    std::fs::create_dir_all(folder).with_context(|| format!("output_dir: {} cannot be made", folder.display()))?;
-    let names = match &run.tuning {
-        Tuning::Lora(settings) => save_adapter(run, settings, base_model, folder),
-        _ => save_model(run, folder),
-    }?;
+/// Saves what was trained into the output folder and returns the names of the files.
+pub(crate) fn save(run: &Run, base_model: &str, folder: &Path) -> Result<Vec<String>, Failure> {
+    let names = write(run, base_model, folder)?;
     remove_older(folder, &names)?;
     Ok(names)
 }
 
+/// Writes what was trained into a folder that exists and returns the names of the files.
+pub(crate) fn write(run: &Run, base_model: &str, folder: &Path) -> Result<Vec<String>, Failure> {
+    match &run.tuning {
+        Tuning::Lora(settings) => save_adapter(run, settings, base_model, folder),
+        _ => save_model(run, folder),
+    }
+}
+
+/// Why something could not be saved.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Files(#[from] luthier_files::Error),
+    #[error(transparent)]
+    Model(#[from] luthier_model::Error),
+    #[error("{path}: could not {action}: {source}")]
+    System { path: String, action: &'static str, source: std::io::Error },
+}
+
+impl Failure {
+    /// Whether the same works once the disk has room.
+    pub(crate) fn is_full_disk(&self) -> bool {
+        matches!(self, Self::Files(error) if error.is_full_disk())
+    }
+}
+
 /// Takes away what an older run left under other names: a stale index or adapter would win over the new weights when the
 /// folder is loaded.
-fn remove_older(folder: &Path, kept: &[String]) -> anyhow::Result<()> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("{} cannot be listed", folder.display()))?;
-    for entry in entries {
-        let name = entry?.file_name().to_string_lossy().into_owned();
+fn remove_older(folder: &Path, kept: &[String]) -> Result<(), Failure> {
+    let system = |path: &Path, action| {
+        let path = path.display().to_string();
+        move |source| Failure::System { path, action, source }
+    };
+    for entry in std::fs::read_dir(folder).map_err(system(folder, "list it"))? {
+        let name = entry.map_err(system(folder, "list it"))?.file_name().to_string_lossy().into_owned();
         let weights = name.starts_with("model") && name.contains(".safetensors");
         if (weights || name.starts_with("adapter_")) && !kept.contains(&name) {
-            std::fs::remove_file(folder.join(&name)).with_context(|| format!("the older {name} cannot be removed"))?;
+            std::fs::remove_file(folder.join(&name)).map_err(system(&folder.join(&name), "remove it"))?;
             eprint_line(&format!("note: removed {name}, which an older run left in {}", folder.display()));
         }
     }
     Ok(())
 }
 
-fn save_adapter(run: &Run, settings: &LoraSettings, base_model: &str, folder: &Path) -> anyhow::Result<Vec<String>> {
-    let tensors: Vec<AdapterTensor> = run
-        .decoder
-        .parameters()
-        .iter()
-        .map(|parameter| AdapterTensor {
-            name: &parameter.name,
-            dims: &parameter.dims,
-            values: run.device.download(&parameter.value),
-        })
-        .collect();
+fn save_adapter(run: &Run, settings: &LoraSettings, base_model: &str, folder: &Path) -> Result<Vec<String>, Failure> {
     let continued = run.continued.as_ref();
     let settings = AdapterSettings {
         rank: settings.rank,
@@ -66,13 +80,27 @@ fn save_adapter(run: &Run, settings: &LoraSettings, base_model: &str, folder: &P
         alpha_pattern: continued.map(|found| found.alpha_pattern.clone()).unwrap_or_default(),
         base_model: base_model.to_owned(),
     };
-    let (config, weights) = write_adapter(&settings, &tensors)?;
-    let mut names = Vec::new();
-    for (name, bytes) in tokenizer_files(run).chain([(WEIGHTS_FILE, &*weights), (CONFIG_FILE, &*config)]) {
+    let config = adapter_config(&settings);
+    let trained = trained(run);
+    let dims = run.decoder.parameters().iter().map(|parameter| (parameter.name.as_str(), parameter.dims.as_slice()));
+    let shard = adapter_shard(dims);
+    luthier_files::write_atomically(&folder.join(WEIGHTS_FILE), |writer| {
+        write_shard(&shard, writer, &mut |spec, writer| match trained.get(spec.name.as_str()) {
+            Some(tensor) => write_numbers(&run.device, tensor, spec.dtype, writer),
+            None => Err(std::io::Error::other(format!("no tensor {}", spec.name))),
+        })
+    })?;
+    let mut names = vec![WEIGHTS_FILE.to_owned()];
+    for (name, bytes) in tokenizer_files(run).chain([(CONFIG_FILE, &*config)]) {
         luthier_files::write_atomically(&folder.join(name), |writer| writer.write_all(bytes))?;
         names.push(name.to_owned());
     }
     Ok(names)
+}
+
+/// What was trained, by name.
+fn trained(run: &Run) -> BTreeMap<&str, &Tensor> {
+    run.decoder.parameters().iter().map(|parameter| (parameter.name.as_str(), &parameter.value)).collect()
 }
 
 /// The files of the base model that belong to its tokenizer.
@@ -81,9 +109,8 @@ fn tokenizer_files(run: &Run) -> impl Iterator<Item = (&str, &[u8])> {
     files.filter(|(name, _)| *name != "config.json").map(|(name, bytes)| (name, (**bytes).as_ref()))
 }
 
-fn save_model(run: &Run, folder: &Path) -> anyhow::Result<Vec<String>> {
-    let trained: BTreeMap<&str, &Tensor> =
-        run.decoder.parameters().iter().map(|parameter| (parameter.name.as_str(), &parameter.value)).collect();
+fn save_model(run: &Run, folder: &Path) -> Result<Vec<String>, Failure> {
+    let trained = trained(run);
     // The storage that most of the base's numbers have; blocks of a GGUF file become bf16.
     let count = |dtype: DType| -> usize {
         let stored = run.model.checkpoint.tensors.values().filter(|tensor| tensor.dtype() == dtype);
@@ -111,23 +138,38 @@ fn save_model(run: &Run, folder: &Path) -> anyhow::Result<Vec<String>> {
         let stored = run.model.checkpoint.tensors.get(&spec.name);
         let tensor = trained.get(spec.name.as_str()).copied().or(stored.map(|stored| stored.tensor()));
         let Some(tensor) = tensor else { return Err(std::io::Error::other(format!("no tensor {}", spec.name))) };
-        write_numbers(run, tensor, spec.dtype, writer)
+        write_numbers(&run.device, tensor, spec.dtype, writer)
     })?;
     Ok(names)
 }
 
 /// Writes a tensor's numbers in another storage type, rounded once, some rows at a time.
-fn write_numbers(run: &Run, tensor: &Tensor, dtype: DType, writer: &mut dyn Write) -> std::io::Result<()> {
-    let rows = (1usize << 20).div_ceil(tensor.columns().max(1)).max(1);
-    for first in (0..tensor.rows()).step_by(rows) {
-        let part = tensor.slice_rows(first, rows.min(tensor.rows() - first));
-        let numbers = run.device.download(&part);
+pub(crate) fn write_numbers(
+    device: &Device,
+    tensor: &Tensor,
+    dtype: DType,
+    writer: &mut dyn Write,
+) -> std::io::Result<()> {
+    for_each_piece(device, tensor, &mut |numbers| {
         let bytes: Vec<u8> = match dtype {
             DType::F32 => numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
             DType::F16 => numbers.iter().flat_map(|&number| luthier_tensor::f16_bits(number).to_le_bytes()).collect(),
             _ => numbers.iter().flat_map(|&number| luthier_tensor::bf16_bits(number).to_le_bytes()).collect(),
         };
-        writer.write_all(&bytes)?;
+        writer.write_all(&bytes)
+    })
+}
+
+/// Gives a tensor's numbers to `take`, some rows at a time.
+pub(crate) fn for_each_piece<E>(
+    device: &Device,
+    tensor: &Tensor,
+    take: &mut dyn FnMut(&[f32]) -> Result<(), E>,
+) -> Result<(), E> {
+    let rows = (1usize << 18).div_ceil(tensor.columns().max(1)).max(1);
+    for first in (0..tensor.rows()).step_by(rows) {
+        let part = tensor.slice_rows(first, rows.min(tensor.rows() - first));
+        take(&device.download(&part))?;
     }
     Ok(())
 }

@@ -1,18 +1,29 @@
 //! The settings of a training: what one is, how its text becomes a value, and how all of them are read.
 //!
-//! [`table::SETTINGS`] is the one place that names them. From it come the reader of YAML files ([`yaml`]), the
-//! `key=value` overrides, the help text and the reference page ([`crate::reference`]). Names, meanings and defaults are
-//! those of LLaMA-Factory 0.9.5 and of transformers' `TrainingArguments`, unless a row's help says otherwise.
-//! Whether the values make sense together is not decided here but in [`crate::config`].
+//! [`table::SETTINGS`] is the one place that names them. From it come the reader of files ([`file`]: YAML, JSON, TOML),
+//! that of the command line ([`words`]), the help text and the reference page ([`crate::reference`]), the JSON schema
+//! ([`schema`]) and the page of what differs from LLaMA-Factory ([`differences`]). Names, meanings and defaults are those
+//! of LLaMA-Factory 0.9.5 and of transformers' `TrainingArguments`, unless a row says why not. Whether the values make
+//! sense together is not decided here but in [`crate::config`].
 
+pub(crate) mod differences;
+pub(crate) mod file;
+mod json;
+#[cfg(test)]
+mod llamafactory;
+pub(crate) mod schema;
 pub(crate) mod table;
+mod toml;
+pub(crate) mod words;
 pub(crate) mod yaml;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
+use differences::Difference;
+use file::{Entry, FileError, Raw};
 use table::SETTINGS;
-use yaml::{Entry, Raw};
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
@@ -25,9 +36,11 @@ pub(crate) struct Setting {
     pub(crate) kind: Kind,
     /// Its value when nothing is said, as one would write it; empty when there is none.
     pub(crate) default: &'static str,
+    /// Its value when `--name` stands alone; empty when it must not. Switches are true.
+    pub(crate) alone: &'static str,
     /// The heading it stands under.
     pub(crate) group: Group,
-    /// Where it matters; empty for everywhere.
+    /// Where it matters, as `key: value`; empty for everywhere.
     pub(crate) applies_to: &'static str,
     /// What Luthier does with it.
     pub(crate) status: Status,
@@ -35,6 +48,8 @@ pub(crate) struct Setting {
     pub(crate) help: &'static str,
     /// Whether LLaMA-Factory does not have it.
     pub(crate) ours: bool,
+    /// Where default or meaning are not LLaMA-Factory's, on purpose.
+    pub(crate) differs: Option<Difference>,
 }
 
 /// What the value of a setting may be. Bounds are inclusive.
@@ -83,6 +98,19 @@ pub(crate) enum Group {
 }
 
 impl Group {
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Model,
+        Self::Method,
+        Self::Lora,
+        Self::Data,
+        Self::Batch,
+        Self::Optimiser,
+        Self::Machine,
+        Self::Output,
+        Self::Evaluation,
+        Self::Hub,
+    ];
+
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Model => "Model",
@@ -152,26 +180,40 @@ impl fmt::Display for Problem {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     values: BTreeMap<&'static str, (Value, Option<Origin>)>,
-    /// One sentence for each setting that was given and has no effect.
+    /// One sentence for each reason for which settings that were given have no effect.
     pub(crate) notices: Vec<String>,
 }
 
 impl Settings {
-    /// Reads the text of a file (its path is only named in messages) and then `key=value` overrides.
+    /// Reads what a user typed after a command: a file of settings, or none, and then settings that win over it.
     ///
     /// # Errors
     /// Everything that is wrong, not only the first.
-    pub(crate) fn read(path: &str, text: &str, overrides: &[String]) -> Result<Self, Vec<Problem>> {
-        let mut problems: Vec<(usize, Problem)> = Vec::new();
-        let entries = yaml::read(text)
-            .map_err(|error| vec![Problem(format!("{path}, line {}: {}", error.line, error.sentence))])?;
+    pub(crate) fn from_words(words: &[String]) -> Result<Self, Vec<Problem>> {
+        match words.split_first() {
+            Some((path, words)) if words::is_file(path) => {
+                let entries = file::read(Path::new(path)).map_err(|error| vec![in_file(path, &error)])?;
+                Self::collect(path, entries, words)
+            }
+            _ => Self::collect("", Vec::new(), words),
+        }
+    }
+
+    /// Reads the text of a YAML file (its path is only named in messages) and then the words that follow it.
+    #[cfg(test)]
+    pub(crate) fn read(path: &str, text: &str, words: &[String]) -> Result<Self, Vec<Problem>> {
+        let entries = file::parse("yaml", text).map_err(|error| vec![in_file(path, &error)])?;
+        Self::collect(path, entries, words)
+    }
+
+    fn collect(path: &str, entries: Vec<Entry>, words: &[String]) -> Result<Self, Vec<Problem>> {
+        let said = words::read(words);
+        let on_command_line = said.given.into_iter().map(|(key, value)| (key, value, Origin::CommandLine));
+        let mut problems: Vec<(usize, Problem)> =
+            said.problems.into_iter().map(|problem| (Origin::CommandLine.order(), problem)).collect();
         let in_file = entries.into_iter().map(|Entry { key, value, line }| {
             let origin = Origin::File { path: path.to_owned(), line };
             (key, value, origin)
-        });
-        let on_command_line = overrides.iter().filter_map(|text| {
-            let (key, value) = text.split_once('=')?;
-            Some((key.trim().to_owned(), yaml::read_value(value), Origin::CommandLine))
         });
 
         let mut given: Vec<Given> = Vec::new();
@@ -190,30 +232,66 @@ impl Settings {
             }
             given.push(Given { setting, key, raw, origin });
         }
-        for text in overrides.iter().filter(|text| !text.contains('=')) {
-            let sentence = format!("command line: {text:?} is not of the form key=value");
-            problems.push((Origin::CommandLine.order(), Problem(sentence)));
-        }
 
         let mut values: BTreeMap<_, _> =
             SETTINGS.iter().map(|setting| (setting.name, (setting.default_value(), None))).collect();
-        let mut notices = Vec::new();
+        let mut without_effect: Vec<(&str, Vec<String>)> = Vec::new();
         for Given { setting, key, raw, origin } in given {
-            match setting.accept(&key, &raw, &mut notices) {
-                Ok(value) => _ = values.insert(setting.name, (value, Some(origin))),
+            match setting.accept(&key, &raw) {
+                Ok((value, reason)) => {
+                    values.insert(setting.name, (value, Some(origin)));
+                    let Some(reason) = reason else { continue };
+                    match without_effect.iter_mut().find(|(known, _)| *known == reason) {
+                        Some((_, keys)) => keys.push(key),
+                        None => without_effect.push((reason, vec![key])),
+                    }
+                }
                 Err(sentence) => problems.push((origin.order(), Problem(format!("{origin}: {sentence}")))),
             }
         }
         if problems.is_empty() {
-            return Ok(Self { values, notices });
+            let have = |keys: &[String]| if keys.len() == 1 { "has" } else { "have" };
+            let mut notices: Vec<String> = without_effect
+                .into_iter()
+                .map(|(reason, keys)| format!("{} {} no effect: {reason}", keys.join(", "), have(&keys)))
+                .collect();
+            let settings = Self { values, notices: Vec::new() };
+            notices.extend(settings.beside_the_point());
+            return Ok(Self { notices, ..settings });
         }
         problems.sort_by_key(|(order, _)| *order);
         Err(problems.into_iter().map(|(_, problem)| problem).collect())
     }
 
+    /// A sentence for each condition that settings were given for, and that is not so.
+    fn beside_the_point(&self) -> Vec<String> {
+        let mut found: Vec<(&str, Vec<&str>)> = Vec::new();
+        for setting in SETTINGS.iter().filter(|setting| setting.status == Status::Honoured) {
+            let Some((key, wanted)) = setting.applies_to.split_once(": ") else { continue };
+            let (value, origin) = &self.values[setting.name];
+            if origin.is_none() || *value == setting.default_value() || self.text(key) == Some(wanted) {
+                continue;
+            }
+            match found.iter_mut().find(|(known, _)| *known == setting.applies_to) {
+                Some((_, names)) => names.push(setting.name),
+                None => found.push((setting.applies_to, vec![setting.name])),
+            }
+        }
+        let sentence = |(condition, names): (&str, Vec<&str>)| {
+            let have = if names.len() == 1 { "has" } else { "have" };
+            format!("{} {have} no effect without {condition}", names.join(", "))
+        };
+        found.into_iter().map(sentence).collect()
+    }
+
     /// Where the setting was given, for messages: `train.yaml, line 3: `, or nothing when it was not.
     pub(crate) fn place(&self, name: &str) -> String {
         self.values[name].1.as_ref().map(|origin| format!("{origin}: ")).unwrap_or_default()
+    }
+
+    /// Whether anything was said about the setting.
+    pub(crate) fn is_given(&self, name: &str) -> bool {
+        self.values[name].1.is_some()
     }
 
     pub(crate) fn switch(&self, name: &str) -> Option<bool> {
@@ -252,6 +330,13 @@ impl Settings {
     }
 }
 
+fn in_file(path: &str, error: &FileError) -> Problem {
+    match error.line {
+        0 => Problem(format!("{path}: {}", error.sentence)),
+        line => Problem(format!("{path}, line {line}: {}", error.sentence)),
+    }
+}
+
 /// What was said about one row.
 struct Given {
     setting: &'static Setting,
@@ -261,8 +346,8 @@ struct Given {
 }
 
 impl Setting {
-    /// The value that the text means under this key, if the row's status lets it through.
-    fn accept(&self, key: &str, raw: &Raw, notices: &mut Vec<String>) -> Result<Value, String> {
+    /// The value that the text means under this key, if the row's status lets it through, and why it has no effect.
+    fn accept(&self, key: &str, raw: &Raw) -> Result<(Value, Option<&'static str>), String> {
         let value = match self.parse(raw) {
             Ok(Value::Unset) => self.default_value(),
             Ok(value) => value,
@@ -272,11 +357,8 @@ impl Setting {
         };
         match self.status {
             Status::Refused(reason) if value != self.default_value() => Err(format!("{key} is refused: {reason}")),
-            Status::NoEffect(reason) if value != self.default_value() => {
-                notices.push(format!("{key} has no effect: {reason}"));
-                Ok(value)
-            }
-            _ => Ok(value),
+            Status::NoEffect(reason) if value != self.default_value() => Ok((value, Some(reason))),
+            _ => Ok((value, None)),
         }
     }
 
@@ -289,7 +371,7 @@ impl Setting {
     }
 
     /// The error is the end of a sentence that began with the key and its text.
-    fn parse(&self, raw: &Raw) -> Result<Value, String> {
+    pub(crate) fn parse(&self, raw: &Raw) -> Result<Value, String> {
         let text = match raw {
             Raw::Null => return Ok(Value::Unset),
             Raw::Text(text) => text.trim(),
@@ -298,22 +380,30 @@ impl Setting {
             Raw::List(_) | Raw::Nested if self.kind == Kind::Anything => return Ok(Value::Nested),
             Raw::List(_) | Raw::Nested => return Err(format!("; expected {}", self.kind.expected())),
         };
+        if text.is_empty() {
+            let default = if self.default.is_empty() { "" } else { ", or null for the default" };
+            return Err(format!("; expected {}{default}", self.kind.expected()));
+        }
         let value = match self.kind {
-            Kind::Switch => match text.to_ascii_lowercase().as_str() {
-                "true" | "yes" | "on" => Some(Value::Switch(true)),
-                "false" | "no" | "off" => Some(Value::Switch(false)),
+            Kind::Switch => switch(text).map(Value::Switch),
+            Kind::Whole(least, most) => match number(text) {
+                Some(value) if value.abs() >= i64::MAX as f64 => return Err(too_large(self.kind)),
+                Some(value) if value.fract() == 0.0 => {
+                    let exact = text.replace('_', "").parse().unwrap_or(value as i64);
+                    (least..=most).contains(&exact).then_some(Value::Whole(exact))
+                }
                 _ => None,
             },
-            Kind::Whole(least, most) => {
-                text.parse().ok().filter(|value| (least..=most).contains(value)).map(Value::Whole)
-            }
-            Kind::Number(least, most) => {
-                text.parse().ok().filter(|value| (least..=most).contains(value)).map(Value::Number)
-            }
+            Kind::Number(least, most) => match number(text) {
+                Some(value) if value.is_infinite() => return Err(too_large(self.kind)),
+                value => value.filter(|value| (least..=most).contains(value)).map(Value::Number),
+            },
             Kind::Choice(now, later) => {
                 if later.contains(&text) {
                     return Err(format!(", which Luthier does not have yet; expected {}", self.kind.expected()));
                 }
+                // YAML 1.1 and Python read a bare `no` as false.
+                let text = if text.eq_ignore_ascii_case("false") && now.contains(&"no") { "no" } else { text };
                 now.contains(&text).then(|| Value::Text(text.to_owned()))
             }
             Kind::Names => Some(Value::Names(clean(text.split(',')))),
@@ -321,6 +411,27 @@ impl Setting {
         };
         value.ok_or_else(|| format!("; expected {}", self.kind.expected()))
     }
+}
+
+/// As transformers reads a boolean.
+fn switch(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "y" | "t" | "1" => Some(true),
+        "false" | "no" | "off" | "n" | "f" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+/// A number as YAML, TOML and Python write it, with underscores between digits; infinite when it is too large. The words
+/// `inf` and `nan` are no numbers.
+fn number(text: &str) -> Option<f64> {
+    let is_number = text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '+' | '-' | 'e' | 'E' | '_'));
+    let lone = text.starts_with('_') || text.ends_with('_') || text.contains("__");
+    (is_number && !lone).then(|| text.replace('_', "").parse().ok()).flatten()
+}
+
+fn too_large(kind: Kind) -> String {
+    format!(", which is too large; expected {}", kind.expected())
 }
 
 fn clean(items: impl Iterator<Item = impl AsRef<str>>) -> Vec<String> {
@@ -334,6 +445,7 @@ impl Kind {
             Self::Switch => "true or false".to_owned(),
             Self::Whole(least, i64::MAX) => format!("a whole number of {least} or more"),
             Self::Whole(least, most) => format!("a whole number from {least} to {most}"),
+            Self::Number(f64::MIN, f64::MAX) => "a number".to_owned(),
             Self::Number(least, f64::MAX) => format!("a number of {least} or more"),
             Self::Number(least, most) => format!("a number from {least} to {most}"),
             Self::Choice(now, _) => either(now),
@@ -361,6 +473,11 @@ pub(crate) fn find(key: &str) -> Option<&'static Setting> {
 fn unknown(key: &str, origin: &Origin) -> Problem {
     let near = nearest(key).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default();
     Problem(format!("{origin}: there is no setting {key:?}{near} (`luthier train --help` lists all)"))
+}
+
+fn unknown_flag(name: &str) -> Problem {
+    let near = nearest(name).map(|name| format!("; did you mean --{name}?")).unwrap_or_default();
+    Problem(format!("command line: there is no setting --{name}{near} (`luthier train --help` lists all)"))
 }
 
 /// The known key that is most like this one, if any is.
@@ -391,13 +508,27 @@ mod tests {
     fn no_key_is_named_twice() {
         let mut keys: Vec<_> = SETTINGS.iter().flat_map(|s| std::iter::once(&s.name).chain(s.aliases)).collect();
         keys.sort();
-        assert!(keys.windows(2).all(|pair| pair[0] != pair[1]));
+        for pair in keys.windows(2) {
+            assert_ne!(pair[0], pair[1]);
+        }
     }
 
     #[test]
     fn only_settings_that_are_not_honoured_may_be_anything() {
         for setting in SETTINGS {
             assert!(setting.kind != Kind::Anything || setting.status != Status::Honoured, "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn conditions_name_a_setting_and_a_value() {
+        for setting in SETTINGS.iter().filter(|setting| !setting.applies_to.is_empty()) {
+            let (key, value) = setting.applies_to.split_once(": ").expect(setting.name);
+            assert!(
+                find(key).is_some_and(|found| found.parse(&Raw::Text(value.to_owned())).is_ok()),
+                "{}",
+                setting.name
+            );
         }
     }
 
@@ -409,6 +540,40 @@ mod tests {
         assert_eq!(settings.whole("seed"), Some(42));
         assert_eq!(settings.switch("bf16"), Some(true));
         assert_eq!(settings.place("lora_rank"), "command line: ");
+    }
+
+    #[test]
+    fn values_as_yaml_and_python_write_them() {
+        let value = |key: &str, text: &str| find(key).expect(key).parse(&Raw::Text(text.to_owned()));
+        let number = |text: &str| value("learning_rate", text).ok();
+        for text in ["1.0e-4", "1e-4", "0.0001", "+1E-4", ".0001", "1_0e-5"] {
+            assert_eq!(number(text), Some(Value::Number(1e-4)), "{text}");
+        }
+        for text in ["-1", "nan", ".nan", "inf", "1e400", "0x10", "1,5", "_1", "1__0", "--1", ""] {
+            assert_eq!(number(text), None, "{text}");
+        }
+        assert_eq!(value("lora_rank", "8.0"), Ok(Value::Whole(8)));
+        assert_eq!(value("lora_rank", "8.5"), Err("; expected a whole number from 1 to 65536".to_owned()));
+        assert_eq!(value("max_steps", "9007199254740993"), Ok(Value::Whole(9_007_199_254_740_993)));
+        let too_large = ", which is too large; expected a whole number of -1 or more";
+        assert_eq!(value("max_steps", "99999999999999999999"), Err(too_large.to_owned()));
+        assert_eq!(value("save_strategy", "False"), Ok(Value::Text("no".to_owned())));
+        assert_eq!(value("packing", "Yes"), Ok(Value::Switch(true)));
+    }
+
+    #[test]
+    fn what_has_no_effect_is_said_once_for_each_reason() {
+        let text = "finetuning_type: full\nlora_rank: 4\nlora_alpha: 8\ndataloader_num_workers: 4\ntf32: true\n\
+                    preprocessing_num_workers: 16\nfreeze_trainable_layers: 2\nlora_dropout: 0.0\n";
+        let settings = Settings::read("a.yaml", text, &[]).expect("valid");
+        assert_eq!(
+            settings.notices,
+            [
+                "dataloader_num_workers, preprocessing_num_workers have no effect: data is prepared by the threads that train",
+                "tf32 has no effect: it is a format of GPUs",
+                "lora_rank, lora_alpha have no effect without finetuning_type: lora",
+            ]
+        );
     }
 
     #[test]

@@ -4,6 +4,6 @@ pub mod peft;
 mod settings;
 mod target;
 
-pub use peft::{AdapterTensor, LoraAdapter, LoraPair, write_adapter};
+pub use peft::{LoraAdapter, LoraPair, adapter_config, adapter_shard};
 pub use settings::AdapterSettings;
 pub use target::{TargetModules, matches_target};

@@ -8,7 +8,7 @@ use luthier_tensor::{DType, SharedBytes, Tensor};
 
 use super::settings::{AdapterSettings, config, settings};
 use super::target::pattern_entry;
-use crate::checkpoint::{Shard, TensorSpec, parse_json, pretty, read_safetensors, write_shard};
+use crate::checkpoint::{Shard, TensorSpec, parse_json, pretty, read_safetensors};
 use crate::error::{Error, shape};
 use crate::families::raw::Raw;
 
@@ -93,38 +93,18 @@ impl LoraAdapter {
     }
 }
 
-/// A tensor of an adapter to be written.
-#[derive(Clone, Debug)]
-pub struct AdapterTensor<'a> {
-    /// Its name in the file: `base_model.model.{module}.lora_A.weight`, or `base_model.model.lm_head.weight`.
-    pub name: &'a str,
-    /// Its dimensions, outermost first.
-    pub dims: &'a [usize],
-    /// Its values, row-major.
-    pub values: Vec<f32>,
+/// The content of `adapter_config.json`, as PEFT 0.18.1 writes it.
+pub fn adapter_config(settings: &AdapterSettings) -> Vec<u8> {
+    pretty(&config(settings))
 }
 
-/// The content of `adapter_config.json` and of `adapter_model.safetensors`, as PEFT 0.18.1 writes them.
-///
-/// # Errors
-/// When a tensor has another number of values than its dimensions say.
-pub fn write_adapter(settings: &AdapterSettings, tensors: &[AdapterTensor<'_>]) -> Result<(Vec<u8>, Vec<u8>), Error> {
-    let spec = |tensor: &AdapterTensor<'_>| TensorSpec {
-        name: tensor.name.to_owned(),
-        dtype: DType::F32,
-        dims: tensor.dims.to_vec(),
-    };
-    let values: BTreeMap<&str, &[f32]> = tensors.iter().map(|tensor| (tensor.name, &*tensor.values)).collect();
-    let mut specs: Vec<TensorSpec> = tensors.iter().map(spec).collect();
-    specs.sort_by(|a, b| a.name.cmp(&b.name));
-    let shard = Shard { file: WEIGHTS_FILE.into(), tensors: specs };
-    let mut bytes = Vec::new();
-    let written = write_shard(&shard, &mut bytes, &mut |spec, writer| {
-        let values = values.get(spec.name.as_str()).copied().unwrap_or_default();
-        values.iter().try_for_each(|value| writer.write_all(&value.to_le_bytes()))
-    });
-    written.map_err(|source| Error::Write { file: WEIGHTS_FILE.into(), source })?;
-    Ok((pretty(&config(settings)), bytes))
+/// `adapter_model.safetensors` as [`write_shard`](crate::checkpoint::write_shard) takes it, of tensors with names such as
+/// `base_model.model.{module}.lora_A.weight` and their dimensions, outermost first.
+pub fn adapter_shard<'t>(tensors: impl IntoIterator<Item = (&'t str, &'t [usize])>) -> Shard {
+    let spec = |(name, dims): (&str, &[usize])| TensorSpec { name: name.into(), dtype: DType::F32, dims: dims.into() };
+    let mut tensors: Vec<TensorSpec> = tensors.into_iter().map(spec).collect();
+    tensors.sort_by(|a, b| a.name.cmp(&b.name));
+    Shard { file: WEIGHTS_FILE.into(), tensors }
 }
 
 fn refused(file: &str, reason: String) -> Error {

@@ -1,5 +1,6 @@
 //! The table of all settings: one row each. A setting is added here and in [`crate::config`], nowhere else.
 
+use super::differences::{Difference, Told};
 use super::{Group, Kind, Setting, Status};
 use Group::{Batch, Data, Evaluation, Hub, Lora, Machine, Method, Model, Optimiser, Output};
 use Kind::{Anything, Choice, Names, Number, Switch, Text, Whole};
@@ -44,10 +45,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Model, "quantization_bit", Whole(2, 8), "", "Bits of the frozen weights.")
         .refused("weights are not quantised while loading yet; a GGUF file is trained as it is"),
     row(Model, "quantization_method", Anything, "bnb", "How they are quantised.")
-        .refused("weights are not quantised while loading yet"),
+        .no_effect("it only matters with quantization_bit"),
     row(Model, "quantization_type", Anything, "nf4", "What they are quantised to.")
-        .refused("weights are not quantised while loading yet"),
-    row(Model, "quantization_device_map", Anything, "", "Where quantised weights lie.").refused(NO_SPREAD),
+        .no_effect("it only matters with quantization_bit"),
+    row(Model, "quantization_device_map", Anything, "", "Where quantised weights lie.").no_effect("it only matters with quantization_bit"),
     row(Model, "double_quantization", Switch, "true", "Quantise the scales too.")
         .no_effect("it only matters with quantization_bit"),
     row(Model, "adapter_folder", Text, "", "Folder that adapters are in.")
@@ -62,7 +63,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Model, "new_special_tokens_config", Text, "", "A file of special words.")
         .refused("the vocabulary is not changed yet"),
     row(Model, "init_special_tokens", Text, "noise_init", "How their vectors begin.")
-        .refused("the vocabulary is not changed yet"),
+        .no_effect("it only matters with add_special_tokens"),
     row(Model, "split_special_tokens", Switch, "false", "Read special words as text.").refused(NOT_YET),
     row(Model, "rope_scaling", Anything, "", "Stretch the positions.")
         .refused("the scaling of the model's own config.json is used; another is not there yet"),
@@ -80,18 +81,46 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Model, "upcast_layernorm", Switch, "false", "Keep the norms in fp32.").no_effect("norms are computed in fp32"),
     row(Model, "upcast_lmhead_output", Switch, "false", "Keep the logits in fp32.")
         .no_effect("logits are computed in fp32"),
-    row(Model, "use_kt", Switch, "false", "Train with KTransformers.").refused("it is another program"),
-    row(Model, "image_max_pixels", Anything, "589824", "Size of images.").refused(TEXT_ONLY),
-    row(Model, "image_min_pixels", Anything, "1024", "Size of images.").refused(TEXT_ONLY),
-    row(Model, "video_max_pixels", Anything, "65536", "Size of videos.").refused(TEXT_ONLY),
-    row(Model, "video_min_pixels", Anything, "256", "Size of videos.").refused(TEXT_ONLY),
-    row(Model, "video_fps", Anything, "2.0", "Frames of videos.").refused(TEXT_ONLY),
-    row(Model, "video_maxlen", Anything, "128", "Frames of videos.").refused(TEXT_ONLY),
-    row(Model, "use_audio_in_video", Switch, "false", "Sound of videos.").refused(TEXT_ONLY),
-    row(Model, "audio_sampling_rate", Anything, "16000", "Rate of sound.").refused(TEXT_ONLY),
-    row(Model, "freeze_vision_tower", Switch, "true", "Leave the image encoder as it is.").refused(TEXT_ONLY),
-    row(Model, "freeze_multi_modal_projector", Switch, "true", "Leave the projector as it is.").refused(TEXT_ONLY),
-    row(Model, "freeze_language_model", Switch, "false", "Leave the language model as it is.").refused(TEXT_ONLY),
+    row(Model, "use_kt", Switch, "false", "Train with KTransformers.")
+        .refused("KTransformers is another engine; remove the line to train with this one"),
+    row(Model, "image_max_pixels", Anything, "589824", "Size of images.").no_effect(TEXT_ONLY),
+    row(Model, "image_min_pixels", Anything, "1024", "Size of images.").no_effect(TEXT_ONLY),
+    row(Model, "video_max_pixels", Anything, "65536", "Size of videos.").no_effect(TEXT_ONLY),
+    row(Model, "video_min_pixels", Anything, "256", "Size of videos.").no_effect(TEXT_ONLY),
+    row(Model, "video_fps", Anything, "2.0", "Frames of videos.").no_effect(TEXT_ONLY),
+    row(Model, "video_maxlen", Anything, "128", "Frames of videos.").no_effect(TEXT_ONLY),
+    row(Model, "use_audio_in_video", Switch, "false", "Sound of videos.").no_effect(TEXT_ONLY),
+    row(Model, "audio_sampling_rate", Anything, "16000", "Rate of sound.").no_effect(TEXT_ONLY),
+    row(Model, "freeze_vision_tower", Switch, "true", "Leave the image encoder as it is.").no_effect(TEXT_ONLY),
+    row(Model, "freeze_multi_modal_projector", Switch, "true", "Leave the projector as it is.").no_effect(TEXT_ONLY),
+    row(Model, "freeze_language_model", Switch, "false", "Leave the language model as it is.")
+        .refused("then nothing would be trained: models are text only"),
+    row(Model, "image_do_pan_and_scan", Switch, "false", "Cut images up.").no_effect(TEXT_ONLY),
+    row(Model, "crop_to_patches", Switch, "false", "Cut images up.").no_effect(TEXT_ONLY),
+    row(Model, "kt_weight_path", Text, "", "KTransformers.").no_effect(NO_KT),
+    row(Model, "kt_expert_checkpoint_path", Text, "", "KTransformers.").no_effect(NO_KT),
+    row(Model, "kt_use_lora_experts", Switch, "", "KTransformers.").no_effect(NO_KT),
+    row(Model, "kt_lora_expert_num", Whole(1, i64::MAX), "", "KTransformers.").no_effect(NO_KT),
+    row(Model, "kt_lora_expert_intermediate_size", Whole(1, i64::MAX), "", "KTransformers.").no_effect(NO_KT),
+    row(Model, "vllm_maxlen", Whole(1, i64::MAX), "4096", "vLLM.").no_effect(GENERATES),
+    row(Model, "vllm_gpu_util", Number(0.0, 1.0), "0.7", "vLLM.").no_effect(GENERATES),
+    row(Model, "vllm_enforce_eager", Switch, "false", "vLLM.").no_effect(GENERATES),
+    row(Model, "vllm_max_lora_rank", Whole(1, i64::MAX), "32", "vLLM.").no_effect(GENERATES),
+    row(Model, "vllm_config", Anything, "", "vLLM.").no_effect(GENERATES),
+    row(Model, "sglang_maxlen", Whole(1, i64::MAX), "4096", "SGLang.").no_effect(GENERATES),
+    row(Model, "sglang_mem_fraction", Number(0.0, 1.0), "0.7", "SGLang.").no_effect(GENERATES),
+    row(Model, "sglang_tp_size", Whole(-1, i64::MAX), "-1", "SGLang.").no_effect(GENERATES),
+    row(Model, "sglang_config", Anything, "", "SGLang.").no_effect(GENERATES),
+    row(Model, "sglang_lora_backend", Text, "triton", "SGLang.").no_effect(GENERATES),
+    row(Model, "export_dir", Text, "", "Where an export goes.").no_effect(NO_EXPORT),
+    row(Model, "export_size", Whole(1, i64::MAX), "5", "Size of its files.").no_effect(NO_EXPORT),
+    row(Model, "export_device", Text, "cpu", "What exports.").no_effect(NO_EXPORT),
+    row(Model, "export_quantization_bit", Whole(1, 8), "", "Bits of an export.").no_effect(NO_EXPORT),
+    row(Model, "export_quantization_dataset", Text, "", "Data to quantise with.").no_effect(NO_EXPORT),
+    row(Model, "export_quantization_nsamples", Whole(1, i64::MAX), "128", "Rows of it.").no_effect(NO_EXPORT),
+    row(Model, "export_quantization_maxlen", Whole(1, i64::MAX), "1024", "Their length.").no_effect(NO_EXPORT),
+    row(Model, "export_legacy_format", Switch, "false", "Export pickles.").no_effect(NO_EXPORT),
+    row(Model, "export_hub_model_id", Text, "", "Where an export is sent.").no_effect(NO_EXPORT),
     // Method
     row(
         Method,
@@ -100,7 +129,9 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "sft",
         "sft trains replies to prompts, pt trains on plain text.",
     ),
-    row(Method, "do_train", Switch, "true", "Train.").refused("`luthier train` trains; remove the line"),
+    row(Method, "do_train", Switch, "true", "Train.")
+        .refused("`luthier train` trains; remove the line, or use dry_run: true to see what would be done")
+        .differs_quietly("", "false", "There is nothing else that `luthier train` could do."),
     row(
         Method,
         "finetuning_type",
@@ -125,32 +156,32 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Method, "use_llama_pro", Switch, "false", "Train added layers only.").refused(NOT_YET),
     row(Method, "use_dft_loss", Switch, "false", "DFT loss.").refused(NOT_YET),
     row(Method, "use_asft_loss", Switch, "false", "ASFT loss.").refused(NOT_YET),
-    row(Method, "asft_alpha", Number(0.0, f64::MAX), "0.1", "Its weight.").refused(NOT_YET),
+    row(Method, "asft_alpha", Number(0.0, f64::MAX), "0.1", "Its weight.").no_effect("it only matters with use_asft_loss"),
     row(Method, "use_eaft_loss", Switch, "false", "EAFT loss.").refused(NOT_YET),
-    row(Method, "eaft_alpha", Number(0.0, f64::MAX), "1.0", "Its weight.").refused(NOT_YET),
+    row(Method, "eaft_alpha", Number(0.0, f64::MAX), "1.0", "Its weight.").no_effect("it only matters with use_eaft_loss"),
     row(Method, "neftune_noise_alpha", Number(0.0, f64::MAX), "", "Noise on the embeddings.").refused(NOT_YET),
     row(Method, "label_smoothing_factor", Number(0.0, 1.0), "0.0", "Smooths the targets.").refused(NOT_YET),
-    row(Method, "pref_beta", Number(0.0, f64::MAX), "0.1", "Strength of a preference loss.").refused(PREFERENCE),
-    row(Method, "pref_ftx", Number(0.0, f64::MAX), "0.0", "Share of plain training in it.").refused(PREFERENCE),
-    row(Method, "pref_bco_weight", Number(0.0, f64::MAX), "0.0", "Weight of the BCO loss.").refused(PREFERENCE),
-    row(Method, "pref_loss", Text, "sigmoid", "Which preference loss.").refused(PREFERENCE),
-    row(Method, "dpo_label_smoothing", Number(0.0, 0.5), "0.0", "Doubt in preferences.").refused(PREFERENCE),
-    row(Method, "kto_chosen_weight", Number(0.0, f64::MAX), "1.0", "Weight of good replies.").refused(PREFERENCE),
-    row(Method, "kto_rejected_weight", Number(0.0, f64::MAX), "1.0", "Weight of bad replies.").refused(PREFERENCE),
-    row(Method, "simpo_gamma", Number(0.0, f64::MAX), "0.5", "Margin of SimPO.").refused(PREFERENCE),
-    row(Method, "ld_alpha", Number(0.0, f64::MAX), "", "LD-DPO.").refused(PREFERENCE),
-    row(Method, "ppo_buffer_size", Whole(1, i64::MAX), "1", "PPO.").refused(PREFERENCE),
-    row(Method, "ppo_epochs", Whole(1, i64::MAX), "4", "PPO.").refused(PREFERENCE),
-    row(Method, "ppo_score_norm", Switch, "false", "PPO.").refused(PREFERENCE),
-    row(Method, "ppo_target", Number(0.0, f64::MAX), "6.0", "PPO.").refused(PREFERENCE),
-    row(Method, "ppo_whiten_rewards", Switch, "false", "PPO.").refused(PREFERENCE),
-    row(Method, "ref_model", Text, "", "The model to compare with.").refused(PREFERENCE),
-    row(Method, "ref_model_adapters", Names, "", "Its adapter.").refused(PREFERENCE),
-    row(Method, "ref_model_quantization_bit", Anything, "", "Its bits.").refused(PREFERENCE),
-    row(Method, "reward_model", Text, "", "The model that judges.").refused(PREFERENCE),
-    row(Method, "reward_model_adapters", Names, "", "Its adapter.").refused(PREFERENCE),
-    row(Method, "reward_model_quantization_bit", Anything, "", "Its bits.").refused(PREFERENCE),
-    row(Method, "reward_model_type", Text, "lora", "Its kind.").refused(PREFERENCE),
+    row(Method, "pref_beta", Number(0.0, f64::MAX), "0.1", "Strength of a preference loss.").no_effect(PREFERENCE),
+    row(Method, "pref_ftx", Number(0.0, f64::MAX), "0.0", "Share of plain training in it.").no_effect(PREFERENCE),
+    row(Method, "pref_bco_weight", Number(0.0, f64::MAX), "0.0", "Weight of the BCO loss.").no_effect(PREFERENCE),
+    row(Method, "pref_loss", Text, "sigmoid", "Which preference loss.").no_effect(PREFERENCE),
+    row(Method, "dpo_label_smoothing", Number(0.0, 0.5), "0.0", "Doubt in preferences.").no_effect(PREFERENCE),
+    row(Method, "kto_chosen_weight", Number(0.0, f64::MAX), "1.0", "Weight of good replies.").no_effect(PREFERENCE),
+    row(Method, "kto_rejected_weight", Number(0.0, f64::MAX), "1.0", "Weight of bad replies.").no_effect(PREFERENCE),
+    row(Method, "simpo_gamma", Number(0.0, f64::MAX), "0.5", "Margin of SimPO.").no_effect(PREFERENCE),
+    row(Method, "ld_alpha", Number(0.0, f64::MAX), "", "LD-DPO.").no_effect(PREFERENCE),
+    row(Method, "ppo_buffer_size", Whole(1, i64::MAX), "1", "PPO.").no_effect(PREFERENCE),
+    row(Method, "ppo_epochs", Whole(1, i64::MAX), "4", "PPO.").no_effect(PREFERENCE),
+    row(Method, "ppo_score_norm", Switch, "false", "PPO.").no_effect(PREFERENCE),
+    row(Method, "ppo_target", Number(0.0, f64::MAX), "6.0", "PPO.").no_effect(PREFERENCE),
+    row(Method, "ppo_whiten_rewards", Switch, "false", "PPO.").no_effect(PREFERENCE),
+    row(Method, "ref_model", Text, "", "The model to compare with.").no_effect(PREFERENCE),
+    row(Method, "ref_model_adapters", Names, "", "Its adapter.").no_effect(PREFERENCE),
+    row(Method, "ref_model_quantization_bit", Anything, "", "Its bits.").no_effect(PREFERENCE),
+    row(Method, "reward_model", Text, "", "The model that judges.").no_effect(PREFERENCE),
+    row(Method, "reward_model_adapters", Names, "", "Its adapter.").no_effect(PREFERENCE),
+    row(Method, "reward_model_quantization_bit", Anything, "", "Its bits.").no_effect(PREFERENCE),
+    row(Method, "reward_model_type", Text, "lora", "Its kind.").no_effect(PREFERENCE),
     // LoRA
     row(Lora, "lora_rank", Whole(1, 65_536), "8", "Rank of the update.").only(LORA),
     row(
@@ -181,20 +212,25 @@ pub(crate) const SETTINGS: &[Setting] = &[
         .refused(NOT_YET),
     row(Lora, "loraplus_lr_embedding", Number(0.0, f64::MAX), "1e-6", "LoRA+: rate of embeddings.")
         .only(LORA)
-        .refused(NOT_YET),
+        .no_effect("it only matters with loraplus_lr_ratio"),
     row(Lora, "use_dora", Switch, "false", "DoRA.").only(LORA).refused(NOT_YET),
     row(Lora, "pissa_init", Switch, "false", "PiSSA.").only(LORA).refused(NOT_YET),
-    row(Lora, "pissa_iter", Whole(-1, i64::MAX), "16", "PiSSA's rounds.").only(LORA).refused(NOT_YET),
-    row(Lora, "pissa_convert", Switch, "false", "Save PiSSA as LoRA.").only(LORA).refused(NOT_YET),
-    row(Lora, "oft_rank", Whole(0, i64::MAX), "0", "OFT.").refused(NOT_YET),
-    row(Lora, "oft_block_size", Whole(0, i64::MAX), "32", "OFT.").refused(NOT_YET),
-    row(Lora, "oft_target", Names, "all", "OFT.").refused(NOT_YET),
-    row(Lora, "module_dropout", Number(0.0, 1.0), "0.0", "OFT.").refused(NOT_YET),
+    row(Lora, "pissa_iter", Whole(-1, i64::MAX), "16", "PiSSA's rounds.").only(LORA).no_effect("it only matters with pissa_init"),
+    row(Lora, "pissa_convert", Switch, "false", "Save PiSSA as LoRA.").only(LORA).no_effect("it only matters with pissa_init"),
+    row(Lora, "oft_rank", Whole(0, i64::MAX), "0", "OFT.").no_effect("it only matters with finetuning_type: oft"),
+    row(Lora, "oft_block_size", Whole(0, i64::MAX), "32", "OFT.").no_effect("it only matters with finetuning_type: oft"),
+    row(Lora, "oft_target", Names, "all", "OFT.").no_effect("it only matters with finetuning_type: oft"),
+    row(Lora, "module_dropout", Number(0.0, 1.0), "0.0", "OFT.").no_effect("it only matters with finetuning_type: oft"),
     // Data
     row(Data, "dataset", Names, "", "Files, or names of dataset_dir. Required."),
     row(Data, "dataset_dir", Text, "data", "Where datasets and dataset_info.json are."),
     row(Data, "template", Text, "", "How turns become one text. Default: the model's own chat template.")
-        .only("stage: sft"),
+        .only("stage: sft")
+        .differs_quietly(
+            "the model's own chat template, rendered as transformers does; a name of LLaMA-Factory's means it too, where it is of the same family",
+            "its pieces, taken out of it by rendering examples; without one, the template `empty`",
+            "What is trained is what transformers, vLLM and Ollama will write in front of the model.",
+        ),
     row(Data, "max_samples", Whole(1, i64::MAX), "", "Records that are read of each dataset."),
     row(Data, "train_on_prompt", Switch, "false", "Score prompts too.").only("stage: sft"),
     row(Data, "mask_history", Switch, "false", "Score the last reply only.").only("stage: sft"),
@@ -221,13 +257,17 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Data, "default_system", Text, "", "A system message for every record.").refused(NOT_YET),
     row(Data, "enable_thinking", Switch, "true", "Reasoning templates.").refused(NOT_YET),
     row(Data, "preserve_thinking", Switch, "false", "Reasoning templates.").refused(NOT_YET),
-    row(Data, "tokenized_path", Text, "", "Where prepared data is kept.").refused(NOT_YET),
+    row(Data, "tokenized_path", Text, "", "Where prepared data is kept.")
+        .refused("prepared data is not kept in files, since preparing it takes seconds; remove the line and give dataset"),
     row(Data, "train_sampling_strategy", Text, "random", "Order of the records.").refused(NOT_YET),
     row(Data, "group_by_length", Switch, "false", "Records of one length together.")
         .refused("rows are never padded, so it would only change their order"),
     row(Data, "length_column_name", Text, "length", "Where lengths are.").no_effect("lengths are counted"),
     row(Data, "data_seed", Whole(0, i64::MAX), "", "Seed of the order.").refused("use seed"),
     row(Data, "dataloader_drop_last", Switch, "false", "Leave out an incomplete last batch.").refused(NOT_YET),
+    row(Data, "label_names", Names, "", "Columns that are labels.").no_effect("the layout of the records says which they are"),
+    row(Data, "sortish_sampler", Switch, "false", "Rows of like length together.")
+        .no_effect("transformers does not read it any more either"),
     // Length and batches
     row(
         Batch,
@@ -242,8 +282,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
         Switch,
         "",
         "Fill rows up to cutoff_len with several records, which never see one another. Default: true for pt.",
+    )
+    .differs_quietly(
+        "records never see one another; rows have cutoff_len tokens; for pt the last row is kept",
+        "only with neat_packing; one token fewer; for pt the last row of a thousand records is dropped",
+        "A record that sees its neighbour learns from an accident, and nothing is dropped without a word.",
     ),
-    row(Batch, "neat_packing", Switch, "false", "The same as packing."),
+    row(Batch, "neat_packing", Switch, "false", "The same as packing.").only("stage: sft"),
     row(Batch, "per_device_train_batch_size", Whole(1, i64::MAX), "8", "Rows of a batch.").also(&["batch_size"]),
     row(
         Batch,
@@ -298,38 +343,38 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(
         Optimiser,
         "optim",
-        Choice(&["adamw_torch", "adamw_torch_fused"], OTHER_OPTIMISERS),
+        Choice(ADAMW, OTHER_OPTIMISERS),
         "adamw_torch_fused",
-        "Both names mean AdamW.",
+        "All these names mean AdamW with moments in fp32.",
     ),
     row(Optimiser, "optim_args", Text, "", "More for the optimiser.").refused(NOT_YET),
     row(Optimiser, "optim_target_modules", Anything, "", "Modules of GaLore and others.").refused(NOT_YET),
     row(Optimiser, "lr_scheduler_kwargs", Anything, "", "More for the schedule.").refused(NOT_YET),
     row(Optimiser, "use_galore", Switch, "false", "GaLore.").refused(NOT_YET),
-    row(Optimiser, "galore_target", Names, "all", "GaLore.").refused(NOT_YET),
-    row(Optimiser, "galore_rank", Whole(1, i64::MAX), "16", "GaLore.").refused(NOT_YET),
-    row(Optimiser, "galore_update_interval", Whole(1, i64::MAX), "200", "GaLore.").refused(NOT_YET),
-    row(Optimiser, "galore_scale", Number(0.0, f64::MAX), "2.0", "GaLore.").refused(NOT_YET),
-    row(Optimiser, "galore_proj_type", Text, "std", "GaLore.").refused(NOT_YET),
-    row(Optimiser, "galore_layerwise", Switch, "false", "GaLore.").refused(NOT_YET),
+    row(Optimiser, "galore_target", Names, "all", "GaLore.").no_effect("it only matters with use_galore"),
+    row(Optimiser, "galore_rank", Whole(1, i64::MAX), "16", "GaLore.").no_effect("it only matters with use_galore"),
+    row(Optimiser, "galore_update_interval", Whole(1, i64::MAX), "200", "GaLore.").no_effect("it only matters with use_galore"),
+    row(Optimiser, "galore_scale", Number(0.0, f64::MAX), "2.0", "GaLore.").no_effect("it only matters with use_galore"),
+    row(Optimiser, "galore_proj_type", Text, "std", "GaLore.").no_effect("it only matters with use_galore"),
+    row(Optimiser, "galore_layerwise", Switch, "false", "GaLore.").no_effect("it only matters with use_galore"),
     row(Optimiser, "use_apollo", Switch, "false", "APOLLO.").refused(NOT_YET),
-    row(Optimiser, "apollo_target", Names, "all", "APOLLO.").refused(NOT_YET),
-    row(Optimiser, "apollo_rank", Whole(1, i64::MAX), "16", "APOLLO.").refused(NOT_YET),
-    row(Optimiser, "apollo_update_interval", Whole(1, i64::MAX), "200", "APOLLO.").refused(NOT_YET),
-    row(Optimiser, "apollo_scale", Number(0.0, f64::MAX), "32.0", "APOLLO.").refused(NOT_YET),
-    row(Optimiser, "apollo_proj", Text, "random", "APOLLO.").refused(NOT_YET),
-    row(Optimiser, "apollo_proj_type", Text, "std", "APOLLO.").refused(NOT_YET),
-    row(Optimiser, "apollo_scale_type", Text, "channel", "APOLLO.").refused(NOT_YET),
-    row(Optimiser, "apollo_layerwise", Switch, "false", "APOLLO.").refused(NOT_YET),
-    row(Optimiser, "apollo_scale_front", Switch, "false", "APOLLO.").refused(NOT_YET),
+    row(Optimiser, "apollo_target", Names, "all", "APOLLO.").no_effect("it only matters with use_apollo"),
+    row(Optimiser, "apollo_rank", Whole(1, i64::MAX), "16", "APOLLO.").no_effect("it only matters with use_apollo"),
+    row(Optimiser, "apollo_update_interval", Whole(1, i64::MAX), "200", "APOLLO.").no_effect("it only matters with use_apollo"),
+    row(Optimiser, "apollo_scale", Number(0.0, f64::MAX), "32.0", "APOLLO.").no_effect("it only matters with use_apollo"),
+    row(Optimiser, "apollo_proj", Text, "random", "APOLLO.").no_effect("it only matters with use_apollo"),
+    row(Optimiser, "apollo_proj_type", Text, "std", "APOLLO.").no_effect("it only matters with use_apollo"),
+    row(Optimiser, "apollo_scale_type", Text, "channel", "APOLLO.").no_effect("it only matters with use_apollo"),
+    row(Optimiser, "apollo_layerwise", Switch, "false", "APOLLO.").no_effect("it only matters with use_apollo"),
+    row(Optimiser, "apollo_scale_front", Switch, "false", "APOLLO.").no_effect("it only matters with use_apollo"),
     row(Optimiser, "use_badam", Switch, "false", "BAdam.").refused(NOT_YET),
-    row(Optimiser, "badam_mode", Text, "layer", "BAdam.").refused(NOT_YET),
-    row(Optimiser, "badam_start_block", Whole(0, i64::MAX), "", "BAdam.").refused(NOT_YET),
-    row(Optimiser, "badam_switch_mode", Text, "ascending", "BAdam.").refused(NOT_YET),
-    row(Optimiser, "badam_switch_interval", Whole(-1, i64::MAX), "50", "BAdam.").refused(NOT_YET),
-    row(Optimiser, "badam_update_ratio", Number(0.0, 1.0), "0.05", "BAdam.").refused(NOT_YET),
-    row(Optimiser, "badam_mask_mode", Text, "adjacent", "BAdam.").refused(NOT_YET),
-    row(Optimiser, "badam_verbose", Whole(0, 2), "0", "BAdam.").refused(NOT_YET),
+    row(Optimiser, "badam_mode", Text, "layer", "BAdam.").no_effect("it only matters with use_badam"),
+    row(Optimiser, "badam_start_block", Whole(0, i64::MAX), "", "BAdam.").no_effect("it only matters with use_badam"),
+    row(Optimiser, "badam_switch_mode", Text, "ascending", "BAdam.").no_effect("it only matters with use_badam"),
+    row(Optimiser, "badam_switch_interval", Whole(-1, i64::MAX), "50", "BAdam.").no_effect("it only matters with use_badam"),
+    row(Optimiser, "badam_update_ratio", Number(0.0, 1.0), "0.05", "BAdam.").no_effect("it only matters with use_badam"),
+    row(Optimiser, "badam_mask_mode", Text, "adjacent", "BAdam.").no_effect("it only matters with use_badam"),
+    row(Optimiser, "badam_verbose", Whole(0, 2), "0", "BAdam.").no_effect("it only matters with use_badam"),
     row(Optimiser, "use_adam_mini", Switch, "false", "Adam-mini.").refused(NOT_YET),
     row(Optimiser, "use_muon", Switch, "false", "Muon.").refused(NOT_YET),
     // Machine
@@ -341,7 +386,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "What is multiplied; auto: bf16 where the processor multiplies it, else fp32.",
     )
     .ours(),
-    row(Machine, "bf16", Switch, "", "true is precision: bf16, false is precision: fp32."),
+    row(Machine, "bf16", Switch, "", "true is precision: bf16, false is precision: fp32.").differs(
+        "as the processor allows",
+        "false",
+        "precision is auto: bf16 products where the processor has them, with sums and trained weights in fp32; else fp32.",
+    ),
     row(
         Machine,
         "threads",
@@ -350,15 +399,24 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Threads to compute with. Default: one for each core. Results do not depend on it.",
     )
     .ours(),
-    row(Machine, "seed", Whole(0, i64::MAX), "42", "Where every random number comes from."),
+    row(Machine, "seed", Whole(0, i64::MAX), "42", "Where every random number comes from.").differs_quietly(
+        "numbers are counted: each is a function of seed, step, row and place",
+        "PyTorch's generators, one number after another",
+        "A run does not depend on threads and goes on after an interruption as if there had been none; the order of records and the first weights of adapters are therefore other ones.",
+    ),
     row(
         Machine,
         "gradient_checkpointing",
         Switch,
         "",
         "Compute layers again instead of keeping them. Default: when memory is short.",
+    )
+    .differs_quietly("when memory is short", "false, but layers are always computed again", "It takes time and changes no result."),
+    row(Machine, "disable_gradient_checkpointing", Switch, "false", "Never compute layers again.").differs_quietly(
+        "layers are computed again when memory is short",
+        "layers are always computed again",
+        "It takes time and changes no result.",
     ),
-    row(Machine, "disable_gradient_checkpointing", Switch, "false", "Never compute layers again."),
     row(Machine, "gradient_checkpointing_kwargs", Anything, "", "How layers are computed again.")
         .no_effect("there is one way"),
     row(Machine, "use_reentrant_gc", Switch, "true", "How layers are computed again.").no_effect("there is one way"),
@@ -369,7 +427,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         .refused("trained weights are kept in fp32, since bf16 loses small updates; use bf16: true"),
     row(Machine, "fp8", Switch, "false", "Multiply fp8.").refused(NOT_YET),
     row(Machine, "fp8_backend", Text, "auto", "How.").no_effect("it only matters with fp8"),
-    row(Machine, "fp8_enable_fsdp_float8_all_gather", Switch, "false", "Send fp8.").refused(NOT_YET),
+    row(Machine, "fp8_enable_fsdp_float8_all_gather", Switch, "false", "Send fp8.").no_effect("it only matters with fp8"),
     row(Machine, "tf32", Switch, "", "Multiply tf32.").no_effect("it is a format of GPUs"),
     row(Machine, "use_cpu", Switch, "false", "Compute on the processor.")
         .no_effect("the processor is the only device yet"),
@@ -380,8 +438,18 @@ pub(crate) const SETTINGS: &[Setting] = &[
         .no_effect("a step allocates nothing that the one before did not"),
     row(Machine, "full_determinism", Switch, "false", "The same numbers every time.")
         .no_effect("numbers are always the same"),
+    row(Machine, "no_cuda", Switch, "false", "Compute on the processor.")
+        .no_effect("the processor is the only device yet"),
+    row(Machine, "use_ipex", Switch, "false", "Faster kernels.").no_effect(FUSED),
+    row(Machine, "half_precision_backend", Text, "auto", "What multiplies.").no_effect("there is one engine"),
+    row(Machine, "fp16_opt_level", Text, "O1", "How fp16 is used.").no_effect("it only matters with fp16"),
     // Output
-    row(Output, "output_dir", Text, "", "Where the result and trainer_log.jsonl go. Required."),
+    row(Output, "output_dir", Text, "", "Where the result and trainer_log.jsonl go. Default: saves/MODEL/FINETUNING_TYPE/STAGE.")
+        .differs_quietly(
+            "`saves/MODEL/FINETUNING_TYPE/STAGE`, said at the start",
+            "`trainer_output`",
+            "Runs of different models and methods do not meet in one folder; it is how LLaMA-Factory's examples lay it out.",
+        ),
     row(Output, "overwrite_output_dir", Switch, "false", "Write over a result that is there."),
     row(
         Output,
@@ -392,8 +460,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
     ),
     row(Output, "logging_first_step", Switch, "false", "Log the first step too."),
     row(Output, "logging_strategy", Choice(&["steps"], &["no", "epoch"]), "steps", "When to log."),
-    row(Output, "plot_loss", Switch, "true", "Draw the loss as training_loss.svg and training_loss.png."),
-    row(Output, "save_steps", Number(0.0, f64::MAX), "100", "Steps between checkpoints; below 1 a share of all steps."),
+    row(Output, "plot_loss", Switch, "true", "Draw the loss as training_loss.svg and training_loss.png.")
+        .differs("", "false", "A chart costs nothing and shows a broken run at a glance."),
+    row(Output, "save_steps", Number(0.0, f64::MAX), "100", "Steps between checkpoints; below 1 a share of all steps.")
+        .differs("", "500", "A run that is killed loses at most 100 steps."),
     row(
         Output,
         "save_strategy",
@@ -409,7 +479,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Checkpoints that are kept: the newest, and the best besides. Default: all.",
     ),
     row(Output, "save_only_model", Switch, "false", "Save without the optimiser.")
-        .refused("a checkpoint without the optimiser cannot be continued; checkpoints are always complete"),
+        .no_effect("checkpoints are always complete, so that they can be continued"),
     row(Output, "save_safetensors", Switch, "true", "Save safetensors.")
         .refused("files that can run code are not written"),
     row(
@@ -418,6 +488,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         Text,
         "",
         "Go on from a checkpoint: its folder, or true for the newest valid one of output_dir.",
+    )
+    .alone("true")
+    .differs_quietly(
+        "only when asked; else an output_dir that holds a run is an error",
+        "the newest checkpoint of output_dir, unless overwrite_output_dir",
+        "A run that was meant to begin anew must not go on with an old one.",
     ),
     row(Output, "ignore_data_skip", Switch, "false", "Resume with the first record.")
         .refused("a run goes on where it was; begin a new one from the checkpoint's adapter instead"),
@@ -444,7 +520,21 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Output, "skip_memory_metrics", Switch, "true", "Do not report memory.").no_effect("memory is always reported"),
     row(Output, "debug", Anything, "", "Debugging of PyTorch.").no_effect("there is no PyTorch"),
     row(Output, "enable_torch_profiler", Switch, "false", "Profile PyTorch.")
-        .no_effect("there is no PyTorch; see `luthier bench`"),
+        .no_effect(NO_PYTORCH),
+    row(Output, "enable_jit_checkpoint", Switch, "false", "Save when a cluster ends the job.")
+        .no_effect("Ctrl-C and SIGTERM always write a checkpoint"),
+    row(Output, "restore_callback_states_from_checkpoint", Switch, "false", "Restore callbacks.")
+        .no_effect("a checkpoint is always complete"),
+    row(Output, "include_tokens_per_second", Switch, "false", "Count tokens.").no_effect("they are always counted"),
+    row(Output, "profiler_output_dir", Text, "", "Where profiles go.").no_effect(NO_PYTORCH),
+    row(Output, "profiler_wait_steps", Whole(0, i64::MAX), "1", "Steps without a profile.").no_effect(NO_PYTORCH),
+    row(Output, "profiler_warmup_steps", Whole(0, i64::MAX), "1", "Steps before a profile.").no_effect(NO_PYTORCH),
+    row(Output, "profiler_active_steps", Whole(1, i64::MAX), "1", "Steps of a profile.").no_effect(NO_PYTORCH),
+    row(Output, "profiler_repeat", Whole(0, i64::MAX), "1", "Number of profiles.").no_effect(NO_PYTORCH),
+    row(Output, "profiler_record_shapes", Switch, "true", "Profile shapes.").no_effect(NO_PYTORCH),
+    row(Output, "profiler_profile_memory", Switch, "true", "Profile memory.").no_effect(NO_PYTORCH),
+    row(Output, "profiler_with_stack", Switch, "true", "Profile Python.").no_effect(NO_PYTORCH),
+    row(Output, "profile_modules", Names, "", "Modules to profile.").no_effect(NO_PYTORCH),
     // Evaluation
     row(
         Evaluation,
@@ -464,7 +554,9 @@ pub(crate) const SETTINGS: &[Setting] = &[
         Choice(&["no", "steps", "epoch"], &[]),
         "",
         "When to evaluate. Default: each epoch where val_size or eval_dataset is given.",
-    ),
+    )
+    .also(&["evaluation_strategy"])
+    .differs_when(Told::Evaluating, "epoch where there is data", "no", "Who sets data aside wants to see it."),
     row(
         Evaluation,
         "eval_steps",
@@ -479,6 +571,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         Switch,
         "",
         "Save the best evaluated state at the end, not the last. Default: true where it is evaluated.",
+    )
+    .differs_when(
+        Told::Evaluating,
+        "true where it is evaluated",
+        "false",
+        "The last state is often not the best; the best one is known, so it is what is saved.",
     ),
     row(
         Evaluation,
@@ -486,6 +584,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
         Choice(&["accuracy", "loss", "eval_accuracy", "eval_loss"], &[]),
         "accuracy",
         "What is best: the highest share of tokens predicted right, or the lowest loss.",
+    )
+    .differs_when(
+        Told::Evaluating,
+        "",
+        "loss",
+        "The loss rises with a model that is sure and right more often; the share of right tokens does not mislead so.",
     ),
     row(Evaluation, "greater_is_better", Switch, "", "Which way the metric points. Default: as it must."),
     row(
@@ -494,7 +598,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
         Whole(0, i64::MAX),
         "3",
         "Evaluations without a better one after which the run ends; 0: never.",
-    ),
+    )
+    .differs_when(Told::Evaluating, "", "never", "What follows three evaluations without a better one is mostly wasted."),
     row(Evaluation, "eval_delay", Number(0.0, f64::MAX), "0", "Steps before the first one.").refused(NOT_YET),
     row(Evaluation, "per_device_eval_batch_size", Whole(1, i64::MAX), "8", "Rows of a batch.")
         .no_effect("token_budget bounds what goes through the model at once, and the figures do not depend on it"),
@@ -518,17 +623,22 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Evaluation, "repetition_penalty", Number(0.0, f64::MAX), "1.0", "Sampling of generation.").no_effect(GENERATES),
     row(Evaluation, "length_penalty", Number(f64::MIN, f64::MAX), "1.0", "Beams of generation.").no_effect(GENERATES),
     row(Evaluation, "skip_special_tokens", Switch, "true", "Text of generation.").no_effect(GENERATES),
+    row(Evaluation, "eval_do_concat_batches", Switch, "true", "Put batches together.").no_effect("no logits are kept"),
+    row(Evaluation, "eval_use_gather_object", Switch, "false", "Gather from processes.").no_effect(ONE_PROCESS),
+    row(Evaluation, "include_for_metrics", Names, "", "More for metrics.").no_effect("loss, perplexity and accuracy come together"),
+    row(Evaluation, "batch_eval_metrics", Switch, "false", "Metrics by batch.").no_effect("no logits are kept"),
+    row(Evaluation, "generation_config", Anything, "", "How to generate.").no_effect(GENERATES),
     // Hub, trackers, clusters
     row(
         Hub,
         "report_to",
-        Choice(&["none", "tensorboard"], OTHER_TRACKERS),
+        Names,
         "none",
-        "Which files are written besides: TensorBoard's.",
+        "Which files are written besides: tensorboard. To other trackers nothing is sent, which is said.",
     ),
-    row(Hub, "run_name", Text, "", "Name of the run.").no_effect("nothing is sent to a tracker"),
-    row(Hub, "project", Text, "huggingface", "Name of the project.").no_effect("nothing is sent to a tracker"),
-    row(Hub, "use_swanlab", Switch, "false", "SwanLab.").refused("nothing is sent to a tracker"),
+    row(Hub, "run_name", Text, "", "Name of the run.").no_effect(NO_TRACKER),
+    row(Hub, "project", Text, "huggingface", "Name of the project.").no_effect(NO_TRACKER),
+    row(Hub, "use_swanlab", Switch, "false", "SwanLab.").no_effect(NO_TRACKER),
     row(Hub, "hf_hub_token", Text, "", "Token of a hub.").no_effect(NO_HUB),
     row(Hub, "ms_hub_token", Text, "", "Token of a hub.").no_effect(NO_HUB),
     row(Hub, "om_hub_token", Text, "", "Token of a hub.").no_effect(NO_HUB),
@@ -546,32 +656,67 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Hub, "local_rank", Whole(-1, i64::MAX), "-1", "Number of a process.").no_effect(ONE_PROCESS),
     row(Hub, "save_on_each_node", Switch, "false", "Who saves.").no_effect(ONE_PROCESS),
     row(Hub, "deepspeed", Anything, "", "DeepSpeed.")
-        .no_effect("training runs in one process, which has nothing to shard"),
-    row(Hub, "fsdp", Anything, "", "FSDP.").refused(NO_SPREAD),
-    row(Hub, "fsdp_config", Anything, "", "FSDP.").refused(NO_SPREAD),
-    row(Hub, "accelerator_config", Anything, "", "Accelerate.").refused(NO_SPREAD),
+        .no_effect(NO_SHARDS),
+    row(Hub, "fsdp", Anything, "", "FSDP.").no_effect(NO_SHARDS),
+    row(Hub, "fsdp_config", Anything, "", "FSDP.").no_effect(NO_SHARDS),
+    row(Hub, "accelerator_config", Anything, "", "Accelerate.").no_effect(ONE_PROCESS),
     row(Hub, "parallelism_config", Anything, "", "Accelerate.").refused(NO_SPREAD),
-    row(Hub, "ray_num_workers", Whole(1, i64::MAX), "1", "Ray.").refused(NO_SPREAD),
-    row(Hub, "ray_init_kwargs", Anything, "", "Ray.").refused(NO_SPREAD),
-    row(Hub, "master_addr", Text, "", "Ray.").refused(NO_SPREAD),
-    row(Hub, "master_port", Text, "", "Ray.").refused(NO_SPREAD),
+    row(Hub, "ray_num_workers", Whole(1, i64::MAX), "1", "Ray.").no_effect(NO_RAY),
+    row(Hub, "ray_init_kwargs", Anything, "", "Ray.").no_effect(NO_RAY),
+    row(Hub, "master_addr", Text, "", "Ray.").no_effect(NO_RAY),
+    row(Hub, "master_port", Text, "", "Ray.").no_effect(NO_RAY),
     row(Hub, "use_mca", Switch, "false", "Megatron.").refused(NO_SPREAD),
     row(Hub, "use_hyper_parallel", Switch, "false", "HyperParallel.").refused(NO_SPREAD),
-    row(Hub, "hyper_parallel_args", Text, "", "HyperParallel.").refused(NO_SPREAD),
+    row(Hub, "hyper_parallel_args", Text, "", "HyperParallel.").no_effect("it only matters with use_hyper_parallel"),
+    row(Hub, "hub_always_push", Switch, "false", "Do not wait for it.").no_effect(NO_HUB),
+    row(Hub, "hub_revision", Text, "", "Its branch there.").no_effect(NO_HUB),
+    row(Hub, "trackio_space_id", Text, "", "Trackio.").no_effect(NO_TRACKER),
+    row(Hub, "trackio_bucket_id", Text, "", "Trackio.").no_effect(NO_TRACKER),
+    row(Hub, "trackio_static_space_id", Text, "", "Trackio.").no_effect(NO_TRACKER),
+    row(Hub, "swanlab_project", Text, "llamafactory", "SwanLab.").no_effect(NO_TRACKER),
+    row(Hub, "swanlab_workspace", Text, "", "SwanLab.").no_effect(NO_TRACKER),
+    row(Hub, "swanlab_run_name", Text, "", "SwanLab.").no_effect(NO_TRACKER),
+    row(Hub, "swanlab_mode", Text, "cloud", "SwanLab.").no_effect(NO_TRACKER),
+    row(Hub, "swanlab_api_key", Text, "", "SwanLab.").no_effect(NO_TRACKER),
+    row(Hub, "swanlab_logdir", Text, "", "SwanLab.").no_effect(NO_TRACKER),
+    row(Hub, "swanlab_lark_webhook_url", Text, "", "SwanLab.").no_effect(NO_TRACKER),
+    row(Hub, "swanlab_lark_secret", Text, "", "SwanLab.").no_effect(NO_TRACKER),
+    row(Hub, "fsdp_transformer_layer_cls_to_wrap", Text, "", "FSDP.").no_effect(NO_SHARDS),
+    row(Hub, "fsdp_min_num_params", Whole(0, i64::MAX), "0", "FSDP.").no_effect(NO_SHARDS),
+    row(Hub, "tensor_model_parallel_size", Whole(1, i64::MAX), "1", "Megatron.").no_effect(NO_SHARDS),
+    row(Hub, "pipeline_model_parallel_size", Whole(1, i64::MAX), "1", "Megatron.").no_effect(NO_SHARDS),
+    row(Hub, "expert_model_parallel_size", Whole(1, i64::MAX), "1", "Megatron.").no_effect(NO_SHARDS),
+    row(Hub, "context_parallel_size", Whole(1, i64::MAX), "1", "Megatron.").no_effect(NO_SHARDS),
+    row(Hub, "sequence_parallel", Switch, "false", "Megatron.").no_effect(NO_SHARDS),
+    row(Hub, "use_distributed_optimizer", Switch, "false", "Megatron.").no_effect(NO_SHARDS),
+    row(Hub, "overlap_param_gather", Switch, "false", "Megatron.").no_effect(NO_SHARDS),
+    row(Hub, "overlap_grad_reduce", Switch, "false", "Megatron.").no_effect(NO_SHARDS),
+    row(Hub, "moe_token_dispatcher_type", Text, "", "Megatron.").no_effect(NO_SHARDS),
+    row(Hub, "moe_grouped_gemm", Switch, "false", "Megatron.").no_effect(FUSED),
+    row(Hub, "bias_activation_fusion", Switch, "false", "Megatron.").no_effect(FUSED),
+    row(Hub, "apply_rope_fusion", Switch, "false", "Megatron.").no_effect(FUSED),
+    row(Hub, "recompute_granularity", Text, "", "Megatron.").no_effect("layers are computed again when memory is short"),
 ];
 
 const LORA: &str = "finetuning_type: lora";
 const NOT_YET: &str = "Luthier does not have it yet, and without it the result would differ";
-const PREFERENCE: &str = "only stage sft and pt are there yet, and they do not use it";
-const TEXT_ONLY: &str = "models are trained on text only";
+const PREFERENCE: &str = "stage sft and pt do not use it";
+const TEXT_ONLY: &str = "models and records are text only";
 const NO_CODE: &str = "no file that is read can make Luthier run code";
 const FUSED: &str = "operations are always fused";
 const THREADS: &str = "data is prepared by the threads that train";
 const PRINTS: &str = "warnings and progress are always printed";
 const SAME_PRECISION: &str = "evaluation computes as training does";
 const GENERATES: &str = "training generates nothing; see `luthier generate`";
-const NO_HUB: &str = "Luthier does not talk to a hub yet";
+const NO_HUB: &str = "nothing is sent to a hub";
 const ONE_PROCESS: &str = "training runs in one process";
+const NO_SHARDS: &str =
+    "training runs in one process, which has nothing to shard; optimisers named in there are not read";
+const NO_RAY: &str = "Ray is not used; a batch is that of one process";
+const NO_TRACKER: &str = "nothing is sent to a tracker; trainer_log.jsonl has the numbers";
+const NO_PYTORCH: &str = "there is no PyTorch; see `luthier bench`";
+const NO_KT: &str = "it only matters with use_kt";
+const NO_EXPORT: &str = "training exports nothing";
 const NO_SPREAD: &str = "training runs in one process on one machine";
 const OTHER_SCHEDULES: &[&str] = &[
     "cosine_with_restarts",
@@ -583,10 +728,17 @@ const OTHER_SCHEDULES: &[&str] = &[
     "warmup_stable_decay",
     "greedy",
 ];
-const OTHER_OPTIMISERS: &[&str] = &[
+const ADAMW: &[&str] = &[
+    "adamw_torch",
+    "adamw_torch_fused",
     "adamw_torch_xla",
     "adamw_torch_npu_fused",
     "adamw_apex_fused",
+    "adamw_hf",
+    "paged_adamw",
+    "paged_adamw_32bit",
+];
+const OTHER_OPTIMISERS: &[&str] = &[
     "adafactor",
     "adamw_anyprecision",
     "adamw_torch_4bit",
@@ -599,14 +751,21 @@ const OTHER_OPTIMISERS: &[&str] = &[
     "ademamix_8bit",
     "lion_8bit",
     "lion_32bit",
-    "paged_adamw_32bit",
     "paged_adamw_8bit",
     "paged_ademamix_32bit",
     "paged_ademamix_8bit",
     "paged_lion_32bit",
     "paged_lion_8bit",
     "rmsprop",
+    "rmsprop_bnb",
+    "rmsprop_bnb_8bit",
+    "rmsprop_bnb_32bit",
     "galore_adamw",
+    "galore_adamw_8bit",
+    "galore_adafactor",
+    "galore_adamw_layerwise",
+    "galore_adamw_8bit_layerwise",
+    "galore_adafactor_layerwise",
     "lomo",
     "adalomo",
     "grokadamw",
@@ -614,16 +773,34 @@ const OTHER_OPTIMISERS: &[&str] = &[
     "schedule_free_adamw",
     "schedule_free_sgd",
     "apollo_adamw",
+    "apollo_adamw_layerwise",
+    "stable_adamw",
 ];
-const OTHER_TRACKERS: &[&str] = &["all", "wandb", "swanlab", "mlflow", "trackio", "comet_ml", "clearml"];
 
 const fn row(group: Group, name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Setting {
-    Setting { name, aliases: &[], kind, default, group, applies_to: "", status: Status::Honoured, help, ours: false }
+    Setting {
+        name,
+        aliases: &[],
+        kind,
+        default,
+        alone: "",
+        group,
+        applies_to: "",
+        status: Status::Honoured,
+        help,
+        ours: false,
+        differs: None,
+    }
 }
 
 impl Setting {
     const fn also(mut self, aliases: &'static [&'static str]) -> Self {
         self.aliases = aliases;
+        self
+    }
+
+    const fn alone(mut self, value: &'static str) -> Self {
+        self.alone = value;
         self
     }
 
@@ -644,6 +821,21 @@ impl Setting {
 
     const fn ours(mut self) -> Self {
         self.ours = true;
+        self
+    }
+
+    /// Differs from LLaMA-Factory, which a run says where it was not chosen.
+    const fn differs(self, here: &'static str, there: &'static str, why: &'static str) -> Self {
+        self.differs_when(Told::Always, here, there, why)
+    }
+
+    /// Differs from LLaMA-Factory, which only the page says.
+    const fn differs_quietly(self, here: &'static str, there: &'static str, why: &'static str) -> Self {
+        self.differs_when(Told::OnThePage, here, there, why)
+    }
+
+    const fn differs_when(mut self, told: Told, here: &'static str, there: &'static str, why: &'static str) -> Self {
+        self.differs = Some(Difference { here, there, why, told });
         self
     }
 }

@@ -3,49 +3,26 @@
 //! It keeps the text of a value as it was written, so that `1e-4` is a number where a number is expected and `007` stays
 //! a name where a name is. It refuses aliases, tags and several documents: a configuration needs none of them.
 
-use std::fmt;
-
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
-/// One `key: value` of a file.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Entry {
-    pub(crate) key: String,
-    pub(crate) value: Raw,
-    /// Line of the key, from 1.
-    pub(crate) line: usize,
-}
-
-/// A value before anyone knows what it should be.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Raw {
-    Null,
-    Text(String),
-    List(Vec<String>),
-    /// A mapping, or a list of more than texts.
-    Nested,
-}
-
-impl fmt::Display for Raw {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Null => write!(out, "null"),
-            Self::Text(text) => write!(out, "{text:?}"),
-            Self::List(items) => write!(out, "[{}]", items.join(", ")),
-            Self::Nested => write!(out, "a nested value"),
-        }
-    }
-}
-
-/// What is wrong with a file, and where.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct YamlError {
-    pub(crate) line: usize,
-    pub(crate) sentence: String,
-}
+use super::file::{Entry, FileError, Raw};
 
 /// Reads the entries of a file in their order; an empty file has none.
-pub(crate) fn read(text: &str) -> Result<Vec<Entry>, YamlError> {
+pub(crate) fn read(text: &str) -> Result<Vec<Entry>, FileError> {
+    mapping(text).map_err(|error| match tab_before(text, error.line) {
+        Some(line) => FileError::new(line, "a tab indents this line; YAML wants blanks there"),
+        None => error,
+    })
+}
+
+/// The first line, up to the one after this one, that a tab indents.
+fn tab_before(text: &str, line: usize) -> Option<usize> {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let has_tab = |line: &str| !line.trim().is_empty() && line[..indent(line)].contains('\t');
+    text.lines().take(line + 1).position(has_tab).map(|index| index + 1)
+}
+
+fn mapping(text: &str) -> Result<Vec<Entry>, FileError> {
     let mut events = Events(Parser::new_from_str(text));
     let mut entries = Vec::new();
     loop {
@@ -56,6 +33,12 @@ pub(crate) fn read(text: &str) -> Result<Vec<Entry>, YamlError> {
             // A file of comments only.
             (Event::Scalar(text, ScalarStyle::Plain, ..), _) if is_null(&text) => {}
             (Event::DocumentEnd, _) => {}
+            (Event::SequenceStart(..), span) => {
+                return fail(span, "this is a list; expected settings, one `key: value` a line");
+            }
+            (Event::Scalar(text, ..), span) if text.contains(':') => {
+                return fail(span, "expected settings, one `key: value` a line, with a blank after the colon");
+            }
             (_, span) => return fail(span, "expected settings, one `key: value` a line"),
         }
     }
@@ -93,25 +76,24 @@ fn is_null(text: &str) -> bool {
     matches!(text, "" | "~" | "null" | "Null" | "NULL")
 }
 
-fn fail<T>(span: Span, sentence: &str) -> Result<T, YamlError> {
-    Err(YamlError { line: span.start.line(), sentence: sentence.to_owned() })
+fn fail<T>(span: Span, sentence: &str) -> Result<T, FileError> {
+    Err(FileError::new(span.start.line(), sentence))
 }
 
 struct Events<'text, Input: saphyr_parser::Input>(Parser<'text, Input>);
 
 impl<'text, Input: saphyr_parser::Input> Events<'text, Input> {
-    fn next(&mut self) -> Result<(Event<'text>, Span), YamlError> {
+    fn next(&mut self) -> Result<(Event<'text>, Span), FileError> {
         match self.0.next_event() {
             Some(Ok(event)) => Ok(event),
-            Some(Err(error)) => Err(YamlError {
-                line: error.marker().line(),
-                sentence: format!("this is not valid YAML: {}", error.info()),
-            }),
+            Some(Err(error)) => {
+                Err(FileError::new(error.marker().line(), format!("this is not valid YAML: {}", error.info())))
+            }
             None => Ok((Event::StreamEnd, Span::default())),
         }
     }
 
-    fn value(&mut self) -> Result<Raw, YamlError> {
+    fn value(&mut self) -> Result<Raw, FileError> {
         match self.next()? {
             (Event::Scalar(text, ScalarStyle::Plain, ..), _) if is_null(&text) => Ok(Raw::Null),
             (Event::Scalar(text, ..), _) => Ok(Raw::Text(text.into_owned())),
@@ -121,7 +103,7 @@ impl<'text, Input: saphyr_parser::Input> Events<'text, Input> {
         }
     }
 
-    fn list(&mut self) -> Result<Raw, YamlError> {
+    fn list(&mut self) -> Result<Raw, FileError> {
         let mut items = Vec::new();
         loop {
             match self.next()? {
@@ -137,7 +119,7 @@ impl<'text, Input: saphyr_parser::Input> Events<'text, Input> {
     }
 
     /// Passes over the rest of what has been opened.
-    fn skip(&mut self) -> Result<(), YamlError> {
+    fn skip(&mut self) -> Result<(), FileError> {
         let mut depth = 1;
         while depth > 0 {
             match self.next()? {
@@ -188,7 +170,10 @@ mod tests {
 
     #[test]
     fn errors() {
-        fails("- a\n- b\n", 1, "expected settings, one `key: value` a line");
+        fails("- a\n- b\n", 1, "this is a list; expected settings, one `key: value` a line");
+        fails("hello\n", 1, "expected settings, one `key: value` a line");
+        fails("lora_rank:8\n", 1, "expected settings, one `key: value` a line, with a blank after the colon");
+        fails("a: 1\n\tb: 2\n", 2, "a tab indents this line; YAML wants blanks there");
         fails("a: &x 1\nb: *x\n", 2, "aliases (`*name`) are not read; write the value itself");
         fails("a: 1\n---\nb: 2\n", 2, "expected one document, but another begins here");
         assert_eq!(read("a: 1\n  b: 2\n").expect_err("bad indentation").line, 2);

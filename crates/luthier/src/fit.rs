@@ -1,0 +1,129 @@
+//! Making a run fit: token budget and recomputed layers are chosen on the device without data, by the code that will run.
+
+use luthier_model::{LoraAdapter, Tuning};
+use luthier_train::{MemoryPlan, Step, TrainerSettings, plan_memory};
+
+use crate::checkpoint::Layout;
+use crate::config::{Recomputation, TrainConfig};
+use crate::eprint_line;
+use crate::machine::{ProcessMemory, available_bytes};
+use crate::model::Model;
+use crate::rows::RowSteps;
+
+/// Tokens of a part where nothing else is said: more make no part faster, and fewer pack each weight more often.
+const TOKEN_BUDGET: usize = 1536;
+/// Bytes of activations that are never worth a smaller part. Beyond them, and beyond half of the weights, parts are halved:
+/// that costs a few percent of speed, since each part packs the weights again.
+const MODEST_ACTIVATIONS: usize = 500_000_000;
+/// Share of the free memory that a plan may take.
+const MEMORY_SHARE: f64 = 0.8;
+/// Largest steps that the plan computes, by each of two measures.
+const PLANNED_STEPS: usize = 64;
+
+/// Sets token budget and recomputed layers so that the run fits the free memory.
+pub(crate) fn fit(
+    config: &TrainConfig,
+    model: &Model,
+    tuning: &Tuning,
+    adapter: Option<&LoraAdapter>,
+    steps: &mut RowSteps,
+    trainer: &mut TrainerSettings,
+    resumed: Option<&Layout>,
+) -> anyhow::Result<MemoryPlan> {
+    let layers = model.checkpoint.model.decoder.layers.len();
+    let always = config.machine.recomputation == Recomputation::Always;
+    trainer.recomputed_layers = if always { layers } else { 0 };
+    steps.token_budget = config.batch.token_budget.unwrap_or(TOKEN_BUDGET);
+    if let Some(layout) = resumed {
+        // Parts add in their order: other parts would give other last bits.
+        steps.token_budget = layout.token_budget;
+        trainer.recomputed_layers = layout.recomputed_layers;
+    }
+    let limit = available_bytes().map(|bytes| (bytes as f64 * MEMORY_SHARE) as usize);
+    if limit.is_none() {
+        eprint_line("note: this system does not tell how much memory is free; the plan is not compared with it");
+    }
+    let weights: usize = model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len()).sum();
+    loop {
+        let step = Step {
+            precision: trainer.precision,
+            recomputed_layers: trainer.recomputed_layers,
+            dropout_seed: trainer.dropout_seed,
+            learning_rate: trainer.schedule.learning_rate,
+        };
+        let largest = steps.largest(PLANNED_STEPS);
+        let found = plan_memory(
+            &model.checkpoint,
+            tuning,
+            adapter,
+            trainer.optimiser,
+            &step,
+            largest.iter().map(Vec::as_slice),
+            &steps.largest_evaluation(),
+        )?;
+        let needed = found.peak_bytes + weights;
+        let may_shrink =
+            resumed.is_none() && config.batch.token_budget.is_none() && steps.token_budget > steps.longest_row();
+        let activations = found.peak_bytes - found.resident_bytes;
+        if may_shrink && activations > MODEST_ACTIVATIONS.max(weights / 2) {
+            steps.token_budget = (steps.token_budget / 2).max(steps.longest_row());
+            continue;
+        }
+        let Some(limit) = limit.filter(|limit| needed > *limit) else { return Ok(found) };
+        if may_shrink {
+            steps.token_budget = (steps.token_budget / 2).max(steps.longest_row());
+        } else if resumed.is_none()
+            && config.machine.recomputation == Recomputation::Auto
+            && trainer.recomputed_layers < layers
+        {
+            trainer.recomputed_layers = layers;
+        } else {
+            anyhow::bail!(
+                "this run needs {:.1} GB for weights and tensors, and {:.1} GB of the free memory may be used; lower cutoff_len or \
+                 token_budget, use finetuning_type: lora, or set gradient_checkpointing: true",
+                needed as f64 / 1e9,
+                limit as f64 / 1e9
+            );
+        }
+    }
+}
+
+/// What the program's own code, its threads' stacks and small host buffers take once they are used.
+pub(crate) const PROGRAM: u64 = 16 << 20;
+
+/// What the process will hold at most, from what it holds now.
+pub(crate) fn predict(
+    before: &ProcessMemory,
+    plan: &MemoryPlan,
+    model: &Model,
+    scratch_bytes: u64,
+    restored: Restored,
+) -> u64 {
+    // Tensors lie in huge pages, so the last one is touched as a whole.
+    const HUGE_PAGE: u64 = 2 << 20;
+    let weights: u64 = model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();
+    let tensors = plan.peak_bytes as u64 + weights;
+    let touched = before.file_bytes + before.anonymous_bytes;
+    let activations = (plan.peak_bytes - plan.resident_bytes) as u64;
+    // A checkpoint is mapped while it is read: masters and moments before any activation, masters alone after all.
+    let mapped = match restored {
+        Restored::Nothing => 0,
+        Restored::Best { trained } => 4 * trained,
+        Restored::Everything { trained } => (4 * trained).max((12 * trained).saturating_sub(activations)),
+    };
+    touched + tensors.next_multiple_of(HUGE_PAGE) + scratch_bytes + PROGRAM + mapped
+}
+
+/// What of a checkpoint a run reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Restored {
+    Nothing,
+    /// The best state at the end: so many trained numbers.
+    Best {
+        trained: u64,
+    },
+    /// All at the beginning too.
+    Everything {
+        trained: u64,
+    },
+}

@@ -1,0 +1,38 @@
+//! `luthier plan`: the memory, time and disk that a training will take, without training. The weights are mapped and a few
+//! rows computed once, so that the time is measured, not guessed.
+
+use crate::config::TrainConfig;
+use crate::preflight::{self, Plan};
+use crate::run::Run;
+use crate::settings::words;
+use crate::{ConfigArguments, Environment, eprint_line, fail, print_text};
+
+/// What follows `luthier plan`.
+#[derive(Debug, clap::Args)]
+#[command(override_usage = "luthier plan [--json] [CONFIG] [key=value | --key value | --key=value]...")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    config: ConfigArguments,
+    /// Print the plan as one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<()> {
+    let mut words = arguments.config.words.clone();
+    let json = words::take_flag(&mut words, "json") || arguments.json;
+    let config = TrainConfig::from_words(&words).map_err(fail)?;
+    config.check_model_files().map_err(fail)?;
+    for notice in &config.notices {
+        eprint_line(&format!("note: {notice}"));
+    }
+    let run = Run::prepare(&config, environment, None, None)?;
+    let plan = Plan::of(&config, &run, 0);
+    if json {
+        print_text(&format!("{}\n", serde_json::to_string(&plan)?));
+        return Ok(());
+    }
+    let lines = preflight::lines(&config, &run).into_iter().chain(plan.lines(&config, &run));
+    print_text(&lines.map(|line| line + "\n").collect::<String>());
+    Ok(())
+}

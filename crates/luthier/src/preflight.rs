@@ -1,0 +1,269 @@
+//! The page before the start: what will be trained on what, how much memory, time and disk it takes, and whether a row
+//! looks as it should. `luthier train` shows it and goes on, `dry_run` stops after it, `luthier plan` is it alone.
+
+use luthier_data::{Example, Tokenizer};
+use luthier_model::Tuning;
+use luthier_train::Steps;
+
+use crate::config::{Stage, TrainConfig, When};
+use crate::estimate::{Estimate, estimate};
+use crate::fit::PROGRAM;
+use crate::machine::available_bytes;
+use crate::progress::duration;
+use crate::run::{Run, numbers_of, precision_name, thousands};
+
+/// What a run will take.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub(crate) struct Plan {
+    pub(crate) memory: Memory,
+    pub(crate) steps: usize,
+    pub(crate) token_budget: usize,
+    pub(crate) recomputed_layers: usize,
+    pub(crate) step_seconds: f64,
+    pub(crate) seconds: f64,
+    pub(crate) disk_bytes: u64,
+    pub(crate) free_disk_bytes: Option<u64>,
+}
+
+/// The process's memory by part, in bytes.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub(crate) struct Memory {
+    /// The whole process at its peak.
+    pub(crate) total_bytes: u64,
+    /// The base model as the file has it, mapped.
+    pub(crate) weight_bytes: u64,
+    /// Masters of what is trained.
+    pub(crate) trained_bytes: u64,
+    pub(crate) gradient_bytes: u64,
+    /// AdamW's two moments.
+    pub(crate) moment_bytes: u64,
+    /// What the largest part keeps for its way back, and its temporaries.
+    pub(crate) activation_bytes: u64,
+    /// The program, packing buffers and data.
+    pub(crate) program_bytes: u64,
+    /// What the system could give now.
+    pub(crate) available_bytes: Option<u64>,
+}
+
+impl Plan {
+    /// Plans the run from step `first` on; measures a few rows for the time.
+    pub(crate) fn of(config: &TrainConfig, run: &Run, first: usize) -> Self {
+        let Estimate { seconds, step_seconds, .. } = estimate(run, first, evaluations(config, run));
+        let (disk_bytes, _) = disk(config, run);
+        Self {
+            memory: memory(run),
+            steps: run.steps.total,
+            token_budget: run.steps.token_budget,
+            recomputed_layers: run.trainer.recomputed_layers,
+            step_seconds,
+            seconds,
+            disk_bytes,
+            free_disk_bytes: luthier_files::free_bytes(&config.output.folder),
+        }
+    }
+
+    /// The plan as lines of the page.
+    pub(crate) fn lines(&self, config: &TrainConfig, run: &Run) -> Vec<String> {
+        let memory = &self.memory;
+        let free = |bytes: Option<u64>| bytes.map_or_else(String::new, |bytes| format!(" ({} free)", size(bytes)));
+        let recomputed = match self.recomputed_layers {
+            0 => String::new(),
+            layers => format!(", {layers} layers computed again on the way back"),
+        };
+        let (_, files) = disk(config, run);
+        vec![
+            format!(
+                "steps: {} of {} rows, in parts of at most {} tokens{recomputed}",
+                self.steps,
+                run.steps.rows_per_step(),
+                self.token_budget
+            ),
+            format!("memory: {}{}: {}", size(memory.total_bytes), free(memory.available_bytes), memory.parts()),
+            format!("time: about {}, {:.2} s a step", duration(self.seconds), self.step_seconds),
+            format!("disk: {}{}: {files}", size(self.disk_bytes), free(self.free_disk_bytes)),
+        ]
+    }
+}
+
+impl Memory {
+    fn parts(&self) -> String {
+        let named = [
+            ("weights", self.weight_bytes),
+            ("trained", self.trained_bytes),
+            ("gradients", self.gradient_bytes),
+            ("moments", self.moment_bytes),
+            ("activations", self.activation_bytes),
+            ("program", self.program_bytes),
+        ];
+        named.map(|(name, bytes)| format!("{name} {}", size(bytes))).join(", ")
+    }
+}
+
+/// Model, method, data and machine, one line each.
+pub(crate) fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
+    let facts = &run.facts;
+    let trained = run.decoder.parameters().count();
+    let all = numbers_of(&run.model);
+    let share = 100.0 * trained as f64 / all as f64;
+    let mut lines = vec![
+        format!(
+            "model: {} ({}), {} numbers",
+            run.model.files.label,
+            run.model.checkpoint.model.decoder.model_type,
+            thousands(all)
+        ),
+        format!("method: {}, {} numbers trained ({share:.2} %)", method(&run.tuning), thousands(trained)),
+    ];
+    let [rows, tokens, scored] = run.steps.totals();
+    lines.push(format!(
+        "data: {} rows, {} tokens, {} of them trained ({:.0} %); the longest row has {}",
+        thousands(rows),
+        thousands(tokens),
+        thousands(scored),
+        100.0 * scored as f64 / tokens.max(1) as f64,
+        run.steps.longest_row()
+    ));
+    lines.extend(crate::rows::losses(&facts.report, config.data.cutoff_len).into_iter().map(|s| format!("data: {s}")));
+    if config.evaluation.is_some() {
+        let [rows, tokens, scored] = run.steps.evaluation_totals();
+        lines.push(format!(
+            "evaluation: {} rows, {} tokens, {} of them scored, {} times",
+            thousands(rows),
+            thousands(tokens),
+            thousands(scored),
+            evaluations(config, run)
+        ));
+    }
+    if let Some(tokenizer) = &facts.tokenizer {
+        lines.extend(proof(config, run.steps.first(), facts.template.as_deref(), tokenizer));
+    }
+    let name = precision_name(run.trainer.precision);
+    lines.push(format!("machine: {} threads, {}; {name} ({})", facts.threads, run.isa.name(), facts.precision_reason));
+    lines.extend(config.differences.iter().map(|differences| format!("note: {differences}")));
+    lines
+}
+
+fn method(tuning: &Tuning) -> String {
+    match tuning {
+        Tuning::Lora(lora) => {
+            let dropout = if lora.dropout > 0.0 { format!(", dropout {}", lora.dropout) } else { String::new() };
+            format!("LoRA of rank {}, alpha {}{dropout}", lora.rank, lora.alpha)
+        }
+        Tuning::Freeze { layers } => format!("layers {} to {} only", layers.start, layers.end.saturating_sub(1)),
+        Tuning::Full => "all weights".to_owned(),
+        Tuning::Nothing => "nothing".to_owned(),
+    }
+}
+
+/// `1.25 GB`, `30.1 MB`.
+fn size(bytes: u64) -> String {
+    match bytes {
+        100_000_000.. => format!("{:.2} GB", bytes as f64 / 1e9),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    }
+}
+
+/// How the first row looks, what of it is trained, and what ends its reply.
+fn proof(config: &TrainConfig, row: &Example, template: Option<&str>, tokenizer: &Tokenizer) -> Vec<String> {
+    let mut lines = Vec::new();
+    if config.stage == Stage::SupervisedFineTuning {
+        let last = row.trained.iter().rposition(|&trained| trained);
+        let special = row
+            .ids
+            .iter()
+            .zip(&row.trained)
+            .rev()
+            .find(|(id, trained)| **trained && (tokenizer.is_special(**id) || tokenizer.end_ids().contains(id)));
+        let end = match special.and_then(|(id, _)| tokenizer.token(*id)) {
+            Some(token) => format!("replies end with {token}, which is trained"),
+            None if last.is_some() => "warning: the reply of this row does not end with a trained end token".to_owned(),
+            None => "this row has no trained token".to_owned(),
+        };
+        lines.push(format!("template: {}; {end}", template.unwrap_or("none")));
+    }
+    lines.push(format!("first row (⟦trained⟧): {}", shown(row, tokenizer)));
+    lines
+}
+
+/// The text of a row with its trained parts in brackets, on one line, the middle of a long one left out.
+fn shown(row: &Example, tokenizer: &Tokenizer) -> String {
+    const MOST: usize = 480;
+    let mut text = String::new();
+    let mut first = 0;
+    while first < row.ids.len() {
+        let trained = row.trained[first];
+        let length = row.trained[first..].iter().take_while(|&&other| other == trained).count();
+        let part = tokenizer.decode(&row.ids[first..first + length]).unwrap_or_default();
+        let part = part.replace('\n', "\\n");
+        text.push_str(&if trained { format!("⟦{part}⟧") } else { part });
+        first += length;
+    }
+    let letters: Vec<char> = text.chars().collect();
+    if letters.len() <= MOST {
+        return text;
+    }
+    let (head, tail) = (&letters[..MOST / 2], &letters[letters.len() - MOST / 2..]);
+    format!("{} … {}", head.iter().collect::<String>(), tail.iter().collect::<String>())
+}
+
+fn memory(run: &Run) -> Memory {
+    let parameters = 4 * run.decoder.parameters().count() as u64;
+    let weight_bytes: u64 = run.model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();
+    let peak = run.facts.plan.peak_bytes as u64;
+    let total_bytes = run.predicted_bytes.unwrap_or(peak + weight_bytes + run.facts.scratch_bytes + PROGRAM);
+    let activation_bytes = peak.saturating_sub(4 * parameters);
+    Memory {
+        total_bytes,
+        weight_bytes,
+        trained_bytes: parameters,
+        gradient_bytes: parameters,
+        moment_bytes: 2 * parameters,
+        activation_bytes,
+        program_bytes: total_bytes.saturating_sub(weight_bytes + peak),
+        available_bytes: available_bytes(),
+    }
+}
+
+/// How often the model will be evaluated.
+fn evaluations(config: &TrainConfig, run: &Run) -> usize {
+    let Some(evaluation) = &config.evaluation else { return 0 };
+    let total = run.steps.total;
+    let between = match evaluation.when {
+        When::Never => 0,
+        When::EachEpoch => total.div_ceil(run.steps.per_epoch().max(1)),
+        When::Every(span) => total.div_ceil(span.steps(total).max(1)),
+    };
+    between + usize::from(evaluation.at_start)
+}
+
+/// Bytes that a run will have on the disk at most, and what they are.
+fn disk(config: &TrainConfig, run: &Run) -> (u64, String) {
+    let parameters = run.decoder.parameters().count() as u64;
+    let result = match run.tuning {
+        Tuning::Lora(_) => 4 * parameters,
+        _ => {
+            let half =
+                run.model.checkpoint.tensors.values().map(|tensor| tensor.tensor().len() as u64 * 2).sum::<u64>();
+            let stored = run.model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();
+            half.max(stored)
+        }
+    };
+    let checkpoint = result + 12 * parameters;
+    let total = run.steps.total;
+    let saves = match config.saving.when {
+        When::Never => 0,
+        When::EachEpoch => total / run.steps.per_epoch().max(1),
+        When::Every(span) => total / span.steps(total).max(1),
+    };
+    let best = config.evaluation.as_ref().is_some_and(|evaluation| evaluation.keeps_best);
+    let kept = match config.saving.limit {
+        // The older ones go only when the new one is whole.
+        Some(limit) => saves.min(limit + 1) + usize::from(best),
+        None => saves + if best { evaluations(config, run) } else { 0 },
+    } as u64;
+    let files = match kept {
+        0 => format!("the result {}", size(result)),
+        _ => format!("the result {}, at most {kept} checkpoints of {}", size(result), size(checkpoint)),
+    };
+    (result + kept * checkpoint, files)
+}
