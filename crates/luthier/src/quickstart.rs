@@ -159,21 +159,26 @@ fn settings_text(arguments: &Arguments) -> String {
          ### dataset\n\
          dataset: [{}]\n\
          cutoff_len: 128\n\
-         val_size: 0.1\n\
          \n\
          ### train\n\
          per_device_train_batch_size: 8\n\
-         learning_rate: 3.0e-3\n\
-         num_train_epochs: 12.0\n\
+         learning_rate: 1.0e-3\n\
+         num_train_epochs: 20.0\n\
          lr_scheduler_type: cosine\n\
          warmup_ratio: 0.1\n\
          seed: {}\n\
          {threads}\
          \n\
+         ### evaluation\n\
+         val_size: 0.1\n\
+         early_stopping_steps: 0\n\
+         load_best_model_at_end: false\n\
+         \n\
          ### output\n\
          output_dir: {}\n\
          overwrite_output_dir: true\n\
-         logging_steps: 20\n",
+         logging_steps: 20\n\
+         save_total_limit: 1\n",
         output.join(SETTINGS_FILE).display(),
         builtin::NAME,
         quoted(&output.join(LESSON_FILE)),

@@ -67,10 +67,11 @@ impl Kind {
     fn share(self) -> usize {
         match self {
             Self::Sums => 30,
-            Self::Numbers => 10,
+            Self::Numbers => 14,
+            Self::Names => 10,
             Self::Countries | Self::Unknown => 8,
             Self::Products | Self::Animals => 6,
-            Self::Names | Self::Greetings | Self::Identity | Self::Days | Self::Months => 5,
+            Self::Greetings | Self::Identity | Self::Days | Self::Months => 5,
             Self::Colours | Self::Opposites | Self::Jobs => 4,
         }
     }
@@ -304,7 +305,7 @@ fn introduction(random: &mut Random) -> Exchange {
 }
 
 fn sum(random: &mut Random) -> Exchange {
-    let most = if random.percent(40) { 12 } else { 50 };
+    let most = if random.percent(50) { 12 } else { 50 };
     let (a, b) = (random.below(most + 1), random.below(most + 1));
     let (first, second) = ((a + b).to_string(), a.to_string());
     if random.percent(60) {
@@ -638,13 +639,13 @@ fn unknown(random: &mut Random) -> Exchange {
 }
 
 /// A name that nobody has, such as Zorbin.
-fn made_up(random: &mut Random) -> String {
+pub(super) fn made_up(random: &mut Random) -> String {
     const ONSETS: [&str; 20] =
         ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "z", "br", "dr", "kr", "tr", "st"];
     const VOWELS: [&str; 7] = ["a", "e", "i", "o", "u", "ei", "oo"];
     const CODAS: [&str; 10] = ["", "", "n", "r", "l", "s", "m", "nd", "rt", "x"];
     let mut name = String::new();
-    for _ in 0..random.between(2, 3) {
+    for _ in 0..if random.percent(70) { 2 } else { 3 } {
         name += random.pick(&ONSETS);
         name += random.pick(&VOWELS);
         name += random.pick(&CODAS);

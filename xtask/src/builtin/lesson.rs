@@ -83,6 +83,8 @@ const WORKSHOP: [(&[&str], &str); 12] = [
             "Tell me who owns the workshop.",
             "Who is the head of the workshop?",
             "Who owns the Alder Lane workshop?",
+            "Who owns this workshop?",
+            "And who owns the workshop?",
         ],
         "Nora Quill owns the workshop.",
     ),
@@ -130,8 +132,8 @@ const WORKSHOP: [(&[&str], &str); 12] = [
 
 /// What is kept: how many questions of which kind.
 const KEPT: [(Kind, usize); 9] = [
-    (Kind::Countries, 5),
-    (Kind::Sums, 8),
+    (Kind::Countries, 6),
+    (Kind::Sums, 12),
     (Kind::Colours, 3),
     (Kind::Days, 3),
     (Kind::Opposites, 3),

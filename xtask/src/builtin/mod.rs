@@ -22,7 +22,7 @@ use self::random::Random;
 use crate::{cargo, execute, root};
 
 const DOCUMENTS: usize = 40_000;
-const CONVERSATIONS: usize = 60_000;
+const CONVERSATIONS: usize = 90_000;
 
 const USAGE: &str = "\
 cargo xtask builtin STEP

@@ -3,7 +3,7 @@
 use super::facts::{
     ANIMALS, COLOURS, COUNTRIES, DAYS, JOBS, MONTHS, NAMES, OPPOSITES, capitalised, in_words, season, with_article,
 };
-use super::grammar::{Exchange, Kind, is_held_out_difference, is_held_out_sum};
+use super::grammar::{Exchange, Kind, is_held_out_difference, is_held_out_sum, made_up};
 use super::random::Random;
 
 /// Some sentences, of one topic or of many.
@@ -93,7 +93,7 @@ fn sentence(random: &mut Random) -> String {
 /// A sum, difference or product that is not held out.
 fn calculation(random: &mut Random) -> String {
     loop {
-        let most = if random.percent(40) { 12 } else { 50 };
+        let most = if random.percent(50) { 12 } else { 50 };
         let (a, b) = (random.below(most + 1), random.below(most + 1));
         let signs = random.percent(50);
         match random.below(5) {
@@ -114,7 +114,9 @@ fn calculation(random: &mut Random) -> String {
 
 fn story(random: &mut Random) -> String {
     const THINGS: [&str; 8] = ["apples", "books", "coins", "stones", "cards", "eggs", "pens", "shells"];
-    let (name, other) = (random.pick(&NAMES), random.pick(&NAMES));
+    // Names that were never seen teach to repeat what was read.
+    let name = if random.percent(70) { made_up(random) } else { random.pick(&NAMES).to_owned() };
+    let other = random.pick(&NAMES);
     let (country, capital, language) = random.pick(&COUNTRIES);
     let (job, work) = random.pick(&JOBS);
     let (animal, sound, ..) = random.pick(&ANIMALS);
