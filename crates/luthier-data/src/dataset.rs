@@ -3,7 +3,7 @@
 //! A name is looked up in `dataset_info.json` first, then taken as a file. The first broken record is fatal and named.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -17,6 +17,8 @@ use crate::records::{Record, kind, read_record};
 pub struct Dataset {
     /// The name as the user wrote it, for messages.
     pub name: String,
+    /// The file that they came from; empty where bytes were given.
+    pub file: PathBuf,
     /// The records.
     pub records: Vec<Record>,
     /// Keys that records have and the layout does not read, with the number of records that have them.
@@ -32,13 +34,13 @@ impl Dataset {
         let info_path = dataset_dir.join("dataset_info.json");
         let info = if info_path.exists() { Some(DatasetInfo::parse(&info_path, &read(&info_path)?)?) } else { None };
         if let Some(entry) = info.as_ref().map(|info| info.entry(dataset)).transpose()?.flatten() {
-            let bytes = read(&dataset_dir.join(&entry.file_name))?;
-            return parse(dataset, is_text(&entry.file_name), &bytes, Some(&entry.layout));
+            let path = dataset_dir.join(&entry.file_name);
+            return Ok(parse(dataset, is_text(&entry.file_name), &read(&path)?, Some(&entry.layout))?.of(&path));
         }
         let file = dataset_dir.join(dataset);
         for path in [Path::new(dataset), &file] {
             if path.is_file() {
-                return Self::parse(dataset, &read(path)?, None);
+                return Ok(Self::parse(dataset, &read(path)?, None)?.of(path));
             }
         }
         let named = EXTENSIONS.map(|extension| dataset_dir.join(format!("{dataset}.{extension}")));
@@ -46,7 +48,7 @@ impl Dataset {
         match (named.next(), named.next()) {
             (Some(path), None) => {
                 let text_lines = path.extension().is_some_and(|extension| extension == "txt");
-                return parse(dataset, text_lines, &read(path)?, None);
+                return Ok(parse(dataset, text_lines, &read(path)?, None)?.of(path));
             }
             (Some(one), Some(other)) => {
                 let (one, other) = (one.display(), other.display());
@@ -60,6 +62,10 @@ impl Dataset {
             None => "does not exist".to_owned(),
         };
         Err(Error::UnknownDataset { dataset: dataset.to_owned(), info: info_path, known, file })
+    }
+
+    fn of(self, file: &Path) -> Self {
+        Self { file: file.to_owned(), ..self }
     }
 
     /// Reads a dataset from the bytes of its file. `name` stands in messages; a name that ends in `.txt` makes every
@@ -88,7 +94,7 @@ fn parse(name: &str, text_lines: bool, bytes: &[u8], layout: Option<&Layout>) ->
     let text = std::str::from_utf8(bytes).map_err(|error| problem(format!("it is not UTF-8 text ({error})")))?;
     if text_lines {
         let records = text.lines().map(|line| Record::Text(line.to_owned())).collect();
-        return Ok(Dataset { name: name.to_owned(), records, ignored_keys: BTreeMap::new() });
+        return Ok(Dataset { name: name.to_owned(), file: PathBuf::new(), records, ignored_keys: BTreeMap::new() });
     }
     let values = values(name, text)?;
     let Some((_, first)) = values.first() else { return Err(problem("it has no records".to_owned())) };
@@ -118,7 +124,7 @@ fn parse(name: &str, text_lines: bool, bytes: &[u8], layout: Option<&Layout>) ->
             }
         }
     }
-    Ok(Dataset { name: name.to_owned(), records, ignored_keys })
+    Ok(Dataset { name: name.to_owned(), file: PathBuf::new(), records, ignored_keys })
 }
 
 /// The values of a JSON array, or of JSONL with the line of each. Blank lines are no records.

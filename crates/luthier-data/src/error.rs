@@ -15,7 +15,12 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A dataset name is neither in `dataset_info.json` nor a file.
-    #[error("dataset {dataset} was not found: {} {known}, and there is no file {dataset} or {}, with or without .json, .jsonl or .txt", info.display(), file.display())]
+    #[error(
+        "dataset {dataset} was not found: {} {known}, and there is no file {dataset} or {}{}",
+        info.display(),
+        file.display(),
+        if file.extension().is_none() { ", with or without .json, .jsonl or .txt" } else { "" }
+    )]
     UnknownDataset {
         /// The name as the user wrote it.
         dataset: String,

@@ -11,6 +11,8 @@ mod dataset;
 mod dataset_info;
 mod error;
 mod example;
+mod gguf_from_json;
+mod gguf_to_json;
 mod gguf_tokenizer;
 mod layout;
 mod mask;

@@ -24,7 +24,10 @@ pub(crate) struct PreTokenizer {
     pub(crate) add_begin: bool,
 }
 
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
+/// Digits one by one.
+pub(crate) const DIGIT: &str = r"\p{N}";
+/// The split that `ByteLevel` does by itself.
+pub(crate) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -67,7 +70,7 @@ const TABLE: &[PreTokenizer] = &[
     PreTokenizer { names: &["smollm"], patterns: &[GPT2], ..PLAIN },
     PreTokenizer {
         names: &["starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"],
-        patterns: &[r"\p{N}", GPT2],
+        patterns: &[DIGIT, GPT2],
         ..PLAIN
     },
     PreTokenizer { names: &["falcon"], patterns: &[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"], ..PLAIN },
@@ -110,6 +113,19 @@ impl PreTokenizer {
             let problem =
                 format!("the pre-tokenizer {name:?} of the GGUF file is not known; known: {}", known.join(", "));
             Error::Tokenizer { problem }
+        })
+    }
+
+    /// The name of a split by these patterns: the one that most programs know. The table has each split once.
+    pub(crate) fn name_of(patterns: &[&str], ignore_merges: bool, compose: bool) -> Option<&'static str> {
+        let fits = |entry: &&Self| entry.patterns == patterns && entry.ignore_merges == ignore_merges;
+        let exact = TABLE.iter().filter(fits).find(|entry| entry.compose == compose);
+        // llama.cpp composes nothing, so a name that differs only there splits the same.
+        let entry = exact.or_else(|| TABLE.iter().find(fits))?;
+        Some(match entry.names[0] {
+            "starcoder" => "refact",
+            "llama3" => "llama-bpe",
+            name => name,
         })
     }
 

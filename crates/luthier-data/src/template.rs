@@ -111,6 +111,11 @@ impl ChatTemplate {
         Ok(Self { note, ..Self::new(name, source, texts, now_unix_seconds)? })
     }
 
+    /// The source of a built-in template.
+    pub fn built_in(name: &str) -> Option<&'static str> {
+        BUILT_IN.iter().find(|(known, _)| *known == name).map(|(_, source)| *source)
+    }
+
     /// Compiles a template. Errors: it does not compile.
     pub fn new(name: &str, source: &str, texts: SpecialTexts, now_unix_seconds: Option<i64>) -> Result<Self, Error> {
         let compiles = |error: minijinja::Error| Error::Template {

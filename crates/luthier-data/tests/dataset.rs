@@ -171,3 +171,21 @@ fn names_of_dataset_info_come_first_then_files() {
         )
     );
 }
+
+#[test]
+fn a_file_of_the_folder_is_found_by_its_name_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
+    write("rows.jsonl", "{\"instruction\": \"a\", \"output\": \"b\"}\n");
+    write("lines.txt", "one\ntwo\n");
+    let open = |name: &str| Dataset::open(name, folder.path());
+    assert_eq!(open("rows").expect("found").records.len(), 1);
+    assert_eq!(open("lines").expect("found").records, ["one", "two"].map(|text| Record::Text(text.to_owned())));
+    write("rows.json", "[{\"instruction\": \"a\", \"output\": \"b\"}]");
+    let [one, other] = ["rows.json", "rows.jsonl"].map(|name| folder.path().join(name).display().to_string());
+    assert_eq!(
+        open("rows").expect_err("two files").to_string(),
+        format!("dataset rows: it could be {one} or {other}; give the whole name of the file")
+    );
+    assert_eq!(open("rows.jsonl").expect("found").records.len(), 1);
+}

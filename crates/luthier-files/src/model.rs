@@ -9,7 +9,7 @@ use luthier_model::checkpoint::{INDEX_FILE, ModelFiles, WEIGHTS_FILE, shard_name
 use crate::{Error, map};
 
 /// Small files of a model's folder that are taken along where they exist.
-const COMPANIONS: [&str; 12] = [
+pub const COMPANIONS: [&str; 12] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",

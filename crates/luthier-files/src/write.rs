@@ -79,6 +79,31 @@ pub fn write_model(
     }
 }
 
+/// Writes files that belong together: `fill` puts them into an empty folder beside `folder`, and when it is done each moves
+/// into `folder` under its own name, `last` after the others.
+///
+/// # Errors
+/// When `fill` or the system fails; then `folder` is as it was, or `last` is still the older one.
+pub fn write_files_atomically<E: From<Error>>(
+    folder: &Path,
+    last: &str,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let temporary = Temporary(beside(&folder.join(last)));
+    fs::create_dir_all(&temporary.0).map_err(Error::io(folder, "write into it"))?;
+    fill(&temporary.0)?;
+    let entries = fs::read_dir(&temporary.0).map_err(Error::io(folder, "write into it"))?;
+    let mut names = entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>();
+    if let Ok(names) = &mut names {
+        names.sort_by_key(|name| (name == last, name.clone()));
+    }
+    for name in names.map_err(Error::io(folder, "write into it"))? {
+        let path = folder.join(&name);
+        fs::rename(temporary.0.join(&name), &path).map_err(Error::io(&path, "put it in place"))?;
+    }
+    Ok(sync_folder(&folder.join(last))?)
+}
+
 /// Takes whatever still has the temporary name away again.
 struct Temporary(PathBuf);
 

@@ -173,10 +173,8 @@ impl Decoder {
         for (number, layer) in self.layers.iter().enumerate() {
             if number < recomputed {
                 let inputs = inputs.clone();
-                let trained = layer.is_trained();
-                hidden = tape.checkpoint(&hidden, trained, move |tape, hidden| {
-                    self.layer(tape, layer, hidden, &inputs, &[], |_| ())
-                });
+                hidden =
+                    tape.checkpoint(&hidden, move |tape, hidden| self.layer(tape, layer, hidden, &inputs, &[], |_| ()));
             } else {
                 hidden = self.layer(tape, layer, &hidden, inputs, &[], |_| ());
             }
@@ -255,19 +253,6 @@ impl Decoder {
         };
         let activated = LinearInput::Activated { input: &wide, activation, gated };
         tape.linear(activated, &layer.down, Some(Residual { base: &hidden, scale }))
-    }
-}
-
-impl Layer {
-    fn is_trained(&self) -> bool {
-        let norms = [&self.attention_norm, &self.feed_forward_norm];
-        let head_norms = self.head_norm.iter().flat_map(|norm| [&norm.query, &norm.key]);
-        let projections = [&self.query_key_value, &self.attention_output, &self.gate_up, &self.down];
-        norms.into_iter().chain(head_norms).any(Weight::is_trained)
-            || projections.into_iter().flatten().any(|projection| {
-                let terms = projection.terms.iter().flat_map(|term| [&term.down, &term.up]);
-                std::iter::once(&projection.weight).chain(&projection.bias).chain(terms).any(Weight::is_trained)
-            })
     }
 }
 

@@ -3,6 +3,10 @@
 use luthier_tensor::{Device, KeyRange, KeyValues, Precision, Segment, Tape};
 
 use crate::decoder::Decoder;
+use crate::sampler::Sampler;
+
+/// Tokens that go through the model at once: more take more memory and are no faster.
+const PIECE: usize = 1024;
 
 /// A sequence that grows.
 pub struct Generator<'m> {
@@ -12,13 +16,15 @@ pub struct Generator<'m> {
     caches: Vec<KeyValues>,
     capacity: usize,
     ids: Vec<u32>,
+    /// The length that the cached keys' angles were made for.
+    rotated_for: usize,
 }
 
 impl<'m> Generator<'m> {
     /// An empty sequence that may become `capacity` tokens long.
     pub fn new(device: &'m Device, decoder: &'m Decoder, precision: Precision, capacity: usize) -> Self {
         let caches = decoder.caches(device, precision, capacity);
-        Self { device, decoder, precision, caches, capacity, ids: Vec::new() }
+        Self { device, decoder, precision, caches, capacity, ids: Vec::new(), rotated_for: 0 }
     }
 
     /// Tokens so far.
@@ -31,6 +37,11 @@ impl<'m> Generator<'m> {
         self.capacity - self.ids.len()
     }
 
+    /// Forgets what follows the first `length` tokens.
+    pub fn truncate(&mut self, length: usize) {
+        self.ids.truncate(length);
+    }
+
     /// Appends tokens and returns the logits of what follows the last: `vocabulary` numbers.
     ///
     /// # Panics
@@ -39,18 +50,34 @@ impl<'m> Generator<'m> {
         assert!(!ids.is_empty() && ids.len() <= self.room(), "{} tokens for {} places", ids.len(), self.room());
         let before = self.ids.len();
         self.ids.extend_from_slice(ids);
+        let length = self.ids.len();
+        let rotary = &self.decoder.config().rotary;
         // Frequencies that follow the row's length make every cached key stale.
-        let stale = before > 0 && self.decoder.config().rotary.changes_between(before, self.ids.len());
-        let first = if stale { 0 } else { before };
-        let new = &self.ids[first..];
-        let keys = vec![KeyRange { source: 1, rows: 0..self.ids.len(), first_position: 0 }];
+        let (shorter, longer) = (self.rotated_for.min(length), self.rotated_for.max(length));
+        let stale = before > 0 && rotary.changes_between(shorter, longer);
+        self.rotated_for = length;
+        let mut first = if stale { 0 } else { before };
+        // And then all of the row must be computed at its whole length.
+        let piece = if rotary.changes_between(1, length) { length } else { PIECE };
+        while length - first > piece {
+            self.forward(first, first + piece);
+            first += piece;
+        }
+        let (mut tape, hidden) = self.forward(first, length);
+        let last = self.device.upload_ids(&[(length - first) as u32 - 1]);
+        let logits = tape.logits(&hidden, &self.decoder.head_options(false), &last);
+        self.device.download(&logits)
+    }
+
+    /// Computes the tokens from `first` to before `end`; their keys and values are then in the cache.
+    fn forward(&self, first: usize, end: usize) -> (Tape<'m>, luthier_tensor::Var) {
+        let new = &self.ids[first..end];
+        let keys = vec![KeyRange { source: 1, rows: 0..end, first_position: 0 }];
         let segment = Segment { rows: 0..new.len(), first_position: first, keys };
         let inputs = self.decoder.inputs(self.device, new, vec![segment]);
         let mut tape = Tape::for_generation(self.device, self.precision);
         let hidden = self.decoder.hidden_with_cache(&mut tape, &inputs, &self.caches, first);
-        let last = self.device.upload_ids(&[new.len() as u32 - 1]);
-        let logits = tape.logits(&hidden, &self.decoder.head_options(false), &last);
-        self.device.download(&logits)
+        (tape, hidden)
     }
 
     /// Appends the most likely token again and again, up to `limit` of them or until one of `ends` was appended; each is
@@ -62,14 +89,37 @@ impl<'m> Generator<'m> {
         ends: &[u32],
         listen: &mut dyn FnMut(u32) -> bool,
     ) -> Vec<u32> {
+        let whole = [&self.ids, prompt].concat();
+        self.generate(&whole, limit, ends, &Sampler::GREEDY, listen)
+    }
+
+    /// Makes `prompt` the whole sequence and appends tokens that the sampler chooses, up to `limit` of them or until one
+    /// of `ends` was appended; each is given to `listen`, which says whether to go on. Returns what was appended. What the
+    /// sequence has in common with the prompt is not computed again.
+    ///
+    /// # Panics
+    /// When `prompt` is empty or does not fit.
+    pub fn generate(
+        &mut self,
+        prompt: &[u32],
+        limit: usize,
+        ends: &[u32],
+        sampler: &Sampler,
+        listen: &mut dyn FnMut(u32) -> bool,
+    ) -> Vec<u32> {
+        assert!(!prompt.is_empty(), "a prompt without a token");
+        let common = self.ids.iter().zip(prompt).take_while(|(kept, wanted)| kept == wanted).count();
+        // The last token is always computed: its logits are what is needed.
+        self.truncate(common.min(prompt.len() - 1));
+        let mut logits = self.feed(&prompt[self.ids.len()..]);
         let mut found = Vec::new();
-        let mut next = most_likely(&self.feed(prompt));
         while found.len() < limit {
+            let next = sampler.next(&mut logits, &self.ids);
             found.push(next);
             if !listen(next) || ends.contains(&next) || found.len() == limit || self.room() == 0 {
                 break;
             }
-            next = most_likely(&self.feed(&[next]));
+            logits = self.feed(&[next]);
         }
         found
     }

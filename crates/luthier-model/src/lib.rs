@@ -13,11 +13,15 @@ pub use error::Error;
 
 mod decoder;
 mod generate;
+mod merge;
 mod parameters;
 mod rotary;
+mod sampler;
 mod tuning;
 
 pub use decoder::{Decoder, Inputs};
 pub use generate::{Generator, most_likely};
+pub use merge::Merged;
 pub use parameters::{Parameter, Parameters};
+pub use sampler::Sampler;
 pub use tuning::{LoraSettings, Tuning};

@@ -171,7 +171,7 @@ impl<'c> Builder<'c> {
                 true => Some(self.vector_tensor(&bias_name, module, Some(layer))?),
                 false => None,
             };
-            projections.push(Projection { weight, bias, terms: Vec::new() });
+            projections.push(Projection { bias, ..Projection::new(weight) });
         }
         self.adapt(modules, &mut projections)?;
         Ok(projections)
@@ -225,7 +225,7 @@ impl<'c> Builder<'c> {
                 None => (Weight::frozen(down), Weight::frozen(up)),
             };
             self.sites += 1;
-            projection.terms.push(AdapterTerm { down, up, scale, dropout, site: mix(self.sites) });
+            projection.terms.push(AdapterTerm { dropout, site: mix(self.sites), ..AdapterTerm::new(down, up, scale) });
             self.adapted.push(module.clone());
             first += rank;
         }

@@ -176,6 +176,17 @@ impl Device {
         values
     }
 
+    /// The numbers of a u32 `tensor`; zeros on the device without data.
+    ///
+    /// # Panics
+    /// When it stores something else.
+    pub fn download_ids(&self, tensor: &Tensor) -> Vec<u32> {
+        assert_eq!(tensor.dtype(), DType::U32, "ids in {tensor:?}");
+        let mut ids = vec![0; tensor.len()];
+        self.run("download", |cpu| cpu.read_ids(tensor, &mut ids));
+        ids
+    }
+
     /// A copy in `dtype`, which is `F32` or `Bf16`.
     pub fn convert(&self, tensor: &Tensor, dtype: DType) -> Tensor {
         let out = self.empty(dtype, tensor.rows(), tensor.columns());

@@ -7,6 +7,7 @@ mod adamw;
 mod cpu;
 mod device;
 mod dtype;
+mod finality;
 mod layout;
 mod memory;
 mod ops;
@@ -22,8 +23,8 @@ pub use dtype::DType;
 pub use layout::{HeadLayout, HeadOrder};
 pub use memory::Usage;
 pub use ops::{
-    AdapterTerm, AttentionOptions, HeadNormWeights, HeadOptions, HeadOutputs, KeyValues, LinearInput, OUTPUTS,
-    Projection, Residual, RotaryTables,
+    AdapterRows, AdapterTerm, AttentionOptions, HeadNormWeights, HeadOptions, HeadOutputs, HeadRequest, KeyValues,
+    LinearInput, OUTPUTS, Projection, Residual, RotaryTables, RowScale, TopK,
 };
 pub use segment::{KeyRange, Segment};
 pub use tape::{Dropout, Precision, Tape, Var, Weight};

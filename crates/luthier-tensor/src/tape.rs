@@ -3,8 +3,11 @@
 //! parameter influences have no slot: nothing is recorded above them, and backward never goes below the lowest trained
 //! parameter.
 
+use std::sync::Arc;
+
 use crate::cpu::gemm::Compute;
-use crate::{DType, Device, Tensor};
+use crate::finality::{Additions, Finality};
+use crate::{AdapterRows, DType, Device, Tensor};
 
 /// How a run computes and what it keeps between forward and backward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,16 +123,24 @@ impl Gradients {
 
 type Backward<'a> = Box<dyn FnOnce(&mut Gradients) + 'a>;
 
+struct Record<'a> {
+    additions: Additions,
+    backward: Backward<'a>,
+}
+
 /// A forward pass in progress.
 pub struct Tape<'a> {
     device: Device,
     precision: Precision,
-    records: Vec<(&'static str, Backward<'a>)>,
+    records: Vec<Record<'a>>,
     slots: usize,
     recording: bool,
     /// Computes as a recording tape does, to the last bit: a layer that will run again.
     exact: bool,
+    /// What all operations so far would add to: of a layer that will run again.
+    noted: Option<Additions>,
     dropout: Option<Dropout>,
+    adapters: Option<Arc<[AdapterRows]>>,
 }
 
 /// What random masks are a function of, so that recomputation, threads and resuming do not change them.
@@ -151,7 +162,9 @@ impl<'a> Tape<'a> {
             slots: 0,
             recording: true,
             exact: true,
+            noted: None,
             dropout: None,
+            adapters: None,
         }
     }
 
@@ -168,6 +181,15 @@ impl<'a> Tape<'a> {
     /// Turns dropout on for what follows.
     pub fn set_dropout(&mut self, dropout: Option<Dropout>) {
         self.dropout = dropout;
+    }
+
+    /// Chooses, for what follows, which adapters apply to which rows; `None`: all to all.
+    pub fn set_adapters(&mut self, adapters: Option<Arc<[AdapterRows]>>) {
+        self.adapters = adapters;
+    }
+
+    pub(crate) fn adapters(&self) -> Option<&[AdapterRows]> {
+        self.adapters.as_deref()
     }
 
     /// Whether numbers must be those of a training step, to the last bit.
@@ -189,9 +211,13 @@ impl<'a> Tape<'a> {
         self.precision
     }
 
-    /// Whether a gradient will be wanted of something that depends on these.
-    pub(crate) fn wants(&self, inputs: &[&Var], trained: bool) -> bool {
-        self.recording && (trained || inputs.iter().any(|input| input.slot.is_some()))
+    /// Whether a gradient will be wanted of something that depends on these inputs, or that adds to gradients of weights.
+    /// Each operation asks once.
+    pub(crate) fn wants(&mut self, inputs: &[&Var], additions: &Additions) -> bool {
+        if let Some(noted) = &mut self.noted {
+            noted.extend(additions);
+        }
+        self.recording && (!additions.is_empty() || inputs.iter().any(|input| input.slot.is_some()))
     }
 
     /// A fresh value that backward reaches.
@@ -206,8 +232,9 @@ impl<'a> Tape<'a> {
         self.reached(value)
     }
 
-    pub(crate) fn record(&mut self, operation: &'static str, backward: impl FnOnce(&mut Gradients) + 'a) {
-        self.records.push((operation, Box::new(backward)));
+    /// `additions` are all the gradients of weights that `backward` adds to; it reads the values of no other trained weight.
+    pub(crate) fn record(&mut self, additions: Additions, backward: impl FnOnce(&mut Gradients) + 'a) {
+        self.records.push(Record { additions, backward: Box::new(backward) });
     }
 
     /// How many operations stand on the tape.
@@ -223,32 +250,52 @@ impl<'a> Tape<'a> {
     /// Runs the tape backwards from `seeds`, pairs of a value and the loss's gradient with respect to it, and returns the
     /// gradients of `wanted`. Gradients of weights are added to the weights' own.
     pub fn backward(self, seeds: Vec<(&Var, Tensor)>, wanted: &[&Var]) -> Vec<Option<Tensor>> {
+        self.backward_announcing(seeds, wanted, &[], &mut |_| ())
+    }
+
+    /// As [`backward`](Self::backward), for the last tape that adds to `final_gradients`, gradients of weights: `listen` is
+    /// told the number of each in that list, once, as soon as no later record adds to it. None reads the weight's value
+    /// either, so the listener may change it. What the tape never adds to comes first; a recomputed layer is one record.
+    pub fn backward_announcing(
+        self,
+        seeds: Vec<(&Var, Tensor)>,
+        wanted: &[&Var],
+        final_gradients: &[Tensor],
+        listen: &mut dyn FnMut(usize),
+    ) -> Vec<Option<Tensor>> {
+        let finality = Finality::new(final_gradients, self.records.iter().map(|record| &record.additions));
         let mut gradients = Gradients { device: self.device, precision: self.precision, slots: vec![None; self.slots] };
         for (var, gradient) in seeds {
             gradients.add(var.slot, gradient);
         }
-        for (_, backward) in self.records.into_iter().rev() {
-            backward(&mut gradients);
+        finality.before.into_iter().for_each(&mut *listen);
+        for (record, final_now) in self.records.into_iter().zip(finality.after).rev() {
+            (record.backward)(&mut gradients);
+            final_now.into_iter().for_each(&mut *listen);
         }
         wanted.iter().map(|var| var.slot.and_then(|slot| gradients.take(slot))).collect()
     }
 
     /// Runs `layer` on `input` and keeps only the input: backward runs it a second time. From: Chen et al. 2016.
-    pub fn checkpoint(&mut self, input: &Var, trained: bool, layer: impl Fn(&mut Tape<'a>, &Var) -> Var + 'a) -> Var {
+    pub fn checkpoint(&mut self, input: &Var, layer: impl Fn(&mut Tape<'a>, &Var) -> Var + 'a) -> Var {
         let mut inner = Tape::without_gradients(&self.device, self.precision);
+        inner.noted = Some(Additions::default());
         inner.dropout.clone_from(&self.dropout);
+        inner.adapters.clone_from(&self.adapters);
         let output = layer(&mut inner, &Var::constant(input.value.clone())).value;
+        let additions = inner.noted.take().unwrap_or_default();
         drop(inner);
-        if !self.wants(&[input], trained) {
+        if !self.wants(&[input], &additions) {
             return Var::constant(output);
         }
         let out = self.reached(output);
         let (slot, input_slot, value) = (out.slot.unwrap_or(0), input.slot, input.value.clone());
-        let (device, precision, dropout) = (self.device.clone(), self.precision, self.dropout.clone());
-        self.record("checkpoint", move |gradients| {
+        let (device, precision) = (self.device.clone(), self.precision);
+        let (dropout, adapters) = (self.dropout.clone(), self.adapters.clone());
+        self.record(additions, move |gradients| {
             let Some(gradient) = gradients.take(slot) else { return };
             let mut inner = Tape::new(&device, precision);
-            inner.dropout = dropout;
+            (inner.dropout, inner.adapters) = (dropout, adapters);
             let start = if input_slot.is_some() { inner.input(value) } else { Var::constant(value) };
             let end = layer(&mut inner, &start);
             let mut found = inner.backward(vec![(&end, gradient)], &[&start]);

@@ -62,10 +62,28 @@ pub fn run_step(
 
 /// Forward and backward over all parts: sets the parameters' gradients and returns the loss, f32 `[1, 1]`.
 pub fn accumulate(device: &Device, decoder: &Decoder, parts: &[MicroBatch], step: &Step) -> Tensor {
+    accumulate_announcing(device, decoder, parts, step, &mut |_| ())
+}
+
+/// As [`accumulate`], and `listen` is told the number of each parameter, in the order of
+/// [`Decoder::parameters`], once, as soon as its gradient is the step's. From then on nothing reads the parameter before the
+/// next step, so the listener may change it.
+pub fn accumulate_announcing(
+    device: &Device,
+    decoder: &Decoder,
+    parts: &[MicroBatch],
+    step: &Step,
+    listen: &mut dyn FnMut(usize),
+) -> Tensor {
     decoder.parameters().zero_gradients(device);
+    let all_gradients = decoder.parameters().gradients();
     let loss = device.zeros(DType::F32, 1, 1);
     let trained: usize = parts.iter().map(|part| part.targets.len()).sum();
-    for part in parts.iter().filter(|part| !part.targets.is_empty()) {
+    let mut parts = parts.iter().filter(|part| !part.targets.is_empty()).peekable();
+    if parts.peek().is_none() {
+        (0..all_gradients.len()).for_each(&mut *listen);
+    }
+    while let Some(part) = parts.next() {
         let mut tape = Tape::new(device, step.precision);
         if let Some(seed) = step.dropout_seed {
             tape.set_dropout(Some(Dropout { seed, tokens: device.upload_ids(&part.token_numbers) }));
@@ -82,7 +100,8 @@ pub fn accumulate(device: &Device, decoder: &Decoder, parts: &[MicroBatch], step
         coefficients.iter_mut().step_by(COEFFICIENTS).for_each(|by_log_probability| *by_log_probability = share);
         let coefficients = device.upload(&coefficients, count, COEFFICIENTS);
         drop(hidden);
-        tape.backward(vec![(&head.values, coefficients)], &[]);
+        let final_gradients = if parts.peek().is_none() { &all_gradients[..] } else { &[] };
+        tape.backward_announcing(vec![(&head.values, coefficients)], &[], final_gradients, listen);
     }
     loss
 }

@@ -156,7 +156,8 @@ impl Listener for Stopwatch {
 }
 
 pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<()> {
-    let config = TrainConfig::from_words(&arguments.config.words).map_err(fail)?;
+    let mut config = TrainConfig::from_words(&arguments.config.words).map_err(fail)?;
+    config.model.locate(&environment.hub)?;
     config.check_model_files().map_err(fail)?;
     for notice in &config.notices {
         eprint_line(&format!("note: {notice}"));

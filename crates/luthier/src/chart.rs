@@ -147,7 +147,7 @@ fn legend(curves: &Curves, shapes: &mut Vec<Shape>) {
     const SAMPLE: f32 = 26.0;
     let letters = rows.iter().map(|(name, ..)| font::width(name, 12.0)).fold(0.0, f32::max);
     let size = (letters + SAMPLE + 30.0, rows.len() as f32 * ROW + 10.0);
-    let corner = (RIGHT - size.0 - 8.0, TOP + 6.0);
+    let corner = (RIGHT - size.0, TOP + 6.0);
     shapes.push(Shape::Area { corner, size, colour: WHITE, opacity: 0.85 });
     for (index, (name, colour, width, opacity)) in rows.into_iter().enumerate() {
         let (x, y) = (corner.0 + 10.0, corner.1 + 15.0 + index as f32 * ROW);

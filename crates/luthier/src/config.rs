@@ -4,11 +4,14 @@
 use std::path::{Path, PathBuf};
 
 use crate::builtin;
+use crate::hub::{HubEnvironment, HubSettings, Token, Wanted, locate};
 use crate::settings::{Problem, Settings, differences, either};
 
 /// Everything that a training is told.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TrainConfig {
+    /// What it was made of, for the record.
+    pub(crate) given: Settings,
     pub(crate) stage: Stage,
     pub(crate) model: ModelSettings,
     pub(crate) method: Method,
@@ -41,12 +44,30 @@ pub(crate) enum Stage {
 /// Where the training starts from.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ModelSettings {
-    /// A Hugging Face folder, a GGUF file, or the name of the built-in model.
+    /// As it was named: a path, or `org/name` of a hub.
+    pub(crate) name: String,
+    /// A Hugging Face folder or a GGUF file, or the name of the built-in model; what was named until [`locate`](Self::locate) has found it.
     pub(crate) model: PathBuf,
     /// Whether the weights are drawn instead of read. Only with [`Method::Full`].
     pub(crate) from_scratch: bool,
     /// A PEFT folder whose adapter is trained on. Only with [`Method::Lora`].
     pub(crate) adapter: Option<PathBuf>,
+    pub(crate) hub: HubSettings,
+}
+
+impl ModelSettings {
+    /// Finds model and adapter where they are named by `org/name`, and downloads what is nowhere yet.
+    ///
+    /// # Errors
+    /// When one of them can be had neither from the cache nor from the hub.
+    pub(crate) fn locate(&mut self, environment: &HubEnvironment) -> anyhow::Result<()> {
+        self.model = locate("model_name_or_path", &self.name, Wanted::Model, &self.hub, environment)?;
+        if let Some(adapter) = &mut self.adapter {
+            let named = adapter.display().to_string();
+            *adapter = locate("adapter_name_or_path", &named, Wanted::Adapter, &self.hub, environment)?;
+        }
+        Ok(())
+    }
 }
 
 /// What is trained.
@@ -215,6 +236,8 @@ pub(crate) enum Recomputation {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct OutputSettings {
     pub(crate) folder: PathBuf,
+    /// Whether the folder was not given.
+    pub(crate) guessed: bool,
     pub(crate) overwrite: bool,
     /// Steps between lines of the log.
     pub(crate) logging: Span,
@@ -311,6 +334,7 @@ impl TrainConfig {
         };
         let mut notices = settings.notices.clone();
         let mut config = Self {
+            given: settings.clone(),
             stage,
             model: check.model(),
             method: check.method(),
@@ -387,13 +411,8 @@ pub(crate) fn check_model(path: &Path, name: &str) -> Result<(), Problem> {
     }
     let shown = path.display();
     if !path.exists() {
-        let hub = if path.components().count() == 2 && path.is_relative() {
-            " (models are not downloaded from a hub yet)"
-        } else {
-            ""
-        };
         return Err(Problem(format!(
-            "{name}: {shown} does not exist; expected a Hugging Face folder or a GGUF file{hub}"
+            "{name}: {shown} does not exist; expected a Hugging Face folder, a GGUF file, or org/name of the hub"
         )));
     }
     if path.is_dir() && !path.join("config.json").exists() {
@@ -461,7 +480,7 @@ impl Check<'_> {
     }
 
     fn model(&mut self) -> ModelSettings {
-        let model = self.required("model_name_or_path", "a Hugging Face folder or a GGUF file");
+        let model = self.required("model_name_or_path", "a Hugging Face folder, a GGUF file, or org/name of the hub");
         let adapters = self.settings.names("adapter_name_or_path");
         let count = adapters.len();
         let adapter = adapters.first().map(PathBuf::from);
@@ -481,7 +500,13 @@ impl Check<'_> {
                 "train_from_scratch needs finetuning_type: full, since weights that stay random are of no use",
             );
         }
-        ModelSettings { model, from_scratch, adapter }
+        let text = |name: &str| self.settings.text(name).filter(|text| !text.is_empty());
+        let hub = HubSettings {
+            revision: text("model_revision").filter(|text| *text != "main").map(str::to_owned),
+            cache: text("cache_dir").map(PathBuf::from),
+            token: text("hf_hub_token").and_then(Token::new),
+        };
+        ModelSettings { name: model.display().to_string(), model, from_scratch, adapter, hub }
     }
 
     fn method(&mut self) -> Method {
@@ -658,16 +683,15 @@ impl Check<'_> {
         if logging == 0.0 {
             self.problem("logging_steps", "logging_steps is 0; expected steps, or a share of all steps below 1");
         }
-        let folder = self.settings.text("output_dir").map(PathBuf::from).unwrap_or_else(|| {
-            let folder = self.usual_folder();
-            notices.push(format!("output_dir is not given: it is {}", folder.display()));
-            folder
-        });
+        let given = self.settings.text("output_dir").map(PathBuf::from);
+        let guessed = given.is_none();
+        let folder = given.unwrap_or_else(|| self.usual_folder());
         let tensorboard = self
             .reports_to_tensorboard(notices)
             .then(|| self.settings.text("logging_dir").map_or_else(|| folder.join("runs"), PathBuf::from));
         OutputSettings {
             folder,
+            guessed,
             overwrite: self.is_on("overwrite_output_dir"),
             logging: span(logging),
             log_first_step: self.is_on("logging_first_step"),
@@ -824,8 +848,15 @@ mod tests {
     fn defaults_are_those_of_llama_factory() {
         let config = read("").expect("valid");
         let expected = TrainConfig {
+            given: config.given.clone(),
             stage: Stage::SupervisedFineTuning,
-            model: ModelSettings { model: "m".into(), from_scratch: false, adapter: None },
+            model: ModelSettings {
+                name: "m".to_owned(),
+                model: "m".into(),
+                from_scratch: false,
+                adapter: None,
+                hub: HubSettings::default(),
+            },
             method: Method::Lora(LoraSettings {
                 rank: 8,
                 alpha: 16.0,
@@ -862,6 +893,7 @@ mod tests {
             },
             output: OutputSettings {
                 folder: "o".into(),
+                guessed: false,
                 overwrite: false,
                 logging: Span::Steps(500),
                 log_first_step: false,
@@ -913,6 +945,30 @@ mod tests {
         let config =
             read("plot_loss: true\nreport_to: none\nddp_timeout: 180000000\ntrust_remote_code: false").expect("valid");
         assert_eq!(config.notices, ["ddp_timeout has no effect: training runs in one process"]);
+    }
+
+    #[test]
+    fn a_folder_for_the_result_that_is_not_given() {
+        let folder = |text: &str| {
+            let settings = Settings::read("a.yaml", &format!("dataset: d\n{text}"), &[]).expect("valid");
+            TrainConfig::from_settings(&settings).expect("valid").output.folder
+        };
+        assert_eq!(folder("model_name_or_path: models/Qwen3-4B/\n"), Path::new("saves/Qwen3-4B/lora/sft"));
+        assert_eq!(folder("model_name_or_path: a/b.Q4_1.gguf\nstage: pt\n"), Path::new("saves/b.Q4_1/lora/pt"));
+        assert_eq!(folder("model_name_or_path: .\nfinetuning_type: full\n"), Path::new("saves/model/full/sft"));
+    }
+
+    #[test]
+    fn trackers() {
+        let config = read("report_to: [wandb, tensorboard]").expect("valid");
+        assert_eq!(config.output.tensorboard, Some("o/runs".into()));
+        assert_eq!(config.notices, ["report_to: wandb: nothing is sent there; trainer_log.jsonl has the numbers"]);
+        assert_eq!(read("report_to: none").expect("valid").output.tensorboard, None);
+        let error = read("report_to: tensorbord").expect_err("no tracker")[0].clone();
+        assert!(
+            error.starts_with("a.yaml, line 4: report_to names \"tensorbord\"; expected none, tensorboard"),
+            "{error}"
+        );
     }
 
     #[test]

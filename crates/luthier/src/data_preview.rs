@@ -38,7 +38,8 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     let count = words::take_count(&mut words, "rows").map_err(fail)?.or(arguments.rows);
     let row = words::take_count(&mut words, "row").map_err(fail)?.or(arguments.row);
     let ids = words::take_flag(&mut words, "ids") || arguments.ids;
-    let config = TrainConfig::from_words(&words).map_err(fail)?;
+    let mut config = TrainConfig::from_words(&words).map_err(fail)?;
+    config.model.locate(&environment.hub)?;
     config.check_model_files().map_err(fail)?;
     for notice in &config.notices {
         eprint_line(&format!("note: {notice}"));
@@ -182,12 +183,12 @@ impl Marks {
     }
 }
 
-/// How many rows have which number of tokens: at most about ten lines, and one for the longest.
+/// How many rows have which number of tokens: at most about ten lines of equal width.
 fn histogram(lengths: &[usize]) -> String {
     const LINES: usize = 10;
     const WIDTH: usize = 40;
     let (Some(&longest), Some(&shortest)) = (lengths.iter().max(), lengths.iter().min()) else { return String::new() };
-    let least = longest.div_ceil(LINES);
+    let least = (longest - shortest + 1).div_ceil(LINES);
     // The next of 1, 2, 5, 10, 20, 50, ...
     let mut step = 1;
     for factor in [2, 5, 10].into_iter().cycle() {
@@ -197,9 +198,11 @@ fn histogram(lengths: &[usize]) -> String {
         let decade = 10_usize.pow(step.ilog10());
         step = decade * factor;
     }
-    let mut counts = vec![0_usize; longest.div_ceil(step).max(1)];
-    for length in lengths {
-        counts[length.saturating_sub(1) / step] += 1;
+    let line = |length: usize| length.saturating_sub(1) / step;
+    let first = line(shortest);
+    let mut counts = vec![0_usize; line(longest) - first + 1];
+    for &length in lengths {
+        counts[line(length) - first] += 1;
     }
     let most = counts.iter().copied().max().unwrap_or(1).max(1);
     let digits = longest.next_multiple_of(step).to_string().len();
@@ -207,7 +210,7 @@ fn histogram(lengths: &[usize]) -> String {
     let mut page = format!("tokens of a row: {shortest} to {longest}, {mean:.0} in the mean\n");
     for (index, count) in counts.iter().enumerate() {
         let bar = "#".repeat((count * WIDTH).div_ceil(most));
-        let (from, to) = (index * step + 1, (index + 1) * step);
+        let (from, to) = ((first + index) * step + 1, (first + index + 1) * step);
         let _ = writeln!(page, "  {from:>digits$}-{to:<digits$}  {bar:<WIDTH$}  {count}");
     }
     page
@@ -248,7 +251,7 @@ mod tests {
         assert_eq!(page.lines().nth(1), Some(format!("   1-5   {}  5", bar(5, 5)).as_str()));
         assert_eq!(page.lines().last(), Some(format!("  21-25  {:<40}  3", bar(3, 5)).as_str()));
         assert_eq!(page.lines().count(), 6);
-        assert_eq!(histogram(&[7]).lines().count(), 8);
+        assert_eq!(histogram(&[7]).lines().nth(1), Some(format!("  7-7  {}  1", "#".repeat(40)).as_str()));
         assert_eq!(histogram(&[]), "");
         assert!(histogram(&[1, 2048]).lines().count() <= 12);
     }

@@ -1,40 +1,44 @@
-//! `luthier generate`: greedy continuation of a text or answer to a message, printed to standard output.
-
-use std::path::PathBuf;
+//! `luthier generate`: continuation of a text or answer to a message, printed to standard output. The most likely token
+//! is taken unless options say otherwise.
 
 use luthier_data::{Message, Role, Specials};
 use luthier_model::{Decoder, Generator, Tuning};
 
 use crate::config::{Precision, check_adapter, check_model};
+use crate::hub::{HubSettings, Wanted, locate};
 use crate::machine::{Processor, available_bytes};
 use crate::model::Model;
+use crate::sampling::{Sampling, SamplingArguments};
+use crate::stop::StopFilter;
 use crate::{Environment, fail, print_text};
+
+/// The most tokens where nothing is said.
+const MOST_TOKENS: usize = 128;
 
 /// What follows `luthier generate`.
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("input").required(true))]
 pub(crate) struct Arguments {
-    /// A Hugging Face folder or a GGUF file
-    #[arg(long, value_name = "PATH")]
-    pub(crate) model: PathBuf,
-    /// A PEFT adapter folder
-    #[arg(long, value_name = "PATH")]
-    pub(crate) adapter: Option<PathBuf>,
+    /// A Hugging Face folder, a GGUF file, or org/name of the Hugging Face hub (org/name@revision, org/name:file.gguf)
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: String,
+    /// A PEFT adapter: a folder, or org/name of the hub
+    #[arg(long, value_name = "ADAPTER")]
+    pub(crate) adapter: Option<String>,
     /// A text to go on with, as it stands
     #[arg(long, value_name = "TEXT", group = "input")]
     pub(crate) prompt: Option<String>,
     /// A message to answer, put into the model's chat template
     #[arg(long, value_name = "TEXT", group = "input")]
     pub(crate) message: Option<String>,
-    /// Most tokens to make
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) max_new_tokens: u32,
     /// What is multiplied; auto: bf16 where the processor multiplies it
     #[arg(long, value_enum, default_value_t = PrecisionArgument::Auto)]
     pub(crate) precision: PrecisionArgument,
     /// Threads to compute with [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) threads: Option<u16>,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArguments,
 }
 
 /// [`Precision`] as it is typed.
@@ -56,18 +60,22 @@ impl From<PrecisionArgument> for Precision {
 }
 
 pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<()> {
+    let find =
+        |setting: &str, text: &str, wanted| locate(setting, text, wanted, &HubSettings::default(), &environment.hub);
+    let model_path = find("--model", &arguments.model, Wanted::Model)?;
+    let adapter_path = arguments.adapter.as_deref().map(|text| find("--adapter", text, Wanted::Adapter)).transpose()?;
     let mut problems = Vec::new();
-    problems.extend(check_model(&arguments.model, "--model").err());
-    if let Some(adapter) = &arguments.adapter {
-        problems.extend(check_adapter(adapter, "--adapter").err());
-    }
+    problems.extend(check_model(&model_path, "--model").err());
+    problems.extend(adapter_path.as_deref().and_then(|path| check_adapter(path, "--adapter").err()));
     if !problems.is_empty() {
         return Err(fail(problems));
     }
+    let mut sampling = Sampling::greedy(MOST_TOKENS);
+    sampling.take_arguments(&arguments.sampling).map_err(anyhow::Error::msg)?;
     let processor = Processor::choose(arguments.threads.map(usize::from), environment)?;
     let (precision, _) = processor.precision(Precision::from(arguments.precision));
-    let model = Model::open(&arguments.model)?;
-    let adapter = arguments.adapter.as_deref().map(luthier_files::read_adapter).transpose()?;
+    let model = Model::open(&model_path)?;
+    let adapter = adapter_path.as_deref().map(luthier_files::read_adapter).transpose()?;
     let tokenizer = model.tokenizer()?;
     let prompt = match (&arguments.prompt, &arguments.message) {
         (Some(text), _) => tokenizer.encode(text, Specials::Add)?,
@@ -88,8 +96,8 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     let decoder = Decoder::new(&device, &model.checkpoint, &Tuning::Nothing, adapter.as_ref())?;
     let mut ends = model.checkpoint.model.decoder.end_token_ids.clone();
     ends.extend(tokenizer.end_ids());
-    let wanted = arguments.max_new_tokens as usize;
-    let capacity = prompt.len() + wanted;
+    let wanted = sampling.most_tokens;
+    let capacity = prompt.len().saturating_add(wanted);
     let layout = model.layout();
     let width = 2 * layout.key_value_heads * layout.head_dim * model.checkpoint.model.decoder.layers.len();
     let cache_bytes = (capacity as u64).saturating_mul(precision.storage().bytes(width) as u64);
@@ -102,20 +110,31 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     }
     let mut generator = Generator::new(&device, &decoder, precision, capacity);
     let mut stream = tokenizer.stream();
+    let mut filter = StopFilter::new(&sampling.stops);
+    let mut stopped = false;
     let mut failure = None;
-    generator.greedy(&prompt, wanted, &ends, &mut |id| {
+    generator.generate(&prompt, wanted, &ends, &sampling.sampler(0), &mut |id| {
         if ends.contains(&id) {
             return false;
         }
         match stream.push(id) {
-            Ok(text) => print_text(&text),
+            Ok(text) => {
+                let (shown, ended) = filter.push(&text);
+                stopped = ended;
+                print_text(&shown);
+            }
             Err(error) => failure = Some(error),
         }
-        failure.is_none()
+        failure.is_none() && !stopped
     });
     if let Some(error) = failure {
         return Err(error.into());
     }
-    print_text(&format!("{}\n", stream.finish()?));
+    if !stopped {
+        let (shown, ended) = filter.push(&stream.finish()?);
+        print_text(&shown);
+        print_text(&if ended { String::new() } else { filter.finish() });
+    }
+    print_text("\n");
     Ok(())
 }

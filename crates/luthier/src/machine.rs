@@ -73,3 +73,26 @@ impl Processor {
         }
     }
 }
+
+/// All memory of the machine in bytes; `None` where the system does not tell.
+pub(crate) fn total_bytes() -> Option<u64> {
+    kibibytes(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")
+}
+
+/// The processor's name; `None` where the system does not tell.
+pub(crate) fn processor_name() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name") || line.starts_with("Model"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// The operating system's name; without one the family that the program was built for.
+pub(crate) fn system_name() -> String {
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let named = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    let name = named.map_or_else(|| std::env::consts::OS.to_owned(), |name| name.trim_matches('"').to_owned());
+    match std::fs::read_to_string("/proc/sys/kernel/osrelease") {
+        Ok(kernel) => format!("{name}, Linux {}", kernel.trim()),
+        Err(_) => name,
+    }
+}

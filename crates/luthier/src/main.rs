@@ -7,16 +7,23 @@
 mod bench;
 mod builtin;
 mod chart;
+mod chat;
 mod checkpoint;
 mod config;
 mod data_preview;
+mod environment;
 mod estimate;
+mod export;
 mod fit;
 mod generate;
+mod hub;
 mod journal;
+mod logits;
 mod machine;
+mod manifest;
 mod method;
 mod model;
+mod outcome;
 mod plan;
 mod preflight;
 mod progress;
@@ -25,10 +32,13 @@ mod reference;
 mod results;
 mod rows;
 mod run;
+mod sampling;
 mod save;
 mod settings;
+mod shell;
 mod signals;
 mod sitting;
+mod stop;
 mod tensorboard;
 mod terminal;
 mod train;
@@ -42,11 +52,12 @@ use std::time::Instant;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use hub::HubEnvironment;
 use settings::Problem;
 
 /// Fine-tunes large language models on the machine that you have.
 #[derive(Debug, Parser)]
-#[command(name = "luthier", version, max_term_width = 120)]
+#[command(name = "luthier", version = environment::version(), max_term_width = 120)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -60,13 +71,28 @@ enum Command {
     Train(train::Arguments),
     /// Show what a training would do and take, with memory, time and disk, and stop
     Plan(plan::Arguments),
+    /// Talk with a model, with an adapter, or with both side by side
+    Chat(chat::Arguments),
     /// Let a model, with or without an adapter, go on with a text
     Generate(generate::Arguments),
+    /// Write a model, with its adapter merged, as files that other programs read
+    Export(export::Arguments),
+    /// Write the logits of a text into a file, for comparing with other programs
+    #[command(hide = true)]
+    Logits(logits::Arguments),
     /// Measure the training of a configuration: speed, share of the processor's peak, memory, time by operation
     Bench(bench::Arguments),
     /// Look at data before training on it
     #[command(subcommand)]
     Data(DataCommand),
+    /// Show what Luthier finds on this machine
+    Env,
+    /// Print the version
+    Version,
+    /// Print the completions of a shell
+    Completions(shell::Arguments),
+    /// Print the man page
+    Man,
     /// Print all settings: the reference page, or a JSON schema for editors
     Settings(reference::Arguments),
 }
@@ -84,6 +110,8 @@ pub(crate) struct Environment {
     pub(crate) cpu: Option<String>,
     /// `NO_COLOR`: whether nothing is coloured (see no-color.org).
     pub(crate) no_color: bool,
+    /// What it says about the Hugging Face hub.
+    pub(crate) hub: HubEnvironment,
 }
 
 const CPU_VARIABLE: &str = "LUTHIER_CPU";
@@ -98,7 +126,8 @@ impl Environment {
             anyhow::bail!("{CPU_VARIABLE} is {name:?}; expected {}", settings::either(&CPU_NAMES));
         }
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Ok(Self { cpu, no_color })
+        let text = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Ok(Self { cpu, no_color, hub: HubEnvironment::read(text, std::env::home_dir()) })
     }
 }
 
@@ -136,7 +165,9 @@ pub(crate) fn started() -> Instant {
 
 fn main() -> ExitCode {
     started();
-    let command = Arguments::command().mut_subcommand("train", |train| train.after_long_help(reference::help_text()));
+    let command = Arguments::command()
+        .mut_subcommand("train", |train| train.after_long_help(reference::help_text()))
+        .mut_subcommand("export", |export| export.after_long_help(export::HELP));
     let words = help_alone(std::env::args_os().collect());
     let arguments = match Arguments::from_arg_matches(&command.get_matches_from(words)) {
         Ok(arguments) => arguments,
@@ -171,19 +202,26 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     let environment = Environment::read()?;
     match command {
         Command::Quickstart(arguments) => {
-            if quickstart::run(&arguments, &environment)? == train::Outcome::Stopped {
+            if quickstart::run(&arguments, &environment)? == outcome::Outcome::Stopped {
                 return Ok(ExitCode::from(signals::INTERRUPTED));
             }
         }
         Command::Train(arguments) => {
-            if train::run(&arguments, &environment)? == train::Outcome::Stopped {
+            if train::run(&arguments, &environment)? == outcome::Outcome::Stopped {
                 return Ok(ExitCode::from(signals::INTERRUPTED));
             }
         }
+        Command::Export(arguments) => export::run(&arguments, &environment)?,
+        Command::Logits(arguments) => logits::run(&arguments, &environment)?,
         Command::Plan(arguments) => plan::run(&arguments, &environment)?,
+        Command::Chat(arguments) => return chat::run(&arguments, &environment),
         Command::Generate(arguments) => generate::run(&arguments, &environment)?,
         Command::Bench(arguments) => bench::run(&arguments, &environment)?,
         Command::Data(DataCommand::Preview(arguments)) => data_preview::run(&arguments, &environment)?,
+        Command::Env => environment::run(&environment)?,
+        Command::Version => print_text(&format!("luthier {}\n", environment::version())),
+        Command::Completions(arguments) => shell::completions(&arguments),
+        Command::Man => shell::man()?,
         Command::Settings(arguments) => print_text(&reference::text(&arguments)),
     }
     Ok(ExitCode::SUCCESS)

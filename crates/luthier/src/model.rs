@@ -40,23 +40,7 @@ impl Model {
     /// Its tokenizer: `tokenizer.json`, or the one that a GGUF file carries.
     pub(crate) fn tokenizer(&self) -> anyhow::Result<Tokenizer> {
         if let Some(found) = &self.checkpoint.gguf_tokenizer {
-            let gguf = luthier_data::GgufTokenizer {
-                model: found.model.clone(),
-                pre: found.pre.clone(),
-                tokens: found.tokens.clone(),
-                token_types: found.token_types.clone(),
-                merges: found.merges.clone(),
-                scores: found.scores.clone(),
-                begin_id: found.bos,
-                end_id: found.eos,
-                unknown_id: found.unknown,
-                padding_id: found.padding,
-                add_begin: found.add_bos,
-                add_end: found.add_eos,
-                add_space_prefix: found.add_space_prefix,
-                chat_template: found.chat_template.clone(),
-            };
-            return Ok(Tokenizer::from_gguf(&gguf)?);
+            return Ok(Tokenizer::from_gguf(&data_tokenizer(found))?);
         }
         let Some(tokenizer) = self.files.get("tokenizer.json") else {
             anyhow::bail!(
@@ -86,5 +70,25 @@ impl Model {
             head_dim: decoder.head_dim,
             order: names.head_order,
         }
+    }
+}
+
+/// The tokenizer of a GGUF file, as the crate that encodes with it takes it.
+pub(crate) fn data_tokenizer(found: &luthier_model::checkpoint::GgufTokenizer) -> luthier_data::GgufTokenizer {
+    luthier_data::GgufTokenizer {
+        model: found.model.clone(),
+        pre: found.pre.clone(),
+        tokens: found.tokens.clone(),
+        token_types: found.token_types.clone(),
+        merges: found.merges.clone(),
+        scores: found.scores.clone(),
+        begin_id: found.bos,
+        end_id: found.eos,
+        unknown_id: found.unknown,
+        padding_id: found.padding,
+        add_begin: found.add_bos,
+        add_end: found.add_eos,
+        add_space_prefix: found.add_space_prefix,
+        chat_template: found.chat_template.clone(),
     }
 }

@@ -21,7 +21,8 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<()> {
     let mut words = arguments.config.words.clone();
     let json = words::take_flag(&mut words, "json") || arguments.json;
-    let config = TrainConfig::from_words(&words).map_err(fail)?;
+    let mut config = TrainConfig::from_words(&words).map_err(fail)?;
+    config.model.locate(&environment.hub)?;
     config.check_model_files().map_err(fail)?;
     for notice in &config.notices {
         eprint_line(&format!("note: {notice}"));
@@ -32,7 +33,7 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
         print_text(&format!("{}\n", serde_json::to_string(&plan)?));
         return Ok(());
     }
-    let lines = preflight::lines(&config, &run).into_iter().chain(plan.lines(&config, &run));
-    print_text(&lines.map(|line| line + "\n").collect::<String>());
+    let page = preflight::page(&config, &run, &plan);
+    print_text(&page.into_iter().map(|line| line + "\n").collect::<String>());
     Ok(())
 }

@@ -3,12 +3,13 @@
 
 use luthier_data::{Example, Tokenizer};
 use luthier_model::Tuning;
-use luthier_train::Steps;
+use luthier_train::{Event, Steps, Trained, memory_warning, rate_warning};
 
 use crate::config::{Stage, TrainConfig, When};
 use crate::estimate::{Estimate, estimate};
 use crate::fit::PROGRAM;
 use crate::machine::available_bytes;
+use crate::manifest::memory_bytes;
 use crate::progress::duration;
 use crate::run::{Run, numbers_of, precision_name, thousands};
 
@@ -63,7 +64,7 @@ impl Plan {
     }
 
     /// The plan as lines of the page.
-    pub(crate) fn lines(&self, config: &TrainConfig, run: &Run) -> Vec<String> {
+    fn lines(&self, config: &TrainConfig, run: &Run) -> Vec<String> {
         let memory = &self.memory;
         let free = |bytes: Option<u64>| bytes.map_or_else(String::new, |bytes| format!(" ({} free)", size(bytes)));
         let recomputed = match self.recomputed_layers {
@@ -99,8 +100,34 @@ impl Memory {
     }
 }
 
+/// The whole page, with what to be warned of last.
+pub(crate) fn page(config: &TrainConfig, run: &Run, plan: &Plan) -> Vec<String> {
+    let mut page = lines(config, run);
+    page.extend(plan.lines(config, run));
+    let trained = match run.tuning {
+        Tuning::Lora(_) => Trained::Adapter,
+        _ => Trained::Weights,
+    };
+    let all_memory = memory_bytes().unwrap_or(0);
+    let warnings =
+        [rate_warning(trained, config.optimiser.learning_rate), memory_warning(plan.memory.total_bytes, all_memory)];
+    for warning in warnings.into_iter().flatten() {
+        if let Event::Warning { name, message } = warning {
+            page.push(format!("warning: {name}: {message}"));
+        }
+    }
+    if let Some(free) = plan.free_disk_bytes.filter(|free| plan.disk_bytes > *free) {
+        page.push(format!(
+            "warning: disk_too_small: {} are needed and {} free; set save_total_limit, or make room",
+            size(plan.disk_bytes),
+            size(free)
+        ));
+    }
+    page
+}
+
 /// Model, method, data and machine, one line each.
-pub(crate) fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
+fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
     let facts = &run.facts;
     let trained = run.decoder.parameters().count();
     let all = numbers_of(&run.model);
@@ -139,6 +166,9 @@ pub(crate) fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
     }
     let name = precision_name(run.trainer.precision);
     lines.push(format!("machine: {} threads, {}; {name} ({})", facts.threads, run.isa.name(), facts.precision_reason));
+    if config.output.guessed {
+        lines.push(format!("note: output_dir is not given: it is {}", config.output.folder.display()));
+    }
     lines.extend(config.differences.iter().map(|differences| format!("note: {differences}")));
     lines
 }

@@ -12,7 +12,7 @@ use luthier_model::{Decoder, Generator, Tuning};
 use crate::config::{Precision, TrainConfig};
 use crate::machine::Processor;
 use crate::model::Model;
-use crate::train::Outcome;
+use crate::outcome::Outcome;
 use crate::{Environment, builtin, eprint_line, fail, print_text, train};
 
 /// What follows `luthier quickstart`.
@@ -78,7 +78,9 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     let start = Instant::now();
     let output = &arguments.output;
     let settings = prepare(arguments)?;
-    let config = TrainConfig::from_words(&[settings.display().to_string()]).map_err(fail)?;
+    // With `./` before it even a name such as `a=b` is a path and no setting.
+    let named = if settings.is_relative() { Path::new(".").join(&settings) } else { settings.clone() };
+    let config = TrainConfig::from_words(&[named.display().to_string()]).map_err(fail)?;
     let processor = Processor::choose(config.machine.threads, environment)?;
 
     print_text(
@@ -89,7 +91,8 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     for ((question, _), answer) in QUESTIONS.iter().zip(&before) {
         print_text(&format!("  {question}\n    {answer}\n"));
     }
-    print_text(&format!("\nNow it learns from {} with the settings in {}:\n\n", LESSON_FILE, settings.display()));
+    let lesson = output.join(LESSON_FILE);
+    print_text(&format!("\nNow it learns from {} with the settings in {}.\n", lesson.display(), settings.display()));
     let outcome = train::train(&config, environment)?;
     if outcome != Outcome::Saved {
         return Ok(outcome);
@@ -218,8 +221,8 @@ fn rest(output: &Path) -> String {
            {ADAPTER_FOLDER}/          the LoRA adapter as PEFT reads it, and the log\n\
          \n\
          Try next:\n  \
-           {program} generate --model builtin --adapter {shown}/{ADAPTER_FOLDER} --message \"Where is the workshop?\"\n  \
+           {program} chat --model builtin --adapter {shown}/{ADAPTER_FOLDER} --compare\n  \
            {program} train {shown}/{SETTINGS_FILE} lora_rank=4 output_dir={shown}/again\n  \
-           {program} bench {shown}/{SETTINGS_FILE}\n"
+           {program} export --model builtin --adapter {shown}/{ADAPTER_FOLDER} --output {shown}/merged\n"
     )
 }

@@ -31,8 +31,9 @@ pub(crate) fn text(arguments: &Arguments) -> String {
 /// What follows the usage in `luthier train --help`.
 pub(crate) fn help_text() -> String {
     let mut text = String::from(
-        "Settings stand in CONFIG (YAML, JSON or TOML), or after it, or without it: key=value, --key value or --key=value,\n\
-         with dashes or underscores. A switch alone is true (--bf16), --no_bf16 is false, and a list may be several words\n\
+        "Settings stand in CONFIG (YAML, JSON or TOML), or after it, or without it, as\n\
+         key=value, --key value or --key=value, with dashes or underscores. A switch\n\
+         alone is true (--bf16), --no_bf16 is false, and a list may be several words\n\
          (--lora_target q_proj v_proj).\n",
     );
     for group in Group::ALL {
@@ -70,7 +71,15 @@ pub(crate) fn page() -> String {
         "# Settings\n\n\
          This page is written by `cargo xtask settings` from the table in `crates/luthier/src/settings/table.rs`; a test\n\
          compares them. Keys, meanings and defaults are LLaMA-Factory's (0.9.5) unless a row says *Luthier's own*.\n\
-         A value of `null` is the default. An unknown key is an error that names the nearest known one.\n",
+         A value of `null` is the default. An unknown key is an error that names the nearest known one. What differs from\n\
+         LLaMA-Factory on purpose is in [differences.md](differences.md).\n\n\
+         Settings stand in a file (YAML, JSON or TOML, by its extension), or on the command line, or both; there they win:\n\n    \
+         luthier train lora.yaml lora_rank=16 output_dir=saves/b\n    \
+         luthier train --stage sft --model_name_or_path models/qwen --dataset rows --lora_rank 8 --bf16\n\n\
+         The first word is the file if it is no setting. `key=value`, `--key value` and `--key=value` mean the same, with\n\
+         dashes or underscores in the key. A switch alone is true (`--bf16`), `--no_bf16` is false, and a list may be several\n\
+         words (`--lora_target q_proj v_proj`). Editors check and complete with [settings.schema.json](settings.schema.json):\n\
+         begin a YAML file with `# yaml-language-server: $schema=PATH/settings.schema.json`.\n",
     );
     for group in Group::ALL {
         let _ = writeln!(page, "\n## {}", group.title());

@@ -1,6 +1,7 @@
 //! From datasets to the steps of a run: rows are tokenised, put in order, and laid into parts under the token budget.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 
 use luthier_data::{
     Dataset, Example, Origin, PtOptions, Record, Report, SftOptions, Tokenized, Tokenizer, Truncation, permutation,
@@ -15,12 +16,21 @@ use crate::model::Model;
 /// Datasets as rows of tokens, and what made them.
 pub(crate) struct Rows {
     pub(crate) tokenized: Tokenized,
+    /// The files of the datasets.
+    pub(crate) files: Vec<PathBuf>,
     /// What was passed over, or guessed.
     pub(crate) notes: Vec<String>,
     /// `None` where the records were tokens already.
     pub(crate) tokenizer: Option<Tokenizer>,
     /// The chat template's name, where one was used.
     pub(crate) template: Option<String>,
+}
+
+impl Rows {
+    /// Rows that no file of their own made.
+    pub(crate) fn of(tokenized: Tokenized) -> Self {
+        Self { tokenized, files: Vec::new(), notes: Vec::new(), tokenizer: None, template: None }
+    }
 }
 
 /// Reads and tokenises datasets, those of a training or those to evaluate on, as a configuration says.
@@ -38,13 +48,14 @@ pub(crate) fn read(model: &Model, stage: Stage, names: &[String], settings: &Dat
         }
         datasets.push(dataset);
     }
+    let files: Vec<PathBuf> = datasets.iter().map(|dataset| dataset.file.clone()).collect();
     if datasets.iter().flat_map(|dataset| &dataset.records).all(|record| matches!(record, Record::Tokens(_))) {
         notes.push("the records are tokens already: template, train_on_prompt, mask_history have no effect".to_owned());
         if stage == Stage::PreTraining && settings.packing {
             notes.push("the records are tokens already: they are not packed, each is a row".to_owned());
         }
         let tokenized = take_tokens(datasets, settings.cutoff_len)?;
-        return Ok(Rows { tokenized, notes, tokenizer: None, template: None });
+        return Ok(Rows { tokenized, files, notes, tokenizer: None, template: None });
     }
     let tokenizer = model.tokenizer()?;
     let mut named = None;
@@ -67,7 +78,7 @@ pub(crate) fn read(model: &Model, stage: Stage, names: &[String], settings: &Dat
             tokenize_sft(&datasets, &tokenizer, &template, &options)?
         }
     };
-    Ok(Rows { tokenized, notes, tokenizer: Some(tokenizer), template: named })
+    Ok(Rows { tokenized, files, notes, tokenizer: Some(tokenizer), template: named })
 }
 
 /// What of the rows was cut, dropped or added, a sentence each.

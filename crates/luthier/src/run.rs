@@ -2,6 +2,7 @@
 //! planned, and the device made.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use anyhow::Context;
 use luthier_data::{Report, Tokenized, Tokenizer};
@@ -53,6 +54,9 @@ pub(crate) struct Facts {
     pub(crate) tokenizer: Option<Tokenizer>,
     /// The name of the chat template.
     pub(crate) template: Option<String>,
+    /// The files of the rows that are trained, and of those that are evaluated on where they have their own.
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) evaluation_files: Vec<PathBuf>,
 }
 
 impl Run {
@@ -80,7 +84,8 @@ impl Run {
         let tuning = tuning(&config.method, config.machine.seed, &model, adapter.as_ref())?;
         let data = &config.data;
         let (rows, evaluation) = read_rows(config, &model)?;
-        let Rows { tokenized, tokenizer, template, .. } = rows;
+        let Rows { tokenized, tokenizer, template, files, .. } = rows;
+        let Rows { tokenized: evaluation, files: evaluation_files, .. } = evaluation;
         let report = tokenized.report.clone();
         // Documents of stage pt are put together before they are cut; conversations keep their rows.
         let packs = data.packing && config.stage == Stage::SupervisedFineTuning;
@@ -140,6 +145,8 @@ impl Run {
                 report,
                 tokenizer,
                 template,
+                files,
+                evaluation_files,
             },
             data: steps.fingerprint(),
             steps,
@@ -169,7 +176,7 @@ pub(crate) fn precision_name(precision: Precision) -> &'static str {
 }
 
 /// Reads the rows to train and those to evaluate on, and says what was found.
-fn read_rows(config: &TrainConfig, model: &Model) -> anyhow::Result<(Rows, Tokenized)> {
+fn read_rows(config: &TrainConfig, model: &Model) -> anyhow::Result<(Rows, Rows)> {
     let data = &config.data;
     let read = |names: &[String]| -> anyhow::Result<Rows> {
         let rows = rows::read(model, config.stage, names, data)?;
@@ -185,17 +192,17 @@ fn read_rows(config: &TrainConfig, model: &Model) -> anyhow::Result<(Rows, Token
         anyhow::bail!("dataset: no row with a token to train is left: {losses}");
     }
     let evaluation = match config.evaluation.as_ref().map(|evaluation| &evaluation.source) {
-        None => Tokenized::default(),
-        Some(EvaluationSource::Datasets(names)) => read(names)?.tokenized,
+        None => Rows::of(Tokenized::default()),
+        Some(EvaluationSource::Datasets(names)) => read(names)?,
         Some(EvaluationSource::Part(size)) => {
             let tokenized = std::mem::take(&mut training.tokenized);
             let (kept, evaluation) = rows::set_aside(tokenized, *size, config.machine.seed)?;
             training.tokenized = kept;
-            evaluation
+            Rows::of(evaluation)
         }
     };
-    if config.evaluation.is_some() && evaluation.examples.is_empty() {
-        let losses = rows::losses(&evaluation.report, data.cutoff_len).join("; ");
+    if config.evaluation.is_some() && evaluation.tokenized.examples.is_empty() {
+        let losses = rows::losses(&evaluation.tokenized.report, data.cutoff_len).join("; ");
         anyhow::bail!("eval_dataset: no row with a token to score is left: {losses}");
     }
     Ok((training, evaluation))
@@ -239,7 +246,7 @@ fn evaluating(settings: &EvaluationSettings, total_steps: usize) -> Evaluating {
 /// What decides the result besides the rows, as text: a run that goes on says what of it has changed.
 fn deciding(config: &TrainConfig) -> BTreeMap<String, String> {
     let named = [
-        ("the base model", config.model.model.display().to_string()),
+        ("the base model", config.model.name.clone()),
         ("the method", format!("{:?}", config.method)),
         ("the optimiser", format!("{:?}", config.optimiser)),
         ("the schedule", format!("{:?}", config.schedule)),

@@ -1,6 +1,6 @@
 //! The settings of a training: what one is, how its text becomes a value, and how all of them are read.
 //!
-//! [`table::SETTINGS`] is the one place that names them. From it come the reader of files ([`file`]: YAML, JSON, TOML),
+//! [`table::SETTINGS`] is the one place that names them. From it come the reader of files ([`mod@file`]: YAML, JSON, TOML),
 //! that of the command line ([`words`]), the help text and the reference page ([`crate::reference`]), the JSON schema
 //! ([`schema`]) and the page of what differs from LLaMA-Factory ([`differences`]). Names, meanings and defaults are those
 //! of LLaMA-Factory 0.9.5 and of transformers' `TrainingArguments`, unless a row says why not. Whether the values make
@@ -14,6 +14,7 @@ mod llamafactory;
 pub(crate) mod schema;
 pub(crate) mod table;
 mod toml;
+pub(crate) mod value;
 pub(crate) mod words;
 pub(crate) mod yaml;
 
@@ -24,6 +25,7 @@ use std::path::Path;
 use differences::Difference;
 use file::{Entry, FileError, Raw};
 use table::SETTINGS;
+pub(crate) use value::{Kind, Value, either};
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
@@ -50,25 +52,6 @@ pub(crate) struct Setting {
     pub(crate) ours: bool,
     /// Where default or meaning are not LLaMA-Factory's, on purpose.
     pub(crate) differs: Option<Difference>,
-}
-
-/// What the value of a setting may be. Bounds are inclusive.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Kind {
-    /// `true` or `false`.
-    Switch,
-    /// A whole number within bounds.
-    Whole(i64, i64),
-    /// A number within bounds.
-    Number(f64, f64),
-    /// One of the first names; the second ones are known, but not there yet.
-    Choice(&'static [&'static str], &'static [&'static str]),
-    /// Any text.
-    Text,
-    /// Names separated by commas, or a list.
-    Names,
-    /// Anything, nested values too: only for settings that are not honoured.
-    Anything,
 }
 
 /// What Luthier does with a setting.
@@ -127,19 +110,6 @@ impl Group {
     }
 }
 
-/// The value of a setting after its text has been read.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Value {
-    Unset,
-    Switch(bool),
-    Whole(i64),
-    Number(f64),
-    Text(String),
-    Names(Vec<String>),
-    /// Something nested that no one will look into.
-    Nested,
-}
-
 /// Where a setting was given.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Origin {
@@ -177,7 +147,7 @@ impl fmt::Display for Problem {
 }
 
 /// A value for every row of the table. Every value is of its row's kind and within its bounds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Settings {
     values: BTreeMap<&'static str, (Value, Option<Origin>)>,
     /// One sentence for each reason for which settings that were given have no effect.
@@ -284,6 +254,12 @@ impl Settings {
         found.into_iter().map(sentence).collect()
     }
 
+    /// The value of a setting of the table, and where it was given if it was.
+    pub(crate) fn of(&self, name: &str) -> (&Value, Option<&Origin>) {
+        let (value, origin) = &self.values[name];
+        (value, origin.as_ref())
+    }
+
     /// Where the setting was given, for messages: `train.yaml, line 3: `, or nothing when it was not.
     pub(crate) fn place(&self, name: &str) -> String {
         self.values[name].1.as_ref().map(|origin| format!("{origin}: ")).unwrap_or_default()
@@ -347,7 +323,7 @@ struct Given {
 
 impl Setting {
     /// The value that the text means under this key, if the row's status lets it through, and why it has no effect.
-    fn accept(&self, key: &str, raw: &Raw) -> Result<(Value, Option<&'static str>), String> {
+    pub(crate) fn accept(&self, key: &str, raw: &Raw) -> Result<(Value, Option<&'static str>), String> {
         let value = match self.parse(raw) {
             Ok(Value::Unset) => self.default_value(),
             Ok(value) => value,
@@ -361,108 +337,6 @@ impl Setting {
             _ => Ok((value, None)),
         }
     }
-
-    /// The default as a value.
-    pub(crate) fn default_value(&self) -> Value {
-        if self.default.is_empty() {
-            return Value::Unset;
-        }
-        self.parse(&yaml::read_value(self.default)).unwrap_or(Value::Unset)
-    }
-
-    /// The error is the end of a sentence that began with the key and its text.
-    pub(crate) fn parse(&self, raw: &Raw) -> Result<Value, String> {
-        let text = match raw {
-            Raw::Null => return Ok(Value::Unset),
-            Raw::Text(text) => text.trim(),
-            Raw::List(items) if self.kind == Kind::Names => return Ok(Value::Names(clean(items.iter()))),
-            Raw::List(items) if items.len() == 1 && self.kind != Kind::Anything => items[0].trim(),
-            Raw::List(_) | Raw::Nested if self.kind == Kind::Anything => return Ok(Value::Nested),
-            Raw::List(_) | Raw::Nested => return Err(format!("; expected {}", self.kind.expected())),
-        };
-        if text.is_empty() {
-            let default = if self.default.is_empty() { "" } else { ", or null for the default" };
-            return Err(format!("; expected {}{default}", self.kind.expected()));
-        }
-        let value = match self.kind {
-            Kind::Switch => switch(text).map(Value::Switch),
-            Kind::Whole(least, most) => match number(text) {
-                Some(value) if value.abs() >= i64::MAX as f64 => return Err(too_large(self.kind)),
-                Some(value) if value.fract() == 0.0 => {
-                    let exact = text.replace('_', "").parse().unwrap_or(value as i64);
-                    (least..=most).contains(&exact).then_some(Value::Whole(exact))
-                }
-                _ => None,
-            },
-            Kind::Number(least, most) => match number(text) {
-                Some(value) if value.is_infinite() => return Err(too_large(self.kind)),
-                value => value.filter(|value| (least..=most).contains(value)).map(Value::Number),
-            },
-            Kind::Choice(now, later) => {
-                if later.contains(&text) {
-                    return Err(format!(", which Luthier does not have yet; expected {}", self.kind.expected()));
-                }
-                // YAML 1.1 and Python read a bare `no` as false.
-                let text = if text.eq_ignore_ascii_case("false") && now.contains(&"no") { "no" } else { text };
-                now.contains(&text).then(|| Value::Text(text.to_owned()))
-            }
-            Kind::Names => Some(Value::Names(clean(text.split(',')))),
-            Kind::Text | Kind::Anything => Some(Value::Text(text.to_owned())),
-        };
-        value.ok_or_else(|| format!("; expected {}", self.kind.expected()))
-    }
-}
-
-/// As transformers reads a boolean.
-fn switch(text: &str) -> Option<bool> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" | "yes" | "on" | "y" | "t" | "1" => Some(true),
-        "false" | "no" | "off" | "n" | "f" | "0" => Some(false),
-        _ => None,
-    }
-}
-
-/// A number as YAML, TOML and Python write it, with underscores between digits; infinite when it is too large. The words
-/// `inf` and `nan` are no numbers.
-fn number(text: &str) -> Option<f64> {
-    let is_number = text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '+' | '-' | 'e' | 'E' | '_'));
-    let lone = text.starts_with('_') || text.ends_with('_') || text.contains("__");
-    (is_number && !lone).then(|| text.replace('_', "").parse().ok()).flatten()
-}
-
-fn too_large(kind: Kind) -> String {
-    format!(", which is too large; expected {}", kind.expected())
-}
-
-fn clean(items: impl Iterator<Item = impl AsRef<str>>) -> Vec<String> {
-    items.map(|item| item.as_ref().trim().to_owned()).filter(|item| !item.is_empty()).collect()
-}
-
-impl Kind {
-    /// What a value of this kind looks like, for messages and the reference.
-    pub(crate) fn expected(self) -> String {
-        match self {
-            Self::Switch => "true or false".to_owned(),
-            Self::Whole(least, i64::MAX) => format!("a whole number of {least} or more"),
-            Self::Whole(least, most) => format!("a whole number from {least} to {most}"),
-            Self::Number(f64::MIN, f64::MAX) => "a number".to_owned(),
-            Self::Number(least, f64::MAX) => format!("a number of {least} or more"),
-            Self::Number(least, most) => format!("a number from {least} to {most}"),
-            Self::Choice(now, _) => either(now),
-            Self::Text => "one text".to_owned(),
-            Self::Names => "names, separated by commas or as a list".to_owned(),
-            Self::Anything => "anything".to_owned(),
-        }
-    }
-}
-
-/// `a`, `a or b`, `a, b or c`.
-pub(crate) fn either(names: &[&str]) -> String {
-    match names {
-        [] => String::new(),
-        [one] => (*one).to_owned(),
-        [most @ .., last] => format!("{} or {last}", most.join(", ")),
-    }
 }
 
 /// The row of this name or alias.
@@ -470,7 +344,7 @@ pub(crate) fn find(key: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.name == key || setting.aliases.contains(&key))
 }
 
-fn unknown(key: &str, origin: &Origin) -> Problem {
+pub(crate) fn unknown(key: &str, origin: &Origin) -> Problem {
     let near = nearest(key).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default();
     Problem(format!("{origin}: there is no setting {key:?}{near} (`luthier train --help` lists all)"))
 }
@@ -540,25 +414,6 @@ mod tests {
         assert_eq!(settings.whole("seed"), Some(42));
         assert_eq!(settings.switch("bf16"), Some(true));
         assert_eq!(settings.place("lora_rank"), "command line: ");
-    }
-
-    #[test]
-    fn values_as_yaml_and_python_write_them() {
-        let value = |key: &str, text: &str| find(key).expect(key).parse(&Raw::Text(text.to_owned()));
-        let number = |text: &str| value("learning_rate", text).ok();
-        for text in ["1.0e-4", "1e-4", "0.0001", "+1E-4", ".0001", "1_0e-5"] {
-            assert_eq!(number(text), Some(Value::Number(1e-4)), "{text}");
-        }
-        for text in ["-1", "nan", ".nan", "inf", "1e400", "0x10", "1,5", "_1", "1__0", "--1", ""] {
-            assert_eq!(number(text), None, "{text}");
-        }
-        assert_eq!(value("lora_rank", "8.0"), Ok(Value::Whole(8)));
-        assert_eq!(value("lora_rank", "8.5"), Err("; expected a whole number from 1 to 65536".to_owned()));
-        assert_eq!(value("max_steps", "9007199254740993"), Ok(Value::Whole(9_007_199_254_740_993)));
-        let too_large = ", which is too large; expected a whole number of -1 or more";
-        assert_eq!(value("max_steps", "99999999999999999999"), Err(too_large.to_owned()));
-        assert_eq!(value("save_strategy", "False"), Ok(Value::Text("no".to_owned())));
-        assert_eq!(value("packing", "Yes"), Ok(Value::Switch(true)));
     }
 
     #[test]

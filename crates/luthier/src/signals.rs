@@ -23,6 +23,28 @@ pub(crate) fn listen(sentence: &'static str) -> anyhow::Result<()> {
     .context("signals cannot be listened to")
 }
 
+/// Begins to listen for work that comes again and again: between [`begin`] and [`end`] the first signal asks for a stop, at
+/// other times one ends the program.
+pub(crate) fn listen_in_between() -> anyhow::Result<()> {
+    end();
+    ctrlc::set_handler(|| {
+        if ASKED.swap(true, Ordering::SeqCst) {
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+    })
+    .context("signals cannot be listened to")
+}
+
+/// A piece of work begins that can be stopped.
+pub(crate) fn begin() {
+    ASKED.store(false, Ordering::SeqCst);
+}
+
+/// It is over.
+pub(crate) fn end() {
+    ASKED.store(true, Ordering::SeqCst);
+}
+
 /// Whether a stop was asked for.
 pub(crate) fn is_asked() -> bool {
     ASKED.load(Ordering::SeqCst)

@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use luthier_train::{Control, Event, Listener, Optimiser, Progress};
+use luthier_train::{Control, Event, Listener, Monitor, Optimiser, Progress};
 
 use crate::checkpoint::Checkpoints;
 use crate::config::TrainConfig;
 use crate::journal::Entry;
+use crate::machine::ProcessMemory;
 use crate::run::Run;
 use crate::save::Failure;
 use crate::tensorboard::TensorBoard;
 use crate::terminal::Terminal;
 use crate::trainer_log::TrainerLog;
-use crate::{chart, signals, trainer_log};
+use crate::{chart, manifest, signals, trainer_log};
 
 /// How long to wait until a full disk is tried again.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -29,6 +30,9 @@ pub(crate) struct Sitting<'r> {
     checkpoints: Checkpoints<'r>,
     terminal: Terminal,
     files: Files<'r>,
+    monitor: Monitor,
+    /// The machine's.
+    memory_bytes: Option<u64>,
     pub(crate) journal: Vec<Entry>,
     /// The newest checkpoint.
     pub(crate) newest: Option<PathBuf>,
@@ -50,12 +54,29 @@ impl<'r> Sitting<'r> {
         let every = logging_steps(config, run);
         let mut terminal = Terminal::new(every, output.log_first_step);
         terminal.replay(&journal);
+        let mut monitor = Monitor::default();
+        for entry in &journal {
+            // What it warned of then was shown then.
+            drop(monitor.event(&entry.event));
+        }
         let mut files = Files { config, every, log: None, tensorboard: None };
         files.begin(&journal)?;
         let checkpoints = Checkpoints { folder: &output.folder, limit: config.saving.limit, base_model };
         let before = journal.last().map_or(0.0, |entry| entry.elapsed_seconds);
         let now = Instant::now();
-        Ok(Self { run, checkpoints, terminal, files, journal, newest: None, began: now, drawn: now, before })
+        Ok(Self {
+            run,
+            checkpoints,
+            terminal,
+            files,
+            monitor,
+            memory_bytes: manifest::memory_bytes(),
+            journal,
+            newest: None,
+            began: now,
+            drawn: now,
+            before,
+        })
     }
 
     /// Seconds of training, those of earlier sittings included.
@@ -107,6 +128,17 @@ impl<'r> Sitting<'r> {
         if let Err(error) = self.files.mend(&self.journal) {
             self.say(&format!("warning: log: {error:#}"));
         }
+    }
+
+    /// Gives an event to every reader and to the journal.
+    fn take(&mut self, event: Event) {
+        let entry = Entry { elapsed_seconds: self.elapsed_seconds(), event };
+        self.terminal.entry(&entry);
+        // A full disk must not cost the training: the run goes on, and the files are written anew once they can be.
+        if let Err(error) = self.files.entry(&entry) {
+            self.say(&format!("warning: log: {error:#}; it is written anew when there is room"));
+        }
+        self.journal.push(entry);
     }
 
     fn control(&self) -> Control {
@@ -171,13 +203,15 @@ impl Listener for Sitting<'_> {
     type Error = Failure;
 
     fn event(&mut self, event: &Event) -> Control {
-        let entry = Entry { elapsed_seconds: self.elapsed_seconds(), event: event.clone() };
-        self.terminal.entry(&entry);
-        // A full disk must not cost the training: the run goes on, and the files are written anew once they can be.
-        if let Err(error) = self.files.entry(&entry) {
-            self.say(&format!("warning: log: {error:#}; it is written anew when there is room"));
+        let mut warnings = self.monitor.event(event);
+        if let (Event::Step(step), Some(total)) = (event, self.memory_bytes)
+            && step.step.is_multiple_of(self.files.every)
+            && let Some(used) = ProcessMemory::now()
+        {
+            warnings.extend(self.monitor.memory(used.anonymous_bytes + used.file_bytes, total));
         }
-        self.journal.push(entry);
+        self.take(event.clone());
+        warnings.into_iter().for_each(|warning| self.take(warning));
         self.control()
     }
 

@@ -5,18 +5,19 @@ use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use luthier_train::{End, Event, Progress, Steps, Trainer};
+use luthier_train::{End, Trainer};
 
 use crate::checkpoint::{self, Found};
-use crate::config::{self, Resume, RunLength, TrainConfig, When};
+use crate::config::{Resume, TrainConfig};
+use crate::journal::Entry;
 use crate::machine::ProcessMemory;
+use crate::outcome::{self, Outcome, Record};
 use crate::preflight::{self, Plan};
 use crate::progress::duration;
-use crate::results::Results;
 use crate::run::Run;
-use crate::save::{for_each_piece, save};
-use crate::sitting::{Sitting, logging_steps};
-use crate::{ConfigArguments, Environment, eprint_line, fail, signals};
+use crate::save::save;
+use crate::sitting::Sitting;
+use crate::{ConfigArguments, Environment, eprint_line, fail, manifest, signals, tensorboard};
 
 /// What follows `luthier train`.
 #[derive(Debug, clap::Args)]
@@ -26,19 +27,9 @@ pub(crate) struct Arguments {
     config: ConfigArguments,
 }
 
-/// How a training ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// The model is saved.
-    Saved,
-    /// A stop was asked for; a checkpoint is saved.
-    Stopped,
-    /// Nothing was to be trained.
-    Shown,
-}
-
 pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<Outcome> {
-    let config = TrainConfig::from_words(&arguments.config.words).map_err(fail)?;
+    let mut config = TrainConfig::from_words(&arguments.config.words).map_err(fail)?;
+    config.model.locate(&environment.hub)?;
     train(&config, environment)
 }
 
@@ -55,7 +46,7 @@ pub(crate) fn train(config: &TrainConfig, environment: &Environment) -> anyhow::
     let run = Run::prepare(config, environment, None, found.as_ref().map(|found| &found.state.layout))?;
     let first = found.as_ref().map_or(0, |found| found.state.progress.step);
     let plan = Plan::of(config, &run, first);
-    preflight::lines(config, &run).into_iter().chain(plan.lines(config, &run)).for_each(|line| eprint_line(&line));
+    preflight::page(config, &run, &plan).iter().for_each(|line| eprint_line(line));
     if config.dry_run {
         return Ok(Outcome::Shown);
     }
@@ -65,31 +56,39 @@ pub(crate) fn train(config: &TrainConfig, environment: &Environment) -> anyhow::
         eprint_line(&format!("note: removed {name}, which a run that was killed had not finished"));
     }
     let mut trainer = Trainer::new(&run.device, &run.decoder, run.trainer);
+    let resumed_from = found.as_ref().map(|found| found.path.display().to_string());
     let mut journal = Vec::new();
     if let Some(found) = found {
         found.restore(&run.device, run.decoder.parameters(), Some(trainer.optimiser()))?;
-        if is_here {
-            checkpoint::remove_later(folder, found.state.progress.step)?;
-        }
-        eprint_line(&format!(
-            "note: going on from {} after step {} of {}",
-            found.path.display(),
-            found.state.progress.step,
-            run.steps.total
-        ));
+        eprint_line(&format!("note: going on from {} after step {first} of {}", found.path.display(), run.steps.total));
         trainer.resume(found.state.progress);
         journal = found.journal;
     }
-    if !is_here {
-        let removed = checkpoint::remove_all(folder)?;
-        if removed > 0 {
-            eprint_line(&format!("note: removed {removed} checkpoints of another run from {}", folder.display()));
-        }
+    if is_here {
+        checkpoint::remove_later(folder, first)?;
+    } else {
+        remove_other_run(config)?;
     }
-    let base_model = config.model.model.display().to_string();
-    let mut sitting = Sitting::begin(config, &run, &base_model, journal)
-        .with_context(|| format!("output_dir: the log in {} cannot be written", folder.display()))?;
+    let record = Record::begin(config, &run, resumed_from, journal.last())?;
+    record.write(manifest::Outcome::Running)?;
     signals::listen("stopping after this step, with a checkpoint; once more ends at once, without")?;
+    let outcome = drive(config, &run, &mut trainer, journal);
+    record.write(match &outcome {
+        Ok(Outcome::Stopped) => manifest::Outcome::Stopped("a stop was asked for".to_owned()),
+        Ok(_) => manifest::Outcome::Finished,
+        Err(error) => manifest::Outcome::Failed(format!("{error:#}")),
+    })?;
+    if first == 0 && matches!(outcome, Ok(Outcome::Saved)) {
+        say_what_it_took(&plan, &run, record.seconds());
+    }
+    outcome
+}
+
+/// From the first step of this sitting to the saved result, or to wherever it ends.
+fn drive(config: &TrainConfig, run: &Run, trainer: &mut Trainer, journal: Vec<Entry>) -> anyhow::Result<Outcome> {
+    let folder = &config.output.folder;
+    let base_model = config.model.name.clone();
+    let mut sitting = Sitting::begin(config, run, &base_model, journal)?;
     let end = trainer.run(&run.steps, &mut sitting).map_err(|error| {
         let newest = sitting.newest.as_deref().map_or_else(
             || "there is no earlier checkpoint".to_owned(),
@@ -102,13 +101,13 @@ pub(crate) fn train(config: &TrainConfig, environment: &Environment) -> anyhow::
         End::Stopped => {
             let path = folder.join(format!("checkpoint-{}", progress.step));
             let place = if path.exists() { format!(" in {}", path.display()) } else { String::new() };
+            sitting.settle();
             sitting.say(&format!(
                 "stopped after step {} of {}; the state is kept{place}; to go on: {}",
                 progress.step,
                 run.steps.total,
                 resume_command()
             ));
-            sitting.settle();
             return Ok(Outcome::Stopped);
         }
         End::Nonfinite => {
@@ -135,13 +134,13 @@ pub(crate) fn train(config: &TrainConfig, environment: &Environment) -> anyhow::
             progress.step
         );
     }
-    take_best(config, &run, progress, &mut sitting)?;
-    check_finite(&run)?;
-    let names = sitting.patiently("the result", |_| save(&run, &base_model, folder))?;
+    outcome::take_best(config, run, progress, &mut sitting)?;
+    outcome::check(run, &mut sitting)?;
+    let names = sitting.patiently("the result", |_| save(run, &base_model, folder))?;
     sitting.settle();
-    write_results(config, &run, progress, &sitting)?;
+    outcome::write_results(config, run, progress, &sitting)?;
     let seconds = sitting.elapsed_seconds();
-    eprint_line(&format!(
+    sitting.say(&format!(
         "trained {} steps in {}: mean loss {:.4}, {:.0} tokens/s, {} steps left out",
         progress.step,
         duration(seconds),
@@ -149,102 +148,29 @@ pub(crate) fn train(config: &TrainConfig, environment: &Environment) -> anyhow::
         progress.tokens as f64 / seconds,
         progress.skipped_steps
     ));
-    if first == 0 {
-        let planned = duration(plan.seconds);
-        eprint_line(&format!("time: {} in all, {planned} planned", duration(seconds)));
-    }
-    if let (Some(memory), Some(predicted)) = (ProcessMemory::now(), run.predicted_bytes) {
-        eprint_line(&format!(
-            "memory: {:.3} GB at the peak, {:.3} GB planned",
-            memory.peak_bytes as f64 / 1e9,
-            predicted as f64 / 1e9
-        ));
-    }
-    eprint_line(&format!("saved to {}: {}", folder.display(), names.join(", ")));
+    sitting.say(&format!("saved to {}: {}", folder.display(), names.join(", ")));
     Ok(Outcome::Saved)
 }
 
-/// Writes what the training came to under transformers' names.
-fn write_results(config: &TrainConfig, run: &Run, progress: &Progress, sitting: &Sitting) -> anyhow::Result<()> {
-    let folder = &config.output.folder;
-    let total = run.steps.total;
-    let evaluation = config.evaluation.as_ref();
-    let steps_of = |when: When| match when {
-        When::Every(span) => Some(span.steps(total).max(1)),
-        When::Never | When::EachEpoch => None,
-    };
-    let keeps_best = evaluation.is_some_and(|evaluation| evaluation.keeps_best);
-    let best = progress.best.map(|best| folder.join(format!("checkpoint-{}", best.step)));
-    let saved = progress.best.filter(|best| keeps_best && best.step > 0).map_or(progress.step, |best| best.step);
-    let evaluations = sitting.journal.iter().filter_map(|entry| match &entry.event {
-        Event::Evaluation(event) => Some(*event),
-        _ => None,
-    });
-    let results = Results {
-        entries: &sitting.journal,
-        logging_steps: logging_steps(config, run),
-        log_first_step: config.output.log_first_step,
-        evaluation_steps: evaluation.and_then(|evaluation| steps_of(evaluation.when)),
-        saving_steps: steps_of(config.saving.when),
-        epochs: match config.batch.length {
-            RunLength::Epochs(epochs) => epochs,
-            RunLength::Steps(steps) => steps as f64 / run.steps.per_epoch() as f64,
-        },
-        batch_rows: config.batch.rows,
-        trained_rows: progress.step * run.steps.rows_per_step(),
-        metric: evaluation.map_or(config::Metric::Loss, |evaluation| evaluation.metric),
-        best_checkpoint: best.as_deref().filter(|path| path.exists()),
-        evaluation: evaluations.filter(|event| event.step == saved).last(),
-    };
-    results.write(folder).context("the results cannot be written")
-}
-
-/// Puts the best evaluated state back where that is what is to be saved.
-fn take_best(config: &TrainConfig, run: &Run, progress: &Progress, sitting: &mut Sitting) -> anyhow::Result<()> {
-    let keeps_best = config.evaluation.as_ref().is_some_and(|evaluation| evaluation.keeps_best);
-    let Some(best) = progress.best.filter(|best| keeps_best && best.step != progress.step) else { return Ok(()) };
-    if best.step == 0 {
-        sitting.say(
-            "warning: no evaluation was better than the one before the first step; the last state is saved: see the \
-             losses, and try another learning_rate",
-        );
-        return Ok(());
+/// What the plan promised, beside what happened.
+fn say_what_it_took(plan: &Plan, run: &Run, seconds: f64) {
+    eprint_line(&format!("time: {} in all, {} planned", duration(seconds), duration(plan.seconds)));
+    if let (Some(memory), Some(predicted)) = (ProcessMemory::now(), run.predicted_bytes) {
+        let [used, planned] = [memory.peak_bytes, predicted].map(|bytes| bytes as f64 / 1e9);
+        eprint_line(&format!("memory: {used:.3} GB at the peak, {planned:.3} GB planned"));
     }
-    let path = config.output.folder.join(format!("checkpoint-{}", best.step));
-    let found = match checkpoint::open(&path) {
-        Ok(found) => found,
-        Err(error) => {
-            sitting.say(&format!(
-                "warning: the best evaluation was after step {}, but its checkpoint cannot be loaded ({error:#}); the last \
-                 state is saved",
-                best.step
-            ));
-            return Ok(());
-        }
-    };
-    found.restore(&run.device, run.decoder.parameters(), None)?;
-    sitting.say(&format!(
-        "note: the best evaluation was after step {} (loss {:.4}, accuracy {:.1} %): that state is saved",
-        best.step,
-        best.loss,
-        100.0 * best.accuracy
-    ));
-    Ok(())
 }
 
-/// A model with numbers that are none must not be saved as a result.
-fn check_finite(run: &Run) -> anyhow::Result<()> {
-    let broken = |parameter: &&luthier_model::Parameter| {
-        let check =
-            &mut |numbers: &[f32]| if numbers.iter().all(|number| number.is_finite()) { Ok(()) } else { Err(()) };
-        for_each_piece(&run.device, &parameter.value, check).is_err()
-    };
-    match run.decoder.parameters().iter().find(broken) {
-        Some(parameter) => bail!(
-            "{} holds numbers that are not finite, so the model is broken and was not saved; lower learning_rate or look \
-             for broken records",
-            parameter.name
-        ),
+/// Removes what would mislead whoever reads the folder later: another run's checkpoints and event files.
+fn remove_other_run(config: &TrainConfig) -> anyhow::Result<()> {
+    let folder = &config.output.folder;
+    let removed = checkpoint::remove_all(folder)?;
+    if removed > 0 {
+        eprint_line(&format!("note: removed {removed} checkpoints of another run from {}", folder.display()));
+    }
+    match &config.output.tensorboard {
+        Some(folder) => tensorboard::remove_older(folder)
+            .with_context(|| format!("older event files in {} cannot be removed", folder.display())),
         None => Ok(()),
     }
 }

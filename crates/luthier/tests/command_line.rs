@@ -57,12 +57,13 @@ fn an_unknown_key_names_the_nearest() {
 #[test]
 fn a_refused_key_says_why() {
     train(
-        "\nfp16: true\nquantization_bit: 4\nfsdp: {a: [b]}\n",
+        "\nfp16: true\nquantization_bit: 4\nrope_scaling: {a: [b]}\n",
         &["use_dora=true"],
         "error: train.yaml, line 5: fp16 is refused: fp16 needs a loss scale and is not there yet; use precision: auto\n\
          error: train.yaml, line 6: quantization_bit is refused: weights are not quantised while loading yet; a GGUF file \
          is trained as it is\n\
-         error: train.yaml, line 7: fsdp is refused: training runs in one process on one machine\n\
+         error: train.yaml, line 7: rope_scaling is refused: the scaling of the model's own config.json is used; another is \
+         not there yet\n\
          error: command line: use_dora is refused: Luthier does not have it yet, and without it the result would differ\n",
     );
     train(
@@ -83,7 +84,11 @@ fn a_bad_value_says_what_was_expected() {
          error: train.yaml, line 7: lr_scheduler_type is \"cosin\"; expected linear, cosine, constant or constant_with_warmup\n\
          error: command line: max_steps is [1, 2]; expected a whole number of -1 or more\n",
     );
-    train("", &["lora_rank"], "error: command line: \"lora_rank\" is not of the form key=value\n");
+    train(
+        "",
+        &["lora_rank"],
+        "error: command line: lora_rank has no value; expected lora_rank=VALUE or --lora_rank VALUE\n",
+    );
 }
 
 #[test]
@@ -102,9 +107,8 @@ fn what_must_be_given() {
         folder.path(),
         &["train", "train.yaml"],
         1,
-        "error: model_name_or_path is missing; expected a Hugging Face folder or a GGUF file\n\
-         error: dataset is missing; expected files, or names of datasets in dataset_dir\n\
-         error: output_dir is missing; expected a folder for the result\n",
+        "error: model_name_or_path is missing; expected a Hugging Face folder, a GGUF file, or org/name of the hub\n\
+         error: dataset is missing; expected files, or names of datasets in dataset_dir\n",
     );
 }
 
@@ -121,18 +125,16 @@ fn a_file_that_is_not_settings() {
         folder.path(),
         &["train", "none.yaml"],
         1,
-        "error: none.yaml: the configuration cannot be read: there is no such file\n",
+        "error: none.yaml: the settings cannot be read: there is no such file\n",
     );
 }
 
 #[test]
 fn a_model_that_is_not_there() {
-    train("", &[], "error: model_name_or_path: model does not exist; expected a Hugging Face folder or a GGUF file\n");
     train(
         "",
-        &["model_name_or_path=Qwen/Qwen3-4B-Instruct-2507", "adapter_name_or_path=adapter"],
-        "error: model_name_or_path: Qwen/Qwen3-4B-Instruct-2507 does not exist; expected a Hugging Face folder or a GGUF \
-         file (models are not downloaded from a hub yet)\n\
+        &["adapter_name_or_path=adapter"],
+        "error: model_name_or_path: model does not exist; expected a Hugging Face folder, a GGUF file, or org/name of the hub\n\
          error: adapter_name_or_path: adapter does not exist; expected a PEFT adapter folder\n",
     );
     train(
@@ -145,7 +147,7 @@ fn a_model_that_is_not_there() {
         folder.path(),
         &["generate", "--model", "model", "--prompt", "Hello"],
         1,
-        "error: --model: model does not exist; expected a Hugging Face folder or a GGUF file\n",
+        "error: --model: model does not exist; expected a Hugging Face folder, a GGUF file, or org/name of the hub\n",
     );
 }
 
@@ -159,8 +161,8 @@ fn an_output_folder_that_holds_a_run() {
         folder.path(),
         &["train", "train.yaml"],
         1,
-        "error: output_dir: out already holds trainer_log.jsonl of another run; choose another folder or set \
-         overwrite_output_dir: true\n",
+        "error: output_dir: out already holds trainer_log.jsonl of another run; choose another folder, set \
+         overwrite_output_dir: true, or go on with that run with resume_from_checkpoint: true\n",
     );
 }
 
@@ -184,7 +186,7 @@ fn arguments_that_cannot_be_understood() {
         &["generate", "--model", "m"],
         2,
         "error: the following required arguments were not provided:\n  <--prompt <TEXT>|--message <TEXT>>\n\n\
-         Usage: luthier generate --model <PATH> <--prompt <TEXT>|--message <TEXT>>\n\n\
+         Usage: luthier generate --model <MODEL> <--prompt <TEXT>|--message <TEXT>>\n\n\
          For more information, try '--help'.\n",
     );
 }

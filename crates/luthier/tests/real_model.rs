@@ -218,3 +218,20 @@ fn lora_teaches_the_model_its_new_name() {
     let prompt = real.template.render(&[Message::new(Role::User, "Who are you?")], true).unwrap().text;
     assert!(prompt.ends_with("<|im_start|>assistant\n"), "{prompt}");
 }
+
+#[test]
+#[ignore = "needs assets: cargo xtask assets"]
+fn a_chat_stops_where_it_is_told_to() {
+    let model = model_path();
+    let model = model.to_str().unwrap();
+    let question = "What is the capital of France?";
+    let sampling = ["--temperature", "0", "--max-new-tokens", "24", "--precision", "fp32"];
+    let chat = ["chat", "--model", model, "--prompt", question];
+    let answer = luthier(&[&chat[..], &sampling].concat());
+    assert!(answer.contains("Paris"), "{answer}");
+    // The same model, template and choice of tokens as a single message has.
+    let generate = ["generate", "--model", model, "--message", question];
+    assert_eq!(answer, luthier(&[&generate[..], &sampling].concat()));
+    let (before, _) = answer.split_once("Paris").unwrap();
+    assert_eq!(luthier(&[&chat[..], &sampling, &["--stop", "Paris"]].concat()), format!("{before}\n"));
+}

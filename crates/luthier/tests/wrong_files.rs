@@ -142,7 +142,6 @@ fn a_token_that_the_model_does_not_know() {
     check(
         &folder,
         "note: the records are tokens already: template, train_on_prompt, mask_history have no effect\n\
-         data: 1 rows, 2 tokens, 1 of them trained\n\
          error: row 1 has token 600, but the model knows 128 tokens; the tokenizer belongs to another model\n",
     );
 }

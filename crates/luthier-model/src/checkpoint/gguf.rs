@@ -39,6 +39,8 @@ pub(super) struct Gguf<'a> {
     pub(super) file: &'a str,
     pub(super) bytes: &'a [u8],
     pub(super) metadata: BTreeMap<String, Value>,
+    /// Key, type and place of each value, in the order of the file.
+    pub(super) raw: Vec<(String, u32, Range<usize>)>,
     pub(super) tensors: Vec<TensorInfo>,
 }
 
@@ -59,10 +61,13 @@ impl<'a> Gguf<'a> {
         let tensor_count = cursor.count(24, "the number of tensors")?;
         let metadata_count = cursor.count(13, "the number of metadata entries")?;
         let mut metadata = BTreeMap::new();
+        let mut raw = Vec::new();
         for _ in 0..metadata_count {
             let key = cursor.text("a metadata key")?;
             let kind = cursor.u32(&key)?;
+            let start = cursor.position;
             let value = cursor.value(kind, &key, 0)?;
+            raw.push((key.clone(), kind, start..cursor.position));
             if metadata.insert(key.clone(), value).is_some() {
                 return Err(cursor.damaged(format!("metadata key `{key}` occurs twice")));
             }
@@ -84,7 +89,7 @@ impl<'a> Gguf<'a> {
             tensor.offset =
                 offset.ok_or_else(|| cursor.damaged(format!("the offset of `{}` is wrong", tensor.name)))?;
         }
-        Ok(Self { file, bytes, metadata, tensors })
+        Ok(Self { file, bytes, metadata, raw, tensors })
     }
 
     pub(super) fn damaged(&self, reason: impl Into<String>) -> Error {

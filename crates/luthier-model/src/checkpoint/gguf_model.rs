@@ -58,7 +58,7 @@ pub(super) fn unsupported(file: &str, key: &str, found: &str, reason: &str) -> E
     Error::Unsupported { file: file.into(), key: key.into(), found: found.into(), reason: reason.into() }
 }
 
-fn architecture(gguf: &Gguf<'_>) -> Result<Architecture, Error> {
+pub(super) fn architecture(gguf: &Gguf<'_>) -> Result<Architecture, Error> {
     const KEY: &str = "general.architecture";
     let Some(name) = gguf.text(KEY)? else {
         let expected = "the name of a model architecture".to_owned();
@@ -72,7 +72,7 @@ fn architecture(gguf: &Gguf<'_>) -> Result<Architecture, Error> {
     })
 }
 
-fn stored_tensors(gguf: &Gguf<'_>, bytes: &SharedBytes) -> Result<BTreeMap<String, StoredTensor>, Error> {
+pub(super) fn stored_tensors(gguf: &Gguf<'_>, bytes: &SharedBytes) -> Result<BTreeMap<String, StoredTensor>, Error> {
     let file: Arc<str> = Arc::from(gguf.file);
     let mut tensors = BTreeMap::new();
     for info in &gguf.tensors {

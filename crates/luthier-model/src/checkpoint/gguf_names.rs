@@ -3,7 +3,7 @@
 //! that adapters trained on a GGUF file fit the original model. From: llama.cpp, `convert_hf_to_gguf.py`, `tensor_mapping.py`.
 
 /// How an architecture of llama.cpp is read.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Architecture {
     /// llama.cpp's name.
     pub(super) name: &'static str,

@@ -1,12 +1,17 @@
 //! A model's files as a checked model: configuration, tensors by name, and what else they say. Loading is a function of
 //! bytes; weights are not copied unless they lie badly.
 
+mod encode;
 mod files;
 mod gguf;
+mod gguf_carried;
 mod gguf_config;
+mod gguf_export;
 mod gguf_model;
 mod gguf_names;
+mod gguf_rope;
 mod gguf_tokenizer;
+mod gguf_writer;
 mod inventory;
 mod safetensors;
 mod scratch;
@@ -21,9 +26,13 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::families::{ModelDescription, describe};
 
+pub use encode::{OutOfRange, encode};
 pub(crate) use files::parse_json;
 pub use files::{INDEX_FILE, ModelFiles, WEIGHTS_FILE, shard_names};
+pub use gguf_carried::GgufCarried;
+pub use gguf_export::{GgufPlan, GgufSource, GgufTensor, gguf_families, plan_gguf};
 pub use gguf_tokenizer::GgufTokenizer;
+pub use gguf_writer::{GgufValue, gguf_bytes, write_gguf};
 pub use inventory::needed_tensors;
 pub use safetensors::read_safetensors;
 pub use stored::StoredTensor;

@@ -14,7 +14,7 @@ use crate::error::Error;
 pub struct TensorSpec {
     /// Its name.
     pub name: String,
-    /// How its numbers are stored: f32, bf16 or f16.
+    /// How its numbers are stored: f32, bf16 or f16; in GGUF also q8_0.
     pub dtype: DType,
     /// Its dimensions, outermost first.
     pub dims: Vec<usize>,
@@ -106,16 +106,22 @@ pub fn write_shard(
     header.resize(header.len().next_multiple_of(8), b' ');
     writer.write_all(&(header.len() as u64).to_le_bytes())?;
     writer.write_all(&header)?;
-    for tensor in &shard.tensors {
-        let mut counted = Counted { writer: &mut *writer, bytes: 0 };
-        fill(tensor, &mut counted)?;
-        if counted.bytes != tensor.bytes() {
-            let reason =
-                format!("tensor `{}` has {} bytes, {} were written", tensor.name, tensor.bytes(), counted.bytes);
-            return Err(io::Error::other(reason));
-        }
+    shard.tensors.iter().try_for_each(|tensor| write_exactly(tensor, writer, fill))
+}
+
+/// Lets `fill` write a tensor and counts what it writes.
+pub(super) fn write_exactly(
+    tensor: &TensorSpec,
+    writer: &mut dyn Write,
+    fill: &mut dyn FnMut(&TensorSpec, &mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut counted = Counted { writer, bytes: 0 };
+    fill(tensor, &mut counted)?;
+    if counted.bytes == tensor.bytes() {
+        return Ok(());
     }
-    Ok(())
+    let reason = format!("tensor `{}` has {} bytes, {} were written", tensor.name, tensor.bytes(), counted.bytes);
+    Err(io::Error::other(reason))
 }
 
 /// The index of a checkpoint in several files; `None` when there is one.

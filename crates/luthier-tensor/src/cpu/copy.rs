@@ -29,6 +29,11 @@ impl Cpu {
         }
     }
 
+    pub(crate) fn read_ids(&self, tensor: &Tensor, ids: &mut [u32]) {
+        // SAFETY: the caller compared the lengths; a device's memory and the caller's slice do not overlap.
+        unsafe { ids.as_mut_ptr().copy_from_nonoverlapping(tensor.address().cast(), ids.len()) };
+    }
+
     /// `out[i] = numbers of tensor[i]`, in the storage type of `out`.
     pub(crate) fn convert(&self, tensor: &Tensor, out: &Tensor) {
         self.copy_rows(tensor, out, |row| row, 1.0);

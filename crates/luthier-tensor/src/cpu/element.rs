@@ -110,7 +110,26 @@ impl<E: Element> Rows<E> {
         assert_eq!(tensor.dtype(), E::DTYPE, "storage of {tensor:?}");
         Self { address: tensor.address_mut().cast(), stride: tensor.columns(), width: tensor.columns() }
     }
+}
 
+impl Rows<u32> {
+    /// The rows of a tensor of ids, for reading.
+    ///
+    /// # Panics
+    /// When it stores something else.
+    pub(crate) fn ids(tensor: &Tensor) -> Self {
+        assert_eq!(tensor.dtype(), DType::U32, "storage of {tensor:?}");
+        Self { address: tensor.address().cast_mut().cast(), stride: tensor.columns(), width: tensor.columns() }
+    }
+
+    /// The rows of a tensor of ids, for writing too.
+    pub(crate) fn ids_mut(tensor: &Tensor) -> Self {
+        assert_eq!(tensor.dtype(), DType::U32, "storage of {tensor:?}");
+        Self { address: tensor.address_mut().cast(), stride: tensor.columns(), width: tensor.columns() }
+    }
+}
+
+impl<E: Copy> Rows<E> {
     pub(crate) fn width(self) -> usize {
         self.width
     }

@@ -5,6 +5,7 @@
 use super::Cpu;
 use super::element::{Element, Rows, with_element};
 use super::gemm::decode::decode_row;
+use super::head_choice::IdRows;
 use super::lanes::{LaneTask, Lanes, each_vector};
 use super::math::exp;
 use crate::Tensor;
@@ -21,6 +22,14 @@ pub(crate) struct HeadRows<'a> {
     pub(crate) targets: &'a Tensor,
     /// f32 `[tokens, STATE]`
     pub(crate) state: &'a Tensor,
+}
+
+/// The loss's gradient by what the head found.
+pub(crate) struct HeadCoefficients<'a> {
+    /// f32 `[tokens, 4]`: by the first four outputs.
+    pub(crate) values: &'a Tensor,
+    /// Ids, and the gradient by their log-probabilities.
+    pub(crate) chosen: Option<IdRows<'a>>,
 }
 
 impl Cpu {
@@ -111,7 +120,7 @@ impl Cpu {
     }
 
     /// Overwrites logits f32 `[tokens, block]` of ids from `first` on with the loss's gradient by them. outputs as from
-    /// [`head_finish`](Self::head_finish); coefficients f32 `[tokens, 4]`: the loss's gradient by the first four.
+    /// [`head_finish`](Self::head_finish).
     pub(crate) fn head_slope(
         &self,
         head: &HeadRows,
@@ -119,8 +128,9 @@ impl Cpu {
         first: usize,
         vocabulary: usize,
         outputs: &Tensor,
-        coefficients: &Tensor,
+        by: &HeadCoefficients,
     ) {
+        let (coefficients, chosen) = (by.values, by.chosen.as_ref());
         let (logits_rows, outputs) = (Rows::<f32>::of_mut(logits), Rows::<f32>::of(outputs));
         let coefficients = Rows::<f32>::of(coefficients);
         // SAFETY: one u32 for each row.
@@ -130,10 +140,16 @@ impl Cpu {
                 // SAFETY: rows are there by the tensors' shapes; each row belongs to one task.
                 let (logits, out, by) = unsafe { (logits_rows.row_mut(row), outputs.row(row), coefficients.row(row)) };
                 let (log_sum, entropy) = (out[1], out[3]);
-                let (plain, mean) = (by[1] - by[0], by[2] / vocabulary as f32);
+                // SAFETY: as above.
+                let by_chosen = chosen.map_or(0.0, |chosen| unsafe { chosen.sum(row, vocabulary) });
+                let (plain, mean) = (by[1] - by[0] - by_chosen, by[2] / vocabulary as f32);
                 self.isa.lanes(SlopeRow { logits: &mut *logits, log_sum, plain, mean, entropy, by_entropy: by[3] });
                 if let Some(logit) = (targets[row] as usize).checked_sub(first).and_then(|id| logits.get_mut(id)) {
                     *logit += by[0];
+                }
+                if let Some(chosen) = chosen {
+                    // SAFETY: as above.
+                    unsafe { chosen.add_to(row, first, logits) };
                 }
             }
         });

@@ -10,6 +10,7 @@ mod element;
 pub(crate) mod gemm;
 pub(crate) mod gemv;
 mod head;
+mod head_choice;
 mod isa;
 mod lanes;
 mod math;
@@ -18,16 +19,19 @@ mod peak;
 mod pool;
 mod reduce;
 mod rotary;
+mod scale;
 
 pub(crate) use activation::Activated;
 pub(crate) use attention::{AttentionShape, KeySource};
 pub(crate) use element::bytes_of;
 pub use element::{bf16_bits, f16_bits};
-pub(crate) use head::{HeadRows, STATE};
+pub(crate) use head::{HeadCoefficients, HeadRows, STATE};
+pub(crate) use head_choice::{IdRows, UnitRows};
 pub use isa::Isa;
 pub(crate) use norm::RowNorm;
 pub(crate) use reduce::PIECE;
 pub(crate) use rotary::{HeadNorm, RotaryShape};
+pub(crate) use scale::ScaledRows;
 
 use crate::HeadLayout;
 use gemm::{Compute, Epilogue, Output, Product};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::cpu::{AttentionShape, KeySource};
+use crate::finality::Additions;
 use crate::{DType, HeadLayout, Segment, Tape, Tensor, Var};
 
 /// Keys and values outside the tensor of the queries: a learned prefix, or a cache.
@@ -67,14 +68,14 @@ impl<'a> Tape<'a> {
             cpu.attention(compute, &options.shape(), heads.value(), &sources, &output, &log_sums);
         });
         let inputs: Vec<&Var> = others.iter().flat_map(|other| [&other.keys, &other.values]).chain([heads]).collect();
-        if !self.wants(&inputs, false) {
+        if !self.wants(&inputs, &Additions::NONE) {
             return Var::constant(output);
         }
         let other_slots: Vec<_> = others.iter().map(|other| (other.keys.slot(), other.values.slot())).collect();
         let out = self.reached(output.clone());
         let (slot, heads_slot, queries) = (out.slot(), heads.slot(), heads.value().clone());
         let options = options.clone();
-        self.record("attention", move |gradients| {
+        self.record(Additions::NONE, move |gradients| {
             let Some(upstream) = slot.and_then(|slot| gradients.take(slot)) else { return };
             let device = gradients.device.clone();
             let delta = device.empty(DType::F32, tokens, layout.heads);

@@ -1,5 +1,6 @@
 //! Token embedding: rows of a table, decoded from whatever storage it has.
 
+use crate::finality::Additions;
 use crate::{Tape, Tensor, Var, Weight};
 
 impl<'a> Tape<'a> {
@@ -7,12 +8,14 @@ impl<'a> Tape<'a> {
     pub fn embedding(&mut self, table: &Weight, ids: &Tensor, scale: f32) -> Var {
         let out = self.device().empty(self.precision().storage(), ids.len(), table.value.columns());
         self.device().run("embedding", |cpu| cpu.embed(&table.value, ids, scale, &out));
-        let Some(gradient) = table.gradient.clone().filter(|_| self.wants(&[], true)) else {
+        let additions = Additions::to([table]);
+        let wanted = self.wants(&[], &additions);
+        let Some(gradient) = table.gradient.clone().filter(|_| wanted) else {
             return Var::constant(out);
         };
         let out = self.reached(out);
         let (slot, ids) = (out.slot(), ids.clone());
-        self.record("embedding", move |gradients| {
+        self.record(additions, move |gradients| {
             let Some(upstream) = slot.and_then(|slot| gradients.take(slot)) else { return };
             let device = gradients.device.clone();
             device.run("embedding backward", |cpu| cpu.embed_backward(&ids, scale, &upstream, &gradient));

@@ -5,7 +5,8 @@
 
 use super::linear::{add_product, columns_of, part, rows_of};
 use crate::cpu::gemm::{Compute, Epilogue, Product};
-use crate::cpu::{HeadRows, RowNorm, STATE};
+use crate::cpu::{HeadCoefficients, HeadRows, IdRows, RowNorm, STATE, UnitRows};
+use crate::finality::Additions;
 use crate::tape::Gradients;
 use crate::{DType, Device, Tape, Tensor, Var, Weight};
 
@@ -34,17 +35,57 @@ pub struct HeadOptions {
     pub differentiate_all: bool,
 }
 
+/// What is wanted of each token besides [`HeadOutputs::values`]. What is not asked for costs nothing.
+#[derive(Clone, Debug, Default)]
+pub struct HeadRequest {
+    /// So many of the most likely ids; 0 for none.
+    pub top_k: usize,
+    /// u32 `[tokens, n]`: log-probabilities of these ids. `u32::MAX` fills up where a token has fewer: its log-probability
+    /// is minus infinity, and backward ignores its coefficient.
+    pub ids: Option<Tensor>,
+}
+
+/// The most likely ids of each token, the most likely first; of equal ones the smaller id. Not differentiable. Where the
+/// vocabulary has fewer, `u32::MAX` and minus infinity.
+#[derive(Clone, Debug)]
+pub struct TopK {
+    /// u32 `[tokens, k]`
+    pub ids: Tensor,
+    /// f32 `[tokens, k]`
+    pub log_probabilities: Tensor,
+}
+
 /// What the head found, per token.
 #[derive(Clone, Debug)]
 pub struct HeadOutputs {
     /// f32 `[tokens, OUTPUTS]`: the target's log-probability, logsumexp, mean logit, entropy (these four differentiable),
     /// and 1 where the target is the most likely id. Backward takes coefficients f32 `[tokens, 4]` for it.
     pub values: Var,
+    /// When asked for.
+    pub top: Option<TopK>,
+    /// f32 `[tokens, n]`: log-probabilities of the ids that were asked for, differentiable whatever the options say. Backward
+    /// takes coefficients f32 `[tokens, n]` for it.
+    pub chosen: Option<Var>,
 }
 
 impl<'a> Tape<'a> {
     /// Scores `targets` at the rows `positions` of `hidden` `[tokens, hidden]`. Both u32 `[1, trained tokens]`.
     pub fn head(&mut self, hidden: &Var, options: &HeadOptions, positions: &Tensor, targets: &Tensor) -> HeadOutputs {
+        self.head_with(hidden, options, positions, targets, &HeadRequest::default())
+    }
+
+    /// As [`head`](Self::head), with more of each token.
+    ///
+    /// # Panics
+    /// When the ids are not u32 `[trained tokens, n]`.
+    pub fn head_with(
+        &mut self,
+        hidden: &Var,
+        options: &HeadOptions,
+        positions: &Tensor,
+        targets: &Tensor,
+        request: &HeadRequest,
+    ) -> HeadOutputs {
         let device = self.device().clone();
         let (count, width) = (positions.len(), hidden.value().columns());
         assert_eq!(targets.len(), count, "a target for each position");
@@ -53,38 +94,76 @@ impl<'a> Tape<'a> {
         device.run("head", |cpu| cpu.gather(hidden.value(), positions, &input));
         let inverse_rms = device.empty(DType::F32, 1, count);
         let frozen = !options.weight.is_trained();
-        let wanted = self.wants(&[hidden], !frozen || options.norm.is_trained());
+        let additions = Additions::to([&options.norm, &options.weight]);
+        let wanted = self.wants(&[hidden], &additions);
         let unit = wanted && frozen && !options.differentiate_all;
         let head = Head { options: options.clone(), compute: self.precision().compute(), input, inverse_rms };
         let values = device.empty(DType::F32, count, OUTPUTS);
+        let top = (request.top_k > 0).then(|| TopK {
+            ids: device.empty(DType::U32, count, request.top_k),
+            log_probabilities: device.empty(DType::F32, count, request.top_k),
+        });
+        let chosen = request.ids.as_ref().map(|ids| {
+            assert_eq!((ids.dtype(), ids.rows()), (DType::U32, count), "ids for each position");
+            (ids.clone(), device.empty(DType::F32, count, ids.columns()))
+        });
         let units = unit.then(|| device.empty(dtype, count, width));
         let normed = head.normalise(&device);
         for first in (0..count).step_by(TOKENS) {
             let tokens = TOKENS.min(count - first);
             let cut = |tensor: &Tensor| tensor.slice_rows(first, tokens);
-            let targets = targets.reshape(count, 1).slice_rows(first, tokens).reshape(1, tokens);
-            head.forward(&device, &cut(&normed), &targets, &cut(&values), units.as_ref().map(cut).as_ref());
+            let found = Found {
+                targets: part_of_vector(targets, first, tokens),
+                values: cut(&values),
+                unit: units.as_ref().map(cut),
+                top: top.as_ref().map(|top| (cut(&top.ids), cut(&top.log_probabilities))),
+                chosen: chosen.as_ref().map(|(ids, numbers)| (cut(ids), cut(numbers))),
+            };
+            head.forward(&device, &cut(&normed), &found);
         }
         drop(normed);
         if !wanted {
-            return HeadOutputs { values: Var::constant(values) };
+            let chosen = chosen.map(|(_, numbers)| Var::constant(numbers));
+            return HeadOutputs { values: Var::constant(values), top, chosen };
         }
         let out = self.reached(values.clone());
-        let (slot, hidden_slot, rows) = (out.slot(), hidden.slot(), hidden.value().rows());
+        let (ids, chosen) = match chosen {
+            Some((ids, numbers)) => (Some(ids), Some(self.reached(numbers))),
+            None => (None, None),
+        };
+        let (slot, chosen_slot) = (out.slot(), chosen.as_ref().and_then(Var::slot));
+        let (hidden_slot, rows) = (hidden.slot(), hidden.value().rows());
         let (positions, targets) = (positions.clone(), targets.clone());
-        self.record("head", move |gradients| {
-            let Some(coefficients) = slot.and_then(|slot| gradients.take(slot)) else { return };
+        self.record(additions, move |gradients| {
+            let by_values = slot.and_then(|slot| gradients.take(slot));
+            let by_chosen = ids.zip(chosen_slot.and_then(|slot| gradients.take(slot)));
+            if by_values.is_none() && by_chosen.is_none() {
+                return;
+            }
+            let device = gradients.device.clone();
             let gradient = match units {
                 Some(units) => {
-                    let out = gradients.device.empty(dtype, count, width);
-                    gradients.device.run("head backward", |cpu| cpu.scale_rows(&units, &coefficients, 0, &out));
+                    let out = device.empty(dtype, count, width);
+                    device.run("head backward", |cpu| match (&by_values, &by_chosen) {
+                        (Some(by_values), None) => cpu.scale_rows(&units, by_values, 0, &out),
+                        (by_values, Some((ids, by_ids))) => {
+                            let (weight, scale) = (&head.options.weight.value, head.options.scale);
+                            let rows = UnitRows { units: &units, targets: &targets, weight, scale };
+                            let chosen = IdRows { ids, numbers: by_ids };
+                            cpu.head_units_backward(&rows, by_values.as_ref(), &chosen, &out);
+                        }
+                        (None, None) => {}
+                    });
                     out
                 }
-                None => head.backward(gradients, &targets, &values, &coefficients),
+                None => {
+                    let coefficients = by_values.unwrap_or_else(|| device.zeros(DType::F32, count, DIFFERENTIABLE));
+                    head.backward(gradients, &targets, &values, &coefficients, by_chosen.as_ref())
+                }
             };
             head.finish_backward(gradients, &gradient, &positions, hidden_slot, rows);
         });
-        HeadOutputs { values: out }
+        HeadOutputs { values: out, top, chosen }
     }
 
     /// The logits themselves of rows `positions`: f32 `[positions, vocabulary]`. For generation, not for training.
@@ -109,6 +188,23 @@ impl<'a> Tape<'a> {
     pub fn add_weighted(&mut self, values: &Tensor, column: usize, weights: &Tensor, sums: &Tensor) {
         self.device().run("loss", |cpu| cpu.weighted_sum(values, column, weights, sums));
     }
+}
+
+/// Elements `first .. first + count` of a `[1, n]` tensor.
+fn part_of_vector(vector: &Tensor, first: usize, count: usize) -> Tensor {
+    vector.reshape(vector.len(), 1).slice_rows(first, count).reshape(1, count)
+}
+
+/// Where forward writes, for some tokens.
+struct Found {
+    /// u32 `[1, tokens]`
+    targets: Tensor,
+    values: Tensor,
+    unit: Option<Tensor>,
+    /// Ids and, until the walk has ended, logits.
+    top: Option<(Tensor, Tensor)>,
+    /// Likewise.
+    chosen: Option<(Tensor, Tensor)>,
 }
 
 struct Head {
@@ -157,17 +253,27 @@ impl Head {
         device.empty(DType::F32, tokens, BLOCK.min(self.options.weight.value.rows()))
     }
 
-    fn forward(&self, device: &Device, h: &Tensor, targets: &Tensor, values: &Tensor, unit: Option<&Tensor>) {
+    fn forward(&self, device: &Device, h: &Tensor, found: &Found) {
         let tokens = h.rows();
         let weight = &self.options.weight.value;
         let state = device.empty(DType::F32, tokens, STATE);
-        let rows = HeadRows { targets, state: &state };
-        let sums = unit.map(|_| device.zeros(DType::F32, tokens, h.columns()));
+        let rows = HeadRows { targets: &found.targets, state: &state };
+        let sums = found.unit.as_ref().map(|_| device.zeros(DType::F32, tokens, h.columns()));
         let buffer = self.buffer(device, tokens);
-        device.run("head", |cpu| cpu.head_begin(&rows));
+        let top = found.top.as_ref().map(|(ids, numbers)| IdRows { ids, numbers });
+        let chosen = found.chosen.as_ref().map(|(ids, numbers)| IdRows { ids, numbers });
+        device.run("head", |cpu| {
+            cpu.head_begin(&rows);
+            top.iter().for_each(|top| cpu.top_begin(top));
+            chosen.iter().for_each(|chosen| cpu.no_logits(chosen));
+        });
         for (first, block) in self.blocks() {
             let logits = self.logits_of(device, h, &block, &buffer);
-            device.run("head softmax", |cpu| cpu.head_fold(&rows, &logits, first, sums.as_ref()));
+            device.run("head softmax", |cpu| {
+                top.iter().for_each(|top| cpu.top_fold(&logits, first, top));
+                chosen.iter().for_each(|chosen| cpu.chosen_fold(&logits, first, chosen));
+                cpu.head_fold(&rows, &logits, first, sums.as_ref());
+            });
             if let Some(sums) = &sums {
                 device.run("head", |cpu| {
                     let product = Product { a: rows_of(&logits, 0), b: columns_of(&block, 0), k: block.rows() };
@@ -176,15 +282,24 @@ impl Head {
             }
         }
         device.run("head", |cpu| {
-            cpu.head_finish(&rows, weight.rows(), values);
-            if let (Some(sums), Some(unit)) = (&sums, unit) {
+            cpu.head_finish(&rows, weight.rows(), &found.values);
+            top.iter().chain(&chosen).for_each(|rows| cpu.subtract_log_sums(rows, &found.values));
+            if let (Some(sums), Some(unit)) = (&sums, &found.unit) {
                 cpu.head_unit(&rows, weight, sums, self.options.scale, unit);
             }
         });
     }
 
-    /// The gradient with respect to the normalised rows; adds to the matrix's own.
-    fn backward(&self, gradients: &Gradients, targets: &Tensor, values: &Tensor, coefficients: &Tensor) -> Tensor {
+    /// The gradient with respect to the normalised rows; adds to the matrix's own. `chosen`: ids, and coefficients of their
+    /// log-probabilities.
+    fn backward(
+        &self,
+        gradients: &Gradients,
+        targets: &Tensor,
+        values: &Tensor,
+        coefficients: &Tensor,
+        chosen: Option<&(Tensor, Tensor)>,
+    ) -> Tensor {
         let device = &gradients.device;
         let weight = &self.options.weight;
         let (count, width) = (self.input.rows(), self.input.columns());
@@ -195,14 +310,18 @@ impl Head {
             let tokens = TOKENS.min(count - start);
             let cut = |tensor: &Tensor| tensor.slice_rows(start, tokens);
             let (h, values, coefficients) = (cut(&normed), cut(values), cut(coefficients));
-            let targets = targets.reshape(count, 1).slice_rows(start, tokens).reshape(1, tokens);
+            let chosen = chosen.map(|(ids, numbers)| (cut(ids), cut(numbers)));
+            let chosen = chosen.as_ref().map(|(ids, numbers)| IdRows { ids, numbers });
+            let by = HeadCoefficients { values: &coefficients, chosen };
+            let targets = part_of_vector(targets, start, tokens);
             let rows = HeadRows { targets: &targets, state: &values };
             let sums = device.zeros(DType::F32, tokens, width);
             let buffer = self.buffer(device, tokens);
             for (first, block) in self.blocks() {
                 let logits = self.logits_of(device, &h, &block, &buffer);
                 device.run("head softmax", |cpu| {
-                    cpu.head_slope(&rows, &logits, first, weight.value.rows(), &values, &coefficients);
+                    let vocabulary = weight.value.rows();
+                    cpu.head_slope(&rows, &logits, first, vocabulary, &values, &by);
                 });
                 device.run("head backward", |cpu| {
                     let product = Product { a: rows_of(&logits, 0), b: columns_of(&block, 0), k: block.rows() };

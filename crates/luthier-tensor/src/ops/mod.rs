@@ -8,6 +8,6 @@ mod linear;
 mod rotary;
 
 pub use attention::{AttentionOptions, KeyValues};
-pub use head::{HeadOptions, HeadOutputs, OUTPUTS};
-pub use linear::{AdapterTerm, LinearInput, Projection, Residual};
+pub use head::{HeadOptions, HeadOutputs, HeadRequest, OUTPUTS, TopK};
+pub use linear::{AdapterRows, AdapterTerm, LinearInput, Projection, Residual, RowScale};
 pub use rotary::{HeadNormWeights, RotaryTables};

@@ -1,6 +1,7 @@
 //! Rotary embedding of the query and key heads, with the norm that some families put around it.
 
 use crate::cpu::{HeadNorm, RotaryShape};
+use crate::finality::Additions;
 use crate::{HeadLayout, Tape, Tensor, Var, Weight};
 
 /// Cosine and sine of each token's angles, made on the host from positions and frequencies.
@@ -52,7 +53,7 @@ impl<'a> Tape<'a> {
     fn rotate(&mut self, heads: Var, shape: RotaryShape) -> Var {
         self.device().run("rotary", |cpu| cpu.rotate(&shape, heads.value(), 1.0));
         if let Some(slot) = heads.slot() {
-            self.record("rotary", move |gradients| {
+            self.record(Additions::NONE, move |gradients| {
                 let Some(gradient) = gradients.take(slot) else { return };
                 gradients.device.run("rotary backward", |cpu| cpu.rotate(&shape, &gradient, -1.0));
                 gradients.put(slot, gradient);
@@ -72,12 +73,13 @@ impl<'a> Tape<'a> {
         let output = self.device().empty(input.dtype(), input.rows(), input.columns());
         self.device().run("rotary", |cpu| cpu.normalise_and_rotate(&shape, &norm, &input, &output));
         let sums = (weights.query.gradient.clone(), weights.key.gradient.clone());
-        if !self.wants(&[heads], sums.0.is_some() || sums.1.is_some()) {
+        let additions = Additions::to([&weights.query, &weights.key]);
+        if !self.wants(&[heads], &additions) {
             return Var::constant(output);
         }
         let out = self.reached(output);
         let (slot, input_slot) = (out.slot(), heads.slot());
-        self.record("rotary", move |gradients| {
+        self.record(additions, move |gradients| {
             let Some(gradient) = slot.and_then(|slot| gradients.take(slot)) else { return };
             gradients.device.run("rotary backward", |cpu| {
                 let sums = (sums.0.as_ref(), sums.1.as_ref());

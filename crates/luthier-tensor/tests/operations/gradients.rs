@@ -111,7 +111,8 @@ fn projections(device: &Device, matrices: &[[Matrix; 4]], scale: f32, joined: bo
         made.push(Projection {
             weight: weight.trained(device),
             bias: Some(bias.trained(device)),
-            terms: vec![AdapterTerm { down, up: up.trained(device), scale, dropout: 0.0, site: 1 }],
+            terms: vec![AdapterTerm { site: 1, ..AdapterTerm::new(down, up.trained(device), scale) }],
+            row_scale: None,
         });
     }
     made
@@ -475,7 +476,7 @@ fn a_layer_that_runs_twice_gives_the_same_gradients() {
             let y = tape.linear(LinearInput::Plain(x), &weights, Some(Residual { base: x, scale: 1.0 }));
             tape.linear(LinearInput::Plain(&y), &weights, None)
         };
-        let out = if recomputed { tape.checkpoint(&input, true, layer) } else { layer(&mut tape, &input) };
+        let out = if recomputed { tape.checkpoint(&input, layer) } else { layer(&mut tape, &input) };
         assert_eq!(tape.len(), if recomputed { 1 } else { 2 });
         let output = device.download(out.value());
         let gradients = backward(tape, &out, &upstream, &[&input]);

@@ -23,7 +23,7 @@ impl Layer {
     fn new(device: &Device) -> Self {
         let mut random = Random::new(31);
         let mut trained = |rows, columns| random.matrix(rows, columns).trained(device);
-        let mut projection = |out, width| Projection { weight: trained(out, width), bias: None, terms: Vec::new() };
+        let mut projection = |out, width| Projection::new(trained(out, width));
         Self {
             heads: projection(LAYOUT.columns(), WIDTH),
             output: projection(WIDTH, LAYOUT.output_columns()),
@@ -136,12 +136,8 @@ fn meta_allocates_what_the_processor_does() {
 fn frozen_weights_are_not_recorded_and_backward_stops_at_the_lowest_trained() {
     let device = device(1);
     let mut random = Random::new(41);
-    let frozen = |random: &mut Random| Projection {
-        weight: Weight::frozen(random.matrix(5, 5).upload(&device)),
-        bias: None,
-        terms: Vec::new(),
-    };
-    let trained = Projection { weight: random.matrix(5, 5).trained(&device), bias: None, terms: Vec::new() };
+    let frozen = |random: &mut Random| Projection::new(Weight::frozen(random.matrix(5, 5).upload(&device)));
+    let trained = Projection::new(random.matrix(5, 5).trained(&device));
     let mut tape = Tape::new(&device, Precision::F32);
     let x = Var::constant(random.matrix(3, 5).upload(&device));
     let x = tape.linear(LinearInput::Plain(&x), &[frozen(&mut random)], None);

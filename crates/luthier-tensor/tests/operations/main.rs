@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails is what an unwrap is for here")]
 
+mod adapters;
 mod common;
+mod finality;
 mod gradients;
+mod head;
 mod invariance;

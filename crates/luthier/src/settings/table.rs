@@ -13,7 +13,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "model_name_or_path",
         Text,
         "",
-        "The base model: a Hugging Face folder, a GGUF file, or builtin. Required.",
+        "The base model: a Hugging Face folder, a GGUF file, org/name of the Hugging Face hub, or builtin. Required.",
     ),
     row(Model, "adapter_name_or_path", Names, "", "A PEFT adapter folder to go on training.")
         .only("finetuning_type: lora"),
@@ -53,8 +53,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
         .no_effect("it only matters with quantization_bit"),
     row(Model, "adapter_folder", Text, "", "Folder that adapters are in.")
         .refused("give the whole path in adapter_name_or_path"),
-    row(Model, "cache_dir", Text, "", "Where downloads go.").refused("models are not downloaded yet"),
-    row(Model, "model_revision", Text, "main", "Version of a model on a hub.").refused("models are not downloaded yet"),
+    row(Model, "cache_dir", Text, "", "Where downloaded models are kept. Default: the cache of Hugging Face's tools."),
+    row(Model, "model_revision", Text, "main", "Branch, tag or commit of a model on the hub."),
     row(Model, "resize_vocab", Switch, "false", "Fit the embedding to the tokenizer.")
         .refused("the vocabulary is not changed yet"),
     row(Model, "add_tokens", Names, "", "Words added to the tokenizer.").refused("the vocabulary is not changed yet"),
@@ -639,7 +639,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Hub, "run_name", Text, "", "Name of the run.").no_effect(NO_TRACKER),
     row(Hub, "project", Text, "huggingface", "Name of the project.").no_effect(NO_TRACKER),
     row(Hub, "use_swanlab", Switch, "false", "SwanLab.").no_effect(NO_TRACKER),
-    row(Hub, "hf_hub_token", Text, "", "Token of a hub.").no_effect(NO_HUB),
+    row(Hub, "hf_hub_token", Text, "", "Token of the Hugging Face hub. Default: HF_TOKEN, or what a login has left."),
     row(Hub, "ms_hub_token", Text, "", "Token of a hub.").no_effect(NO_HUB),
     row(Hub, "om_hub_token", Text, "", "Token of a hub.").no_effect(NO_HUB),
     row(Hub, "push_to_hub", Switch, "false", "Send the result to a hub.").refused(NO_HUB),

@@ -59,8 +59,14 @@ pub(crate) fn read(words: &[String]) -> Words {
             let key = if find(&key).is_some() { key } else { word.split('=').next().unwrap_or_default().to_owned() };
             read.given.push((key, read_value(value)));
         } else {
-            let hint = if is_file(word) { "; a file of settings comes first" } else { "" };
-            read.problem(format!("{word:?} is neither key=value nor --key value{hint}"));
+            let sentence = match find(&word.replace('-', "_")) {
+                Some(_) => format!("{word} has no value; expected {word}=VALUE or --{word} VALUE"),
+                None if is_file(word) => {
+                    format!("{word:?} is neither key=value nor --key value; a file of settings comes first")
+                }
+                None => format!("{word:?} is neither key=value nor --key value"),
+            };
+            read.problem(sentence);
         }
     }
     read
@@ -205,6 +211,7 @@ mod tests {
             "seed=1 a.yaml",
             "command line: \"a.yaml\" is neither key=value nor --key value; a file of settings comes first",
         );
+        fails("lora_rank", "command line: lora_rank has no value; expected lora_rank=VALUE or --lora_rank VALUE");
         fails("-x", "command line: \"-x\" is neither key=value nor --key value");
         fails(
             "--lora-rnk 8 --seed 1",

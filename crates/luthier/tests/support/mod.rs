@@ -64,7 +64,7 @@ impl Place {
         let output = Command::new(env!("CARGO_BIN_EXE_luthier"))
             .args(words)
             .current_dir(self.0.path())
-            .env("HF_HOME", self.path("no-cache"))
+            .env("HF_HOME", "no-cache")
             .env("HF_HUB_OFFLINE", "1")
             .env("LUTHIER_CPU", "portable")
             .env("NO_COLOR", "1")

@@ -1,0 +1,119 @@
+//! Each parameter is announced once a step, when its gradient is the step's, whatever is trained, recomputed, or split.
+//! On the committed checkpoints, whose origin fixtures/README.md tells.
+#![allow(clippy::unwrap_used, reason = "a test may stop anywhere")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use luthier_model::adapter::TargetModules;
+use luthier_model::checkpoint::ModelFiles;
+use luthier_model::{Checkpoint, Decoder, LoraSettings, Tuning};
+use luthier_tensor::{CpuOptions, Device, Isa, Precision};
+use luthier_train::{MicroBatch, Row, Step, accumulate, accumulate_announcing};
+
+fn checkpoint(name: &str) -> Checkpoint {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/models").join(name);
+    let file = |file: &str| {
+        let bytes: Arc<Vec<u8>> = Arc::new(std::fs::read(folder.join(file)).unwrap());
+        (file.to_owned(), bytes as luthier_tensor::SharedBytes)
+    };
+    let files = BTreeMap::from([file("config.json"), file("model.safetensors")]);
+    Checkpoint::from_files(&ModelFiles { label: name.into(), files }).unwrap()
+}
+
+fn lora(saved_modules: &[&str]) -> Tuning {
+    Tuning::Lora(LoraSettings {
+        rank: 3,
+        alpha: 6.0,
+        dropout: 0.2,
+        rslora: false,
+        targets: TargetModules::AllLinear,
+        saved_modules: saved_modules.iter().map(|&name| name.to_owned()).collect(),
+        seed: 7,
+    })
+}
+
+/// Three rows, in one part or three; the last part may have nothing to learn.
+fn parts(count: usize) -> Vec<MicroBatch> {
+    let ids: Vec<u32> = (3..40).collect();
+    let trained = vec![true; ids.len()];
+    let row = |length: usize, number| Row { ids: &ids[..length], trained: &trained[..length], number };
+    let rows = [row(12, 0), row(37, 1), row(2, 2)];
+    if count == 1 {
+        return vec![MicroBatch::of(&rows)];
+    }
+    let nothing = Row { ids: &ids[..4], trained: &[false; 4], number: 3 };
+    rows.iter().chain([&nothing]).map(|row| MicroBatch::of(std::slice::from_ref(row))).collect()
+}
+
+/// Names in the order of their announcement.
+fn announced(device: &Device, model: &str, tuning: &Tuning, step: &Step, parts: &[MicroBatch]) -> Vec<String> {
+    let checkpoint = checkpoint(model);
+    let decoder = Decoder::new(device, &checkpoint, tuning, None).unwrap();
+    let loss = device.download(&accumulate(device, &decoder, parts, step));
+    let expected =
+        decoder.parameters().gradients().iter().map(|gradient| device.download(gradient)).collect::<Vec<_>>();
+    let parameters: Vec<_> = decoder.parameters().iter().collect();
+    let mut order = Vec::new();
+    let found = accumulate_announcing(device, &decoder, parts, step, &mut |number| {
+        let parameter = parameters[number];
+        assert_eq!(device.download(&parameter.gradient), expected[number], "{} is final", parameter.name);
+        // Nothing may need the parameter any more: what follows must not notice.
+        device.write_f32(&parameter.value, &vec![f32::NAN; parameter.value.len()]);
+        order.push(number);
+    });
+    assert_eq!(device.download(&found), loss);
+    for (parameter, expected) in parameters.iter().zip(&expected) {
+        assert_eq!(&device.download(&parameter.gradient), expected, "{} at the end", parameter.name);
+    }
+    let mut once = order.clone();
+    once.sort_unstable();
+    assert_eq!(once, (0..parameters.len()).collect::<Vec<_>>(), "each of {model} once");
+    order.into_iter().map(|number| parameters[number].name.clone()).collect()
+}
+
+#[test]
+fn each_gradient_is_announced_once_and_is_then_final() {
+    let device =
+        Device::cpu(CpuOptions { threads: 2, isa: Isa::detect(), memory_bytes: 1 << 28, poison: true }, None).unwrap();
+    let cases = [
+        ("llama", Tuning::Full),
+        ("llama-tied", Tuning::Full),
+        ("qwen3", Tuning::Full),
+        ("llama-bias", Tuning::Freeze { layers: 1..2 }),
+        ("llama", lora(&[])),
+        ("llama", lora(&["embed_tokens", "lm_head"])),
+    ];
+    for (model, tuning) in cases {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let mut orders = Vec::new();
+            for (recomputed_layers, count) in [(0, 1), (0, 4), (2, 1), (2, 4), (1, 4)] {
+                let step = Step { precision, recomputed_layers, dropout_seed: Some(3), learning_rate: 0.0 };
+                orders.push(announced(&device, model, &tuning, &step, &parts(count)));
+            }
+            assert!(orders[0] == orders[1] && orders[2] == orders[3], "parts do not change the order");
+            // From the head down to the embedding, layer by layer.
+            for order in orders {
+                let layer = |name: &String| match name.split("layers.").nth(1) {
+                    Some(rest) => rest[..1].parse().unwrap(),
+                    None if name.contains("embed_tokens") => -1,
+                    None => 9,
+                };
+                let layers: Vec<i32> = order.iter().map(layer).collect();
+                assert!(layers.is_sorted_by(|above, below| above >= below), "{model}: {order:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_step_without_trained_tokens_announces_all() {
+    let device = Device::meta();
+    let checkpoint = checkpoint("llama");
+    let decoder = Decoder::new(&device, &checkpoint, &lora(&[]), None).unwrap();
+    let step = Step { precision: Precision::F32, recomputed_layers: 0, dropout_seed: None, learning_rate: 0.0 };
+    let mut order = Vec::new();
+    accumulate_announcing(&device, &decoder, &parts(4)[3..], &step, &mut |number| order.push(number));
+    assert_eq!(order, (0..decoder.parameters().iter().len()).collect::<Vec<_>>());
+}

@@ -1,0 +1,152 @@
+//! What each command says when all is well: the whole output, compared with `transcripts/commands/NAME.txt`. Numbers that a
+//! machine decides are written as `#`. Run with `LUTHIER_UPDATE=1` to write the files anew, and read what has changed.
+
+mod support;
+
+use support::{Place, transcript};
+
+/// Beginnings of lines whose numbers depend on the machine or its mood.
+const MEASURED: [&str; 11] = [
+    "step ",
+    "memory:",
+    "time:",
+    "disk:",
+    "trained ",
+    "steps:",
+    "all of it took",
+    "wrote ",
+    "replay",
+    "evaluation: loss",
+    "space:",
+];
+
+/// Replaces the numbers of measured lines by `#`, and the place by `PLACE`.
+fn settle(text: &str, place: &Place) -> String {
+    let place = place.path("").display().to_string();
+    let line = |line: &str| {
+        let mut out = String::new();
+        if !MEASURED.iter().any(|measured| line.starts_with(measured)) {
+            return line.replace(place.trim_end_matches('/'), "PLACE") + "\n";
+        }
+        let mut in_number = false;
+        for letter in line.chars() {
+            let is_number = letter.is_ascii_digit() || in_number && matches!(letter, '.' | ',' | ':');
+            match (is_number, in_number) {
+                (true, false) => out.push('#'),
+                (true, true) => {}
+                (false, _) => out.push(letter),
+            }
+            in_number = is_number;
+        }
+        out + "\n"
+    };
+    text.lines().map(line).collect()
+}
+
+#[track_caller]
+fn check(name: &str, place: &Place, words: &[&str]) {
+    let (code, text) = place.luthier(words);
+    assert_eq!(code, Some(0), "{text}");
+    transcript(&format!("commands/{name}"), &settle(&text, place));
+}
+
+#[test]
+fn help() {
+    let place = Place::new();
+    check("help", &place, &["--help"]);
+    for command in ["quickstart", "generate", "chat", "export", "bench", "plan", "env"] {
+        check(&format!("help_{command}"), &place, &[command, "--help"]);
+    }
+    check("help_data_preview", &place, &["data", "preview", "--help"]);
+}
+
+#[test]
+fn training_on_tokens() {
+    let place = Place::new();
+    check("plan", &place, &["plan", "train.yaml", "val_size=2"]);
+    check("dry_run", &place, &["train", "train.yaml", "--dry_run"]);
+    check("train", &place, &["train", "train.yaml", "val_size=2", "save_steps=1", "eval_steps=1", "logging_steps=1"]);
+    check(
+        "resume",
+        &place,
+        &[
+            "train",
+            "train.yaml",
+            "val_size=2",
+            "eval_steps=1",
+            "logging_steps=1",
+            "max_steps=3",
+            "--resume_from_checkpoint",
+        ],
+    );
+    check("full", &place, &["train", "train.yaml", "finetuning_type=full", "--output_dir", "full"]);
+}
+
+#[test]
+fn training_on_conversations() {
+    let place = Place::new();
+    place.write(
+        "faq.json",
+        r#"[{"instruction": "Who are you?", "output": "I am Fern."}, {"instruction": "What is 2 plus 2?", "output": "4."}]"#,
+    );
+    let model = ["model_name_or_path=builtin", "dataset=faq.json"];
+    let with = |words: &[&'static str]| words.iter().copied().chain(model).collect::<Vec<_>>();
+    check("data_preview", &place, &with(&["data", "preview", "train.yaml"]));
+    check("train_builtin", &place, &with(&["train", "train.yaml", "lora_rank=4", "cutoff_len=64"]));
+    check(
+        "generate",
+        &place,
+        &["generate", "--model", "builtin", "--message", "What is 2 plus 2?", "--precision", "fp32"],
+    );
+    check(
+        "chat_prompt",
+        &place,
+        &["chat", "--model", "builtin", "--prompt", "What is 2 plus 2?", "--precision", "fp32", "--temperature", "0"],
+    );
+    check(
+        "chat_compare",
+        &place,
+        &[
+            "chat",
+            "--model",
+            "builtin",
+            "--adapter",
+            "out",
+            "--compare",
+            "--prompt",
+            "Who are you?",
+            "--precision",
+            "fp32",
+            "--temperature",
+            "0",
+        ],
+    );
+    check(
+        "export_gguf",
+        &place,
+        &[
+            "export",
+            "--model",
+            "builtin",
+            "--adapter",
+            "out",
+            "--output",
+            "tuned.gguf",
+            "--format",
+            "gguf",
+            "--outtype",
+            "q8_0",
+        ],
+    );
+    check("export_hf", &place, &["export", "--model", "builtin", "--adapter", "out", "--output", "merged"]);
+}
+
+#[test]
+fn about_the_program() {
+    let place = Place::new();
+    check("version", &place, &["version"]);
+    let (code, text) = place.luthier(&["env"]);
+    assert_eq!(code, Some(0), "{text}");
+    let keys: String = text.lines().map(|line| line.split(':').next().unwrap_or_default().to_owned() + "\n").collect();
+    transcript("commands/env_keys", &keys);
+}
