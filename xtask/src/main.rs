@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a chore says what it does")]
 
 mod assets;
+mod builtin;
 mod ci;
 mod fixtures;
 mod licences;
@@ -21,6 +22,7 @@ cargo xtask CHORE
   ci              everything that a change must pass: format, licences, clippy, docs, tests
   assets          fetch the real model and data that some tests use into assets/
   licences        check the licences and sources of all dependencies
+  builtin STEP    make the built-in model from nothing: corpus, tokenizer, train, measure, or all
   settings        write docs/settings.md, docs/settings.schema.json, docs/differences.md from the table of settings
   llamafactory    check LLaMA-Factory's examples and write docs/llamafactory.md and the list of its keys
   fixtures DIR    compare with the reference over a folder of fixtures (DIR/NAME for one; --dtype f32|bf16)";
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         ["ci"] => ci::run(),
         ["assets"] => assets::fetch().map(|folder| println!("the assets are in {}", folder.display())),
         ["licences"] => licences::check(),
+        ["builtin", arguments @ ..] => builtin::command(arguments),
         ["settings"] => write_settings(),
         ["llamafactory"] => llamafactory::run(),
         ["fixtures", arguments @ ..] => fixtures::command(arguments),

@@ -10,7 +10,7 @@ mod write;
 
 pub use error::Error;
 pub use map::map;
-pub use model::{COMPANIONS, read_adapter, read_model};
+pub use model::{COMPANIONS, read_adapter, read_model, read_model_without_weights};
 pub use sealed::{SEAL_FILE, check_sealed, write_sealed};
 pub use space::free_bytes;
 pub use write::{remove_unfinished, write_atomically, write_files_atomically, write_folder_atomically, write_model};

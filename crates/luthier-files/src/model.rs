@@ -91,6 +91,26 @@ pub fn read_model(path: &Path) -> Result<ModelFiles, Error> {
     Ok(ModelFiles { label: path.display().to_string(), files })
 }
 
+/// Maps what a model's folder has beside weights: `config.json`, the tokenizer and their like.
+///
+/// # Errors
+/// When there is no such folder, or no `config.json` in it.
+pub fn read_model_without_weights(folder: &Path) -> Result<ModelFiles, Error> {
+    if folder.is_file() {
+        return Err(no_model(folder, "a model that begins with random weights is a folder with config.json"));
+    }
+    let names = file_names(folder)?;
+    let mut files = BTreeMap::new();
+    for name in COMPANIONS.into_iter().filter(|name| names.iter().any(|found| found == name)) {
+        files.insert(name.to_owned(), map(&folder.join(name))?);
+    }
+    if !files.contains_key("config.json") {
+        let hint = "it describes the model that is to begin with random weights".to_owned();
+        return Err(Error::Missing { folder: folder.into(), file: "config.json".into(), hint });
+    }
+    Ok(ModelFiles { label: folder.display().to_string(), files })
+}
+
 /// Reads a PEFT LoRA folder.
 ///
 /// # Errors

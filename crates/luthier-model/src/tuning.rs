@@ -264,7 +264,7 @@ pub(crate) fn is_saved(module: &str, saved: &[String]) -> bool {
 
 /// Uniform in +-1 / sqrt(width), as PEFT starts `lora_A`: a function of seed, module and index alone.
 fn starting_values(seed: u64, module: &str, rank: usize, width: usize) -> Vec<f32> {
-    let name = module.bytes().fold(seed, |hash, byte| mix(hash ^ u64::from(byte)));
+    let name = stream(seed, module);
     let bound = 1.0 / (width as f64).sqrt();
     (0..rank * width)
         .map(|index| {
@@ -274,8 +274,13 @@ fn starting_values(seed: u64, module: &str, rank: usize, width: usize) -> Vec<f3
         .collect()
 }
 
+/// The beginning of the random numbers that belong to a name.
+pub(crate) fn stream(seed: u64, name: &str) -> u64 {
+    name.bytes().fold(seed, |hash, byte| mix(hash ^ u64::from(byte)))
+}
+
 /// SplitMix64's output function. From: Steele, Lea & Flood 2014.
-fn mix(value: u64) -> u64 {
+pub(crate) fn mix(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::builtin;
 use crate::hub::{HubEnvironment, HubSettings, Token, Wanted, locate};
 use crate::settings::{Problem, Settings, differences, either};
 
@@ -45,8 +46,10 @@ pub(crate) enum Stage {
 pub(crate) struct ModelSettings {
     /// As it was named: a path, or `org/name` of a hub.
     pub(crate) name: String,
-    /// A Hugging Face folder or a GGUF file; what was named until [`locate`](Self::locate) has found it.
+    /// A Hugging Face folder or a GGUF file, or the name of the built-in model; what was named until [`locate`](Self::locate) has found it.
     pub(crate) model: PathBuf,
+    /// Whether the weights are drawn instead of read. Only with [`Method::Full`].
+    pub(crate) from_scratch: bool,
     /// A PEFT folder whose adapter is trained on. Only with [`Method::Lora`].
     pub(crate) adapter: Option<PathBuf>,
     pub(crate) hub: HubSettings,
@@ -403,6 +406,9 @@ impl TrainConfig {
 
 /// Whether there is something at the path that can be a model; `name` says in the message who named it.
 pub(crate) fn check_model(path: &Path, name: &str) -> Result<(), Problem> {
+    if builtin::is_named(path) {
+        return Ok(());
+    }
     let shown = path.display();
     if !path.exists() {
         return Err(Problem(format!(
@@ -487,13 +493,20 @@ impl Check<'_> {
         if adapter.is_some() && self.settings.text("finetuning_type") != Some("lora") {
             self.problem("adapter_name_or_path", "adapter_name_or_path needs finetuning_type: lora");
         }
+        let from_scratch = self.is_on("train_from_scratch");
+        if from_scratch && self.settings.text("finetuning_type") != Some("full") {
+            self.problem(
+                "train_from_scratch",
+                "train_from_scratch needs finetuning_type: full, since weights that stay random are of no use",
+            );
+        }
         let text = |name: &str| self.settings.text(name).filter(|text| !text.is_empty());
         let hub = HubSettings {
             revision: text("model_revision").filter(|text| *text != "main").map(str::to_owned),
             cache: text("cache_dir").map(PathBuf::from),
             token: text("hf_hub_token").and_then(Token::new),
         };
-        ModelSettings { name: model.display().to_string(), model, adapter, hub }
+        ModelSettings { name: model.display().to_string(), model, from_scratch, adapter, hub }
     }
 
     fn method(&mut self) -> Method {
@@ -840,6 +853,7 @@ mod tests {
             model: ModelSettings {
                 name: "m".to_owned(),
                 model: "m".into(),
+                from_scratch: false,
                 adapter: None,
                 hub: HubSettings::default(),
             },

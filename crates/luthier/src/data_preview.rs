@@ -44,7 +44,7 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     for notice in &config.notices {
         eprint_line(&format!("note: {notice}"));
     }
-    let model = Model::open(&config.model.model)?;
+    let model = Model::of(&config)?;
     let read = rows::read(&model, config.stage, &config.data.datasets, &config.data)?;
     for note in &read.notes {
         eprint_line(&format!("note: {note}"));

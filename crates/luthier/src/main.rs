@@ -5,6 +5,7 @@
 //! code is then 1, and 2 for arguments that cannot be understood.
 
 mod bench;
+mod builtin;
 mod chart;
 mod chat;
 mod checkpoint;
@@ -26,6 +27,7 @@ mod outcome;
 mod plan;
 mod preflight;
 mod progress;
+mod quickstart;
 mod reference;
 mod results;
 mod rows;
@@ -63,6 +65,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// See it work: teach the built-in model something new, in less than a minute
+    Quickstart(quickstart::Arguments),
     /// Train a model as a configuration says
     Train(train::Arguments),
     /// Show what a training would do and take, with memory, time and disk, and stop
@@ -197,6 +201,11 @@ fn help_alone(words: Vec<OsString>) -> Vec<OsString> {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     let environment = Environment::read()?;
     match command {
+        Command::Quickstart(arguments) => {
+            if quickstart::run(&arguments, &environment)? == outcome::Outcome::Stopped {
+                return Ok(ExitCode::from(signals::INTERRUPTED));
+            }
+        }
         Command::Train(arguments) => {
             if train::run(&arguments, &environment)? == outcome::Outcome::Stopped {
                 return Ok(ExitCode::from(signals::INTERRUPTED));

@@ -7,6 +7,9 @@ use luthier_data::{ChatTemplate, Tokenizer};
 use luthier_model::Checkpoint;
 use luthier_model::checkpoint::ModelFiles;
 
+use crate::builtin;
+use crate::config::TrainConfig;
+
 /// A model's files, read.
 pub(crate) struct Model {
     pub(crate) files: ModelFiles,
@@ -15,8 +18,22 @@ pub(crate) struct Model {
 
 impl Model {
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        let files = luthier_files::read_model(path)?;
+        let files = if builtin::is_named(path) { builtin::files() } else { luthier_files::read_model(path)? };
         let checkpoint = Checkpoint::from_files(&files)?;
+        Ok(Self { files, checkpoint })
+    }
+
+    /// The model that a configuration names; with `train_from_scratch` only its configuration and tokenizer are read.
+    pub(crate) fn of(config: &TrainConfig) -> anyhow::Result<Self> {
+        let path = &config.model.model;
+        if !config.model.from_scratch {
+            return Self::open(path);
+        }
+        let files = match builtin::is_named(path) {
+            true => builtin::files(),
+            false => luthier_files::read_model_without_weights(path)?,
+        };
+        let checkpoint = Checkpoint::from_scratch(&files, config.machine.seed)?;
         Ok(Self { files, checkpoint })
     }
 

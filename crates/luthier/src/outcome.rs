@@ -15,7 +15,7 @@ use crate::results::Results;
 use crate::run::Run;
 use crate::save::for_each_piece;
 use crate::sitting::{Sitting, logging_steps};
-use crate::{checkpoint, eprint_line};
+use crate::{builtin, checkpoint, eprint_line};
 
 /// How a training ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,6 +167,7 @@ impl<'r> Record<'r> {
         let model = &config.model.model;
         let names = run.model.files.files.keys();
         let files: Vec<PathBuf> = match model.is_dir() {
+            _ if builtin::is_named(model) => Vec::new(),
             true => names.map(|name| model.join(name)).collect(),
             false => vec![model.clone()],
         };

@@ -71,7 +71,7 @@ impl Run {
         let own_file_bytes = ProcessMemory::now().map_or(0, |memory| memory.file_bytes);
         let environment = &same_processor(environment, resumed);
         let processor = Processor::choose(config.machine.threads, environment)?;
-        let model = Model::open(&config.model.model)?;
+        let model = Model::of(config)?;
         for note in &model.checkpoint.model.notes {
             eprint_line(&format!("note: {note}"));
         }

@@ -15,6 +15,7 @@ mod gguf_tokenizer;
 mod gguf_writer;
 mod inventory;
 mod safetensors;
+mod scratch;
 mod stored;
 mod writer;
 

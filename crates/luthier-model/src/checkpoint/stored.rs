@@ -53,7 +53,17 @@ impl StoredTensor {
     /// # Errors
     /// When the number of values is not the product of the dimensions.
     pub fn from_f32(name: &str, values: &[f32], dims: &[usize]) -> Result<Self, Error> {
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Self::from_values(name, values, dims, DType::F32)
+    }
+
+    /// As [`from_f32`](Self::from_f32), rounded once to bf16 or f16 where that is wanted.
+    pub(crate) fn from_values(name: &str, values: &[f32], dims: &[usize], dtype: DType) -> Result<Self, Error> {
+        let bytes: Vec<u8> = match dtype {
+            DType::Bf16 => values.iter().flat_map(|&value| luthier_tensor::bf16_bits(value).to_le_bytes()).collect(),
+            DType::F16 => values.iter().flat_map(|&value| luthier_tensor::f16_bits(value).to_le_bytes()).collect(),
+            _ => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        };
+        let dtype = if matches!(dtype, DType::Bf16 | DType::F16) { dtype } else { DType::F32 };
         let (rows, columns) = matrix(dims);
         if rows * columns != values.len() {
             return Err(Error::TensorShape {
@@ -63,7 +73,7 @@ impl StoredTensor {
                 expected: crate::error::shape(dims),
             });
         }
-        Self::new(&Arc::from("memory"), name, &aligned(&bytes), 0, DType::F32, dims.to_vec())
+        Self::new(&Arc::from("memory"), name, &aligned(&bytes), 0, dtype, dims.to_vec())
     }
 
     /// Row-major `[rows, columns]`; a vector is `[1, length]`.

@@ -13,7 +13,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "model_name_or_path",
         Text,
         "",
-        "The base model: a Hugging Face folder, a GGUF file, or org/name of the Hugging Face hub. Required.",
+        "The base model: a Hugging Face folder, a GGUF file, org/name of the Hugging Face hub, or builtin. Required.",
     ),
     row(Model, "adapter_name_or_path", Names, "", "A PEFT adapter folder to go on training.")
         .only("finetuning_type: lora"),
@@ -70,7 +70,14 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Model, "shift_attn", Switch, "false", "LongLoRA's attention.").refused(NOT_YET),
     row(Model, "mixture_of_depths", Anything, "", "Mixture of depths.").refused(NOT_YET),
     row(Model, "moe_aux_loss_coef", Number(0.0, f64::MAX), "", "Weight of the routers' loss.").refused(NOT_YET),
-    row(Model, "train_from_scratch", Switch, "false", "Begin with random weights.").refused(NOT_YET),
+    row(
+        Model,
+        "train_from_scratch",
+        Switch,
+        "false",
+        "Begin with weights drawn from seed; of model_name_or_path only config.json and the tokenizer are read.",
+    )
+    .only("finetuning_type: full"),
     row(Model, "upcast_layernorm", Switch, "false", "Keep the norms in fp32.").no_effect("norms are computed in fp32"),
     row(Model, "upcast_lmhead_output", Switch, "false", "Keep the logits in fp32.")
         .no_effect("logits are computed in fp32"),
