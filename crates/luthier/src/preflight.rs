@@ -109,8 +109,11 @@ pub(crate) fn page(config: &TrainConfig, run: &Run, plan: &Plan) -> Vec<String> 
         _ => Trained::Weights,
     };
     let all_memory = memory_bytes().unwrap_or(0);
-    let warnings =
-        [rate_warning(trained, config.optimiser.learning_rate), memory_warning(plan.memory.total_bytes, all_memory)];
+    let warnings = [
+        // Weights that are drawn have everything to learn: usual rates are others.
+        rate_warning(trained, config.optimiser.learning_rate).filter(|_| !config.model.from_scratch),
+        memory_warning(plan.memory.total_bytes, all_memory),
+    ];
     for warning in warnings.into_iter().flatten() {
         if let Event::Warning { name, message } = warning {
             page.push(format!("warning: {name}: {message}"));
