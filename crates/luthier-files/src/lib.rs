@@ -13,4 +13,6 @@ pub use map::map;
 pub use model::{COMPANIONS, read_adapter, read_model, read_model_without_weights};
 pub use sealed::{SEAL_FILE, check_sealed, write_sealed};
 pub use space::free_bytes;
-pub use write::{remove_unfinished, write_atomically, write_files_atomically, write_folder_atomically, write_model};
+pub use write::{
+    check_writable, remove_unfinished, write_atomically, write_files_atomically, write_folder_atomically, write_model,
+};

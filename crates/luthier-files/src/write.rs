@@ -126,8 +126,25 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.{}-{number}{ASIDE}", std::process::id()))
 }
 
+/// Whether files can be made in a folder: one is, and removed again.
+///
+/// # Errors
+/// The system's reason.
+pub fn check_writable(folder: &Path) -> io::Result<()> {
+    let probe = Temporary(beside(&folder.join("probe")));
+    File::create_new(&probe.0).map(drop)
+}
+
 /// How the names of things end that are not whole yet.
 const ASIDE: &str = ".tmp";
+
+/// Whether a name is one that [`beside`] gives: `.NAME.PROCESS-NUMBER.tmp`.
+fn is_aside(name: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let inner = name.strip_prefix('.').and_then(|name| name.strip_suffix(ASIDE));
+    let numbers = inner.and_then(|inner| inner.rsplit_once('.')).and_then(|(_, numbers)| numbers.split_once('-'));
+    numbers.is_some_and(|(process, number)| digits(process) && digits(number))
+}
 
 /// Removes from `folder` what a killed process left half-written, and returns its names.
 ///
@@ -138,7 +155,7 @@ pub fn remove_unfinished(folder: &Path) -> Result<Vec<String>, Error> {
     for entry in fs::read_dir(folder).map_err(Error::io(folder, "list it"))? {
         let path = entry.map_err(Error::io(folder, "list it"))?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if name.starts_with('.') && name.ends_with(ASIDE) {
+        if is_aside(&name) {
             let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             gone.map_err(Error::io(&path, "remove it"))?;
             removed.push(name);

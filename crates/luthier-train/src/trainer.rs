@@ -118,7 +118,8 @@ impl<'t> Trainer<'t> {
     /// Takes a run up where `progress` was kept; the caller has written parameters and moments.
     pub fn resume(&mut self, progress: Progress) {
         self.optimiser.resume(progress.step);
-        self.progress = progress;
+        // Whoever goes on has changed something: the steps that were left out do not count against it.
+        self.progress = Progress { skipped_in_a_row: 0, ..progress };
     }
 
     /// Trains until the schedule, the evaluations or the listener say that it is enough.
@@ -135,6 +136,10 @@ impl<'t> Trainer<'t> {
             if control == Control::Continue && self.evaluation_is_due(steps) {
                 (better, control) = self.evaluate(steps, listener);
             }
+            // A state that only leads to broken steps is not worth a checkpoint.
+            if self.is_broken() {
+                return Ok(End::Nonfinite);
+            }
             let due = self.settings.saving.is_due(done, steps.per_epoch()) && done > 0;
             if done != kept && (due || better && self.settings.keeps_best || control == Control::Stop) {
                 listener.save(&self.progress, &self.optimiser)?;
@@ -142,13 +147,13 @@ impl<'t> Trainer<'t> {
             }
             let patience = self.settings.evaluating.and_then(|evaluating| evaluating.patience);
             match control {
+                // What is still to be evaluated may decide what is saved.
+                Control::Stop if done < total || self.evaluation_is_due(steps) => return Ok(End::Stopped),
                 _ if done >= total => return Ok(End::Finished),
-                Control::Stop => return Ok(End::Stopped),
                 _ if patience.is_some_and(|most| self.progress.evaluations_without_better >= most) => {
                     return Ok(End::EarlyStopped);
                 }
-                _ if self.is_broken() => return Ok(End::Nonfinite),
-                Control::Continue => control = self.step(steps, listener),
+                _ => control = self.step(steps, listener),
             }
         }
     }

@@ -55,6 +55,8 @@ pub(crate) struct Checkpoints<'r> {
     /// How many are kept; `None`: all.
     pub(crate) limit: Option<usize>,
     pub(crate) base_model: &'r str,
+    /// Those of an older run in the folder, which stay until this run has something to show.
+    pub(crate) older: Vec<usize>,
 }
 
 impl Checkpoints<'_> {
@@ -78,6 +80,18 @@ impl Checkpoints<'_> {
         })?;
         self.prune(progress);
         Ok(path)
+    }
+
+    /// Removes the checkpoints of the older run, of which a later resuming would know nothing; returns how many.
+    pub(crate) fn remove_older(&mut self, newest: Option<usize>) -> usize {
+        let older: Vec<usize> = self.older.drain(..).filter(|step| Some(*step) != newest).collect();
+        for step in older.iter().rev() {
+            let path = self.path(*step);
+            if let Err(error) = std::fs::remove_dir_all(&path) {
+                eprint_line(&format!("warning: {} of an older run cannot be removed: {error}", path.display()));
+            }
+        }
+        older.len()
     }
 
     fn path(&self, step: usize) -> PathBuf {
@@ -114,19 +128,16 @@ pub(crate) fn has_any(folder: &Path) -> bool {
     !steps_of(folder).is_empty()
 }
 
-/// Removes the checkpoints of another run, of which a later resuming would know nothing; returns how many.
-pub(crate) fn remove_all(folder: &Path) -> anyhow::Result<usize> {
-    let steps = steps_of(folder);
-    for step in &steps {
-        let path = folder.join(format!("{PREFIX}{step}"));
-        std::fs::remove_dir_all(&path).with_context(|| format!("{} cannot be removed", path.display()))?;
-    }
-    Ok(steps.len())
+/// The steps of checkpoints that Luthier wrote into a folder.
+pub(crate) fn ours(folder: &Path) -> Vec<usize> {
+    let is_ours = |step: &usize| folder.join(format!("{PREFIX}{step}")).join(luthier_files::SEAL_FILE).exists();
+    steps_of(folder).into_iter().filter(is_ours).collect()
 }
 
 /// Removes the checkpoints after `step`: the run goes on from there, and would not meet them again.
 pub(crate) fn remove_later(folder: &Path, step: usize) -> anyhow::Result<()> {
-    for later in steps_of(folder).into_iter().filter(|later| *later > step) {
+    // The newest first: what a kill leaves is then still a part of the time line.
+    for later in ours(folder).into_iter().rev().filter(|later| *later > step) {
         let path = folder.join(format!("{PREFIX}{later}"));
         std::fs::remove_dir_all(&path).with_context(|| format!("{} cannot be removed", path.display()))?;
         eprint_line(&format!("note: removed {}, which lies after the checkpoint that is continued", path.display()));
@@ -146,7 +157,11 @@ pub(crate) fn newest(folder: &Path) -> anyhow::Result<Option<Found>> {
     for step in steps_of(folder).into_iter().rev() {
         match open(&folder.join(format!("{PREFIX}{step}"))) {
             Ok(found) => return Ok(Some(found)),
-            Err(error) => eprint_line(&format!("warning: this checkpoint is passed over: {error:#}")),
+            Err(error) if matches!(error.downcast_ref(), Some(luthier_files::Error::Damaged { .. })) => {
+                eprint_line(&format!("warning: this checkpoint is passed over: {error:#}"));
+            }
+            // What is whole but cannot be read now may be readable later: nothing may be built over it.
+            Err(error) => return Err(error),
         }
     }
     Ok(None)

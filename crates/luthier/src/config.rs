@@ -368,7 +368,21 @@ impl TrainConfig {
         }
         let held = marks.into_iter().find(|name| folder.join(name).exists());
         let held = held.or_else(|| crate::checkpoint::has_any(folder).then_some("checkpoints"));
-        let above = folder.ancestors().skip(1).find(|above| above.exists());
+        // Killed while it saved: the run that is to go on has not ended, so nothing of it is lost when it begins anew.
+        let held = held.filter(|_| self.saving.resume == Resume::No || !crate::outcome::is_unfinished(folder));
+        let whole = |path: &Path| path.canonicalize().ok();
+        if whole(folder).is_some_and(|folder| whole(&self.model.model) == Some(folder)) {
+            problems.push(Problem(format!(
+                "output_dir: {} is the folder of the model that is trained; choose another, so that it stays as it is",
+                folder.display()
+            )));
+        }
+        let above = folder.ancestors().find(|above| above.exists() && !above.as_os_str().is_empty());
+        let above = above.or(Some(Path::new(".")));
+        if let Some(Err(error)) = above.filter(|above| above.is_dir()).map(luthier_files::check_writable) {
+            problems.push(Problem(format!("output_dir: {}: {}", folder.display(), describe(&error))));
+        }
+        let above = above.filter(|above| *above != folder.as_path());
         match held {
             _ if above.is_some_and(Path::is_file) => {
                 let above = above.unwrap_or(folder).display();
@@ -622,7 +636,7 @@ impl Check<'_> {
         }
     }
 
-    fn schedule(&self) -> ScheduleSettings {
+    fn schedule(&mut self) -> ScheduleSettings {
         let kind = match self.settings.text("lr_scheduler_type") {
             Some("constant") => ScheduleKind::Constant,
             Some("constant_with_warmup") => ScheduleKind::ConstantWithWarmup,
@@ -631,7 +645,7 @@ impl Check<'_> {
         };
         let warmup = match self.settings.number("warmup_ratio") {
             Some(share) => Span::Share(share),
-            None => span(self.number("warmup_steps")),
+            None => self.span("warmup_steps"),
         };
         ScheduleSettings { kind, warmup }
     }
@@ -693,7 +707,7 @@ impl Check<'_> {
             folder,
             guessed,
             overwrite: self.is_on("overwrite_output_dir"),
-            logging: span(logging),
+            logging: self.span("logging_steps"),
             log_first_step: self.is_on("logging_first_step"),
             chart: self.is_on("plot_loss"),
             tensorboard,
@@ -723,6 +737,19 @@ impl Check<'_> {
         names.iter().any(|name| matches!(name.as_str(), "tensorboard" | "all"))
     }
 
+    /// transformers' reading of a number: below 1 it is a share of all.
+    fn span(&mut self, name: &str) -> Span {
+        let number = self.number(name);
+        self.span_of(name, number)
+    }
+
+    fn span_of(&mut self, name: &str, number: f64) -> Span {
+        if number >= 1.0 && number.fract() != 0.0 {
+            self.problem(name, format!("{name} is {number}; expected a whole number, or a share of all below 1"));
+        }
+        if number >= 1.0 { Span::Steps(number as usize) } else { Span::Share(number) }
+    }
+
     fn evaluation(&mut self) -> Option<EvaluationSettings> {
         let datasets = self.settings.names("eval_dataset").to_vec();
         let size = self.number("val_size");
@@ -731,24 +758,28 @@ impl Check<'_> {
         }
         let source = match datasets.is_empty() {
             false => Some(EvaluationSource::Datasets(datasets)),
-            true => (size > 0.0).then(|| EvaluationSource::Part(span(size))),
+            true => (size > 0.0).then(|| EvaluationSource::Part(self.span("val_size"))),
         };
         let strategy = self.settings.text("eval_strategy").map(str::to_owned);
         let Some(source) = source else {
             if strategy.as_deref().is_some_and(|strategy| strategy != "no") {
                 self.problem("eval_strategy", "eval_strategy needs data: expected val_size or eval_dataset too");
             }
+            if self.settings.text("save_strategy") == Some("best") {
+                self.problem("save_strategy", "save_strategy: best needs data: expected val_size or eval_dataset too");
+            }
             return None;
         };
-        let every = self.settings.number("eval_steps").unwrap_or_else(|| self.number("logging_steps"));
+        let eval_key = if self.settings.number("eval_steps").is_some() { "eval_steps" } else { "logging_steps" };
+        let every = self.number(eval_key);
         if every == 0.0 {
             self.problem("eval_steps", "eval_steps is 0; expected steps, or a share of all steps below 1");
         }
         let when = match strategy.as_deref() {
             Some("no") => When::Never,
-            Some("steps") => When::Every(span(every)),
+            Some("steps") => When::Every(self.span_of(eval_key, every)),
             // As transformers reads it, steps that are given are wanted.
-            None if self.settings.number("eval_steps").is_some() => When::Every(span(every)),
+            None if self.settings.number("eval_steps").is_some() => When::Every(self.span_of(eval_key, every)),
             _ => When::EachEpoch,
         };
         let metric = match self.settings.text("metric_for_best_model") {
@@ -778,9 +809,9 @@ impl Check<'_> {
         let when = match strategy {
             Some("no" | "best") => When::Never,
             Some("epoch") => When::EachEpoch,
-            _ => When::Every(span(every)),
+            _ => When::Every(self.span("save_steps")),
         };
-        if every == 0.0 && when == When::Every(span(0.0)) {
+        if every == 0.0 && when == When::Every(Span::Share(0.0)) {
             self.problem("save_steps", "save_steps is 0; expected steps, or a share of all steps below 1");
         }
         let resume = match self.settings.text("resume_from_checkpoint") {
@@ -822,11 +853,6 @@ const TRACKERS: [&str; 16] = [
     "kubeflow",
 ];
 const OURS: [&str; 3] = ["none", "tensorboard", "all"];
-
-/// transformers' reading of a number of steps: below 1 it is a share of all.
-fn span(number: f64) -> Span {
-    if number >= 1.0 { Span::Steps(number as usize) } else { Span::Share(number) }
-}
 
 #[cfg(test)]
 mod tests {

@@ -36,6 +36,9 @@ pub(crate) fn fit(
     steps.token_budget = config.batch.token_budget.unwrap_or(TOKEN_BUDGET);
     if let Some(layout) = resumed {
         // Parts add in their order: other parts would give other last bits.
+        if config.batch.token_budget.is_some_and(|budget| budget != layout.token_budget) {
+            eprint_line(&format!("note: token_budget stays {}, as in the checkpoint", layout.token_budget));
+        }
         steps.token_budget = layout.token_budget;
         trainer.recomputed_layers = layout.recomputed_layers;
     }
@@ -72,11 +75,16 @@ pub(crate) fn fit(
         let Some(limit) = limit.filter(|limit| needed > *limit) else { return Ok(found) };
         if may_shrink {
             steps.token_budget = (steps.token_budget / 2).max(steps.longest_row());
-        } else if resumed.is_none()
-            && config.machine.recomputation == Recomputation::Auto
-            && trainer.recomputed_layers < layers
-        {
+        } else if config.machine.recomputation == Recomputation::Auto && trainer.recomputed_layers < layers {
+            // Layers that are computed again give the same numbers, so a run may go on with more of them.
             trainer.recomputed_layers = layers;
+        } else if resumed.is_some() {
+            anyhow::bail!(
+                "this run needs {:.1} GB for weights and tensors, and {:.1} GB of the free memory may be used; it goes on with \
+                 the token_budget that it began with, so close other programs or go on on a larger machine",
+                needed as f64 / 1e9,
+                limit as f64 / 1e9
+            );
         } else {
             anyhow::bail!(
                 "this run needs {:.1} GB for weights and tensors, and {:.1} GB of the free memory may be used; lower cutoff_len or \

@@ -25,9 +25,21 @@ impl ProcessMemory {
     }
 }
 
-/// Memory that a new program could have, in bytes; `None` where the system does not tell.
+/// Memory that a new program could have, in bytes; `None` where the system does not tell. In a container it is what the
+/// container may still take.
 pub(crate) fn available_bytes() -> Option<u64> {
-    kibibytes(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
+    let machine = kibibytes(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?;
+    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    // What the container holds of files can be given back, as the machine's own figure counts it.
+    let files = || {
+        let stat = std::fs::read_to_string("/sys/fs/cgroup/memory.stat").ok()?;
+        stat.lines().find_map(|line| line.strip_prefix("file ")?.trim().parse::<u64>().ok())
+    };
+    let left = number("/sys/fs/cgroup/memory.max").and_then(|limit| {
+        let used = number("/sys/fs/cgroup/memory.current")?.saturating_sub(files()?);
+        Some(limit.saturating_sub(used))
+    });
+    Some(left.map_or(machine, |left| left.min(machine)))
 }
 
 fn kibibytes(text: &str, name: &str) -> Option<u64> {

@@ -16,6 +16,7 @@ use crate::settings::table::SETTINGS;
 use crate::settings::{self, Settings, Status};
 pub(crate) use files::FileRecord;
 pub(crate) use machine::{MachineRecord, memory_bytes};
+pub(crate) use secrets::without_secrets;
 
 /// Name of the file in the output folder.
 pub(crate) const FILE_NAME: &str = "run.json";

@@ -1,7 +1,7 @@
 //! What is left of a training when it has ended: the state that is saved, whether it is one, its results, and the record
 //! of the run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
@@ -28,11 +28,12 @@ pub(crate) enum Outcome {
     Shown,
 }
 
-/// Writes what the training came to under transformers' names.
+/// Writes what the training came to under transformers' names; `saved` is the step whose state is saved.
 pub(crate) fn write_results(
     config: &TrainConfig,
     run: &Run,
     progress: &Progress,
+    saved: usize,
     sitting: &Sitting,
 ) -> anyhow::Result<()> {
     let folder = &config.output.folder;
@@ -42,9 +43,7 @@ pub(crate) fn write_results(
         When::Every(span) => Some(span.steps(total).max(1)),
         When::Never | When::EachEpoch => None,
     };
-    let keeps_best = evaluation.is_some_and(|evaluation| evaluation.keeps_best);
     let best = progress.best.map(|best| folder.join(format!("checkpoint-{}", best.step)));
-    let saved = progress.best.filter(|best| keeps_best && best.step > 0).map_or(progress.step, |best| best.step);
     let evaluations = sitting.journal.iter().filter_map(|entry| match &entry.event {
         Event::Evaluation(event) => Some(*event),
         _ => None,
@@ -60,7 +59,7 @@ pub(crate) fn write_results(
             RunLength::Steps(steps) => steps as f64 / run.steps.per_epoch() as f64,
         },
         batch_rows: config.batch.rows,
-        trained_rows: progress.step * run.steps.rows_per_step(),
+        trained_rows: run.steps.rows_until(progress.step),
         metric: evaluation.map_or(config::Metric::Loss, |evaluation| evaluation.metric),
         best_checkpoint: best.as_deref().filter(|path| path.exists()),
         evaluation: evaluations.rev().find(|event| event.step == saved),
@@ -68,21 +67,26 @@ pub(crate) fn write_results(
     results.write(folder).context("the results cannot be written")
 }
 
-/// Puts the best evaluated state back where that is what is to be saved.
+/// Puts the best evaluated state back where that is what is to be saved; returns the step whose state is in memory then.
 pub(crate) fn take_best(
     config: &TrainConfig,
     run: &Run,
     progress: &Progress,
     sitting: &mut Sitting,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<usize> {
     let keeps_best = config.evaluation.as_ref().is_some_and(|evaluation| evaluation.keeps_best);
-    let Some(best) = progress.best.filter(|best| keeps_best && best.step != progress.step) else { return Ok(()) };
+    let Some(best) = progress.best.filter(|best| keeps_best && best.step != progress.step) else {
+        return Ok(progress.step);
+    };
     if best.step == 0 {
+        if progress.evaluated_step == Some(0) {
+            return Ok(progress.step);
+        }
         sitting.say(
             "warning: no evaluation was better than the one before the first step; the last state is saved: see the \
              losses, and try another learning_rate",
         );
-        return Ok(());
+        return Ok(progress.step);
     }
     let path = config.output.folder.join(format!("checkpoint-{}", best.step));
     let found = match checkpoint::open(&path) {
@@ -93,7 +97,7 @@ pub(crate) fn take_best(
                  state is saved",
                 best.step
             ));
-            return Ok(());
+            return Ok(progress.step);
         }
     };
     found.restore(&run.device, run.decoder.parameters(), None)?;
@@ -103,7 +107,7 @@ pub(crate) fn take_best(
         best.loss,
         100.0 * best.accuracy
     ));
-    Ok(())
+    Ok(best.step)
 }
 
 /// A model with numbers that are none must not be saved as a result, and an adapter that changes nothing is said.
@@ -218,4 +222,11 @@ impl<'r> Record<'r> {
             result => Ok(result?),
         }
     }
+}
+
+/// Whether the record of a folder says that its run has not come to its end.
+pub(crate) fn is_unfinished(folder: &Path) -> bool {
+    let record = std::fs::read(folder.join(manifest::FILE_NAME)).ok();
+    let record = record.and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok());
+    record.is_some_and(|record| record["outcome"] != "finished")
 }

@@ -49,7 +49,7 @@ pub(crate) struct Memory {
 impl Plan {
     /// Plans the run from step `first` on; measures a few rows for the time.
     pub(crate) fn of(config: &TrainConfig, run: &Run, first: usize) -> Self {
-        let Estimate { seconds, step_seconds, .. } = estimate(run, first, evaluations(config, run));
+        let Estimate { seconds, step_seconds, .. } = estimate(run, first, evaluations(config, run, first));
         let (disk_bytes, _) = disk(config, run);
         Self {
             memory: memory(run),
@@ -161,7 +161,7 @@ fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
             thousands(rows),
             thousands(tokens),
             thousands(scored),
-            evaluations(config, run)
+            evaluations(config, run, 0)
         ));
     }
     if let Some(tokenizer) = &facts.tokenizer {
@@ -257,16 +257,17 @@ fn memory(run: &Run) -> Memory {
     }
 }
 
-/// How often the model will be evaluated.
-fn evaluations(config: &TrainConfig, run: &Run) -> usize {
+/// How often the model will be evaluated from step `first` on.
+fn evaluations(config: &TrainConfig, run: &Run, first: usize) -> usize {
     let Some(evaluation) = &config.evaluation else { return 0 };
     let total = run.steps.total;
+    let between = |steps: usize| total.div_ceil(steps.max(1)).saturating_sub(first / steps.max(1));
     let between = match evaluation.when {
         When::Never => 0,
-        When::EachEpoch => total.div_ceil(run.steps.per_epoch().max(1)),
-        When::Every(span) => total.div_ceil(span.steps(total).max(1)),
+        When::EachEpoch => between(run.steps.per_epoch()),
+        When::Every(span) => between(span.steps(total)),
     };
-    between + usize::from(evaluation.at_start)
+    between + usize::from(evaluation.at_start && first == 0)
 }
 
 /// Bytes that a run will have on the disk at most, and what they are.
@@ -281,19 +282,19 @@ fn disk(config: &TrainConfig, run: &Run) -> (u64, String) {
             half.max(stored)
         }
     };
-    let checkpoint = result + 12 * parameters;
+    let companions: u64 = run.model.files.companions().map(|(_, bytes)| (**bytes).as_ref().len() as u64).sum();
+    let result = result + companions;
+    // Masters and moments, and the journal: a line a step, half of them on the average.
+    let checkpoint = result + 12 * parameters + 100 * run.steps.total as u64;
     let total = run.steps.total;
     let saves = match config.saving.when {
         When::Never => 0,
         When::EachEpoch => total / run.steps.per_epoch().max(1),
         When::Every(span) => total / span.steps(total).max(1),
     };
-    let best = config.evaluation.as_ref().is_some_and(|evaluation| evaluation.keeps_best);
-    let kept = match config.saving.limit {
-        // The older ones go only when the new one is whole.
-        Some(limit) => saves.min(limit + 1) + usize::from(best),
-        None => saves + if best { evaluations(config, run) } else { 0 },
-    } as u64;
+    let saves = saves + if config.saving.best { evaluations(config, run, 0) } else { 0 };
+    // The older ones go only when the new one is whole, and the best stays besides.
+    let kept = config.saving.limit.map_or(saves, |limit| saves.min(limit + 2)) as u64;
     let files = match kept {
         0 => format!("the result {}", size(result)),
         _ => format!("the result {}, at most {kept} checkpoints of {}", size(result), size(checkpoint)),

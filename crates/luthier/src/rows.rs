@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use luthier_data::{
     Dataset, Example, Origin, PtOptions, Record, Report, SftOptions, Tokenized, Tokenizer, Truncation, permutation,
@@ -128,6 +129,7 @@ pub(crate) struct RowSteps {
     rows_per_step: usize,
     seed: u64,
     shuffle: bool,
+    kept_order: Mutex<Option<(usize, Arc<[usize]>)>>,
     pub(crate) token_budget: usize,
     pub(crate) total: usize,
 }
@@ -165,6 +167,7 @@ impl RowSteps {
             rows_per_step,
             seed: order.seed,
             shuffle: order.shuffle,
+            kept_order: Mutex::default(),
             token_budget: usize::MAX,
             total,
         }
@@ -197,6 +200,12 @@ impl RowSteps {
         totals(&self.evaluation)
     }
 
+    /// Rows that so many steps train; each epoch's last step has what is left.
+    pub(crate) fn rows_until(&self, step: usize) -> usize {
+        let (epochs, steps) = (step / self.per_epoch(), step % self.per_epoch());
+        epochs * self.rows.len() + (steps * self.rows_per_step).min(self.rows.len())
+    }
+
     /// The rows of a step.
     pub(crate) fn rows_per_step(&self) -> usize {
         self.rows_per_step
@@ -209,12 +218,26 @@ impl RowSteps {
 
     fn examples_of(&self, step: usize) -> Vec<usize> {
         let (epoch, index) = (step / self.per_epoch(), step % self.per_epoch());
-        let order = match self.shuffle {
-            true => permutation(self.seed, epoch as u64, self.rows.len()),
-            false => (0..self.rows.len()).collect(),
-        };
-        let rows = order.into_iter().skip(index * self.rows_per_step).take(self.rows_per_step);
-        rows.flat_map(|row| self.rows[row].iter().copied()).collect()
+        let order = self.order(epoch);
+        let rows = order.iter().skip(index * self.rows_per_step).take(self.rows_per_step);
+        rows.flat_map(|&row| self.rows[row].iter().copied()).collect()
+    }
+
+    /// The rows of an epoch in its order. The last one is kept: to sort a million rows anew for every step takes longer than
+    /// a small step.
+    fn order(&self, epoch: usize) -> Arc<[usize]> {
+        if !self.shuffle {
+            return (0..self.rows.len()).collect();
+        }
+        let mut kept = self.kept_order.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some((of, order)) if *of == epoch => Arc::clone(order),
+            _ => {
+                let order: Arc<[usize]> = permutation(self.seed, epoch as u64, self.rows.len()).into();
+                *kept = Some((epoch, Arc::clone(&order)));
+                order
+            }
+        }
     }
 
     /// The parts of the evaluation that need most memory.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use luthier_model::adapter::peft::{CONFIG_FILE, WEIGHTS_FILE};
 use luthier_model::adapter::{AdapterSettings, adapter_config, adapter_shard};
-use luthier_model::checkpoint::{INDEX_FILE, TensorSpec, plan_shards, write_shard};
+use luthier_model::checkpoint::{INDEX_FILE, TensorSpec, WEIGHTS_FILE as MODEL_FILE, plan_shards, write_shard};
 use luthier_model::{LoraSettings, Tuning};
 use luthier_tensor::{DType, Device, Tensor};
 
@@ -58,13 +58,21 @@ fn remove_older(folder: &Path, kept: &[String]) -> Result<(), Failure> {
     };
     for entry in std::fs::read_dir(folder).map_err(system(folder, "list it"))? {
         let name = entry.map_err(system(folder, "list it"))?.file_name().to_string_lossy().into_owned();
-        let weights = name.starts_with("model") && name.contains(".safetensors");
-        if (weights || name.starts_with("adapter_")) && !kept.contains(&name) {
+        if is_ours(&name) && !kept.contains(&name) && folder.join(&name).is_file() {
             std::fs::remove_file(folder.join(&name)).map_err(system(&folder.join(&name), "remove it"))?;
             eprint_line(&format!("note: removed {name}, which an older run left in {}", folder.display()));
         }
     }
     Ok(())
+}
+
+/// Whether a file of this name is one that a training writes for weights.
+fn is_ours(name: &str) -> bool {
+    let shard = name.strip_prefix("model-").and_then(|name| name.strip_suffix(".safetensors"));
+    let is_shard = shard.and_then(|numbers| numbers.split_once("-of-")).is_some_and(|(number, of)| {
+        [number, of].iter().all(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+    });
+    is_shard || [WEIGHTS_FILE, CONFIG_FILE, INDEX_FILE, MODEL_FILE].contains(&name)
 }
 
 fn save_adapter(run: &Run, settings: &LoraSettings, base_model: &str, folder: &Path) -> Result<Vec<String>, Failure> {

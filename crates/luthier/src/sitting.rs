@@ -49,6 +49,8 @@ impl<'r> Sitting<'r> {
         run: &'r Run,
         base_model: &'r str,
         journal: Vec<Entry>,
+        newest: Option<PathBuf>,
+        older: Vec<usize>,
     ) -> anyhow::Result<Self> {
         let output = &config.output;
         let every = logging_steps(config, run);
@@ -61,7 +63,7 @@ impl<'r> Sitting<'r> {
         }
         let mut files = Files { config, every, log: None, tensorboard: None };
         files.begin(&journal)?;
-        let checkpoints = Checkpoints { folder: &output.folder, limit: config.saving.limit, base_model };
+        let checkpoints = Checkpoints { folder: &output.folder, limit: config.saving.limit, base_model, older };
         let before = journal.last().map_or(0.0, |entry| entry.elapsed_seconds);
         let now = Instant::now();
         Ok(Self {
@@ -72,7 +74,7 @@ impl<'r> Sitting<'r> {
             monitor,
             memory_bytes: manifest::memory_bytes(),
             journal,
-            newest: None,
+            newest,
             began: now,
             drawn: now,
             before,
@@ -98,11 +100,11 @@ impl<'r> Sitting<'r> {
         let mut said = false;
         loop {
             match work(self) {
-                Err(error) if error.is_full_disk() && !signals::is_asked() => {
+                Err(error) if error.is_full_disk() => {
                     if !said {
                         self.say(&format!(
                             "warning: disk_full: {what} cannot be written: {error}; the run waits: make room, and it goes \
-                             on by itself (Ctrl-C ends it; earlier checkpoints are whole)"
+                             on by itself (Ctrl-C twice ends it; earlier checkpoints are whole)"
                         ));
                     }
                     said = true;
@@ -115,6 +117,15 @@ impl<'r> Sitting<'r> {
                     return result;
                 }
             }
+        }
+    }
+
+    /// Removes what an older run left, now that this one has written something.
+    pub(crate) fn remove_older(&mut self, newest: Option<usize>) {
+        let removed = self.checkpoints.remove_older(newest);
+        if removed > 0 {
+            let folder = self.checkpoints.folder.display();
+            self.say(&format!("note: removed {removed} checkpoints of an older run from {folder}"));
         }
     }
 
@@ -227,6 +238,7 @@ impl Listener for Sitting<'_> {
         })?;
         self.say(&format!("checkpoint: {}", path.display()));
         self.newest = Some(path);
+        self.remove_older(Some(progress.step));
         if self.drawn.elapsed() > BETWEEN_CHARTS {
             self.settle();
         }

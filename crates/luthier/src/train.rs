@@ -9,7 +9,6 @@ use luthier_train::{End, Trainer};
 
 use crate::checkpoint::{self, Found};
 use crate::config::{Resume, TrainConfig};
-use crate::journal::Entry;
 use crate::machine::ProcessMemory;
 use crate::outcome::{self, Outcome, Record};
 use crate::preflight::{self, Plan};
@@ -30,33 +29,45 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<Outcome> {
     let mut config = TrainConfig::from_words(&arguments.config.words).map_err(fail)?;
     config.model.locate(&environment.hub)?;
-    train(&config, environment)
+    train(&config, environment, &resume_command())
 }
 
-/// Trains as a configuration says.
-pub(crate) fn train(config: &TrainConfig, environment: &Environment) -> anyhow::Result<Outcome> {
+/// Trains as a configuration says; `resume` is the command that goes on with it.
+pub(crate) fn train(config: &TrainConfig, environment: &Environment, resume: &str) -> anyhow::Result<Outcome> {
     let folder = &config.output.folder;
+    // Before its checkpoints are looked at: another run may be about to write one.
+    let mut held = if folder.is_dir() && !config.dry_run { lock(folder)? } else { None };
     let found = find_checkpoint(config)?;
     // A checkpoint of another folder begins a run in this one.
-    let is_here = found.as_ref().is_some_and(|found| lies_in(&found.path, folder));
+    let is_newest = config.saving.resume == Resume::Newest;
+    let is_here = found.as_ref().is_some_and(|found| is_newest || lies_in(&found.path, folder));
     config.check_files(is_here).map_err(fail)?;
     for notice in &config.notices {
         eprint_line(&format!("note: {notice}"));
     }
     let run = Run::prepare(config, environment, None, found.as_ref().map(|found| &found.state.layout))?;
     let first = found.as_ref().map_or(0, |found| found.state.progress.step);
+    if first > run.steps.total {
+        bail!(
+            "resume_from_checkpoint: {first} steps are done, and the run is to have {}; expected more (max_steps, \
+             num_train_epochs)",
+            run.steps.total
+        );
+    }
     let plan = Plan::of(config, &run, first);
     preflight::page(config, &run, &plan).iter().for_each(|line| eprint_line(line));
     if config.dry_run {
         return Ok(Outcome::Shown);
     }
     std::fs::create_dir_all(folder).with_context(|| format!("output_dir: {} cannot be made", folder.display()))?;
-    let _lock = lock(folder)?;
+    if held.is_none() {
+        held = lock(folder)?;
+    }
     for name in luthier_files::remove_unfinished(folder)? {
         eprint_line(&format!("note: removed {name}, which a run that was killed had not finished"));
     }
     let mut trainer = Trainer::new(&run.device, &run.decoder, run.trainer);
-    let resumed_from = found.as_ref().map(|found| found.path.display().to_string());
+    let newest = found.as_ref().map(|found| found.path.clone());
     let mut journal = Vec::new();
     if let Some(found) = found {
         found.restore(&run.device, run.decoder.parameters(), Some(trainer.optimiser()))?;
@@ -64,50 +75,62 @@ pub(crate) fn train(config: &TrainConfig, environment: &Environment) -> anyhow::
         trainer.resume(found.state.progress);
         journal = found.journal;
     }
+    let mut older = Vec::new();
     if is_here {
         checkpoint::remove_later(folder, first)?;
     } else {
-        remove_other_run(config)?;
+        older = checkpoint::ours(folder);
+        remove_older_events(config)?;
     }
+    let resumed_from = newest.as_ref().map(|path| path.display().to_string());
     let record = Record::begin(config, &run, resumed_from, journal.last())?;
     record.write(manifest::Outcome::Running)?;
     signals::listen("stopping after this step, with a checkpoint; once more ends at once, without")?;
-    let outcome = drive(config, &run, &mut trainer, journal);
+    let mut sitting = Sitting::begin(config, &run, &config.model.name, journal, newest, older)?;
+    let outcome = drive(config, &run, &mut trainer, &mut sitting, resume);
+    sitting.settle();
     record.write(match &outcome {
         Ok(Outcome::Stopped) => manifest::Outcome::Stopped("a stop was asked for".to_owned()),
         Ok(_) => manifest::Outcome::Finished,
         Err(error) => manifest::Outcome::Failed(format!("{error:#}")),
     })?;
-    if first == 0 && matches!(outcome, Ok(Outcome::Saved)) {
+    drop(held);
+    let is_whole = first == 0 && trainer.progress().step == run.steps.total;
+    if is_whole && matches!(outcome, Ok(Outcome::Saved)) {
         say_what_it_took(&plan, &run, record.seconds());
     }
     outcome
 }
 
 /// From the first step of this sitting to the saved result, or to wherever it ends.
-fn drive(config: &TrainConfig, run: &Run, trainer: &mut Trainer, journal: Vec<Entry>) -> anyhow::Result<Outcome> {
+fn drive(
+    config: &TrainConfig,
+    run: &Run,
+    trainer: &mut Trainer,
+    sitting: &mut Sitting,
+    resume: &str,
+) -> anyhow::Result<Outcome> {
     let folder = &config.output.folder;
-    let base_model = config.model.name.clone();
-    let mut sitting = Sitting::begin(config, run, &base_model, journal)?;
-    let end = trainer.run(&run.steps, &mut sitting).map_err(|error| {
+    let end = trainer.run(&run.steps, sitting).map_err(|error| {
         let newest = sitting.newest.as_deref().map_or_else(
             || "there is no earlier checkpoint".to_owned(),
-            |path| format!("{} is whole: go on from it with {}", path.display(), resume_command()),
+            |path| format!("{} is whole: go on from it with {resume}", path.display()),
         );
         anyhow::anyhow!("the checkpoint could not be written, and the run has ended: {error}; {newest}")
     })?;
     let progress = trainer.progress();
     match end {
         End::Stopped => {
-            let path = folder.join(format!("checkpoint-{}", progress.step));
-            let place = if path.exists() { format!(" in {}", path.display()) } else { String::new() };
-            sitting.settle();
-            sitting.say(&format!(
-                "stopped after step {} of {}; the state is kept{place}; to go on: {}",
-                progress.step,
-                run.steps.total,
-                resume_command()
-            ));
+            let (step, total) = (progress.step, run.steps.total);
+            sitting.say(&match &sitting.newest {
+                Some(path) => {
+                    format!(
+                        "stopped after step {step} of {total}; the state is kept in {}; to go on: {resume}",
+                        path.display()
+                    )
+                }
+                None => "stopped before the first step; nothing was trained yet".to_owned(),
+            });
             return Ok(Outcome::Stopped);
         }
         End::Nonfinite => {
@@ -134,11 +157,13 @@ fn drive(config: &TrainConfig, run: &Run, trainer: &mut Trainer, journal: Vec<En
             progress.step
         );
     }
-    outcome::take_best(config, run, progress, &mut sitting)?;
-    outcome::check(run, &mut sitting)?;
-    let names = sitting.patiently("the result", |_| save(run, &base_model, folder))?;
-    sitting.settle();
-    outcome::write_results(config, run, progress, &sitting)?;
+    let saved = outcome::take_best(config, run, progress, sitting)?;
+    outcome::check(run, sitting)?;
+    let names = sitting.patiently("the result", |_| save(run, &config.model.name, folder))?;
+    sitting.remove_older(None);
+    if let Err(error) = outcome::write_results(config, run, progress, saved, sitting) {
+        sitting.say(&format!("warning: results: {error:#}"));
+    }
     let seconds = sitting.elapsed_seconds();
     sitting.say(&format!(
         "trained {} steps in {}: mean loss {:.4}, {:.0} tokens/s, {} steps left out",
@@ -161,14 +186,9 @@ fn say_what_it_took(plan: &Plan, run: &Run, seconds: f64) {
     }
 }
 
-/// Removes what would mislead whoever reads the folder later: another run's checkpoints and event files.
-fn remove_other_run(config: &TrainConfig) -> anyhow::Result<()> {
-    let folder = &config.output.folder;
-    let removed = checkpoint::remove_all(folder)?;
-    if removed > 0 {
-        eprint_line(&format!("note: removed {removed} checkpoints of another run from {}", folder.display()));
-    }
-    match &config.output.tensorboard {
+/// Removes the event files of an older run of the output folder. A folder that several runs share is left alone.
+fn remove_older_events(config: &TrainConfig) -> anyhow::Result<()> {
+    match config.output.tensorboard.as_ref().filter(|folder| folder.starts_with(&config.output.folder)) {
         Some(folder) => tensorboard::remove_older(folder)
             .with_context(|| format!("older event files in {} cannot be removed", folder.display())),
         None => Ok(()),
@@ -193,10 +213,8 @@ fn find_checkpoint(config: &TrainConfig) -> anyhow::Result<Option<Found>> {
 
 /// Whether a checkpoint is one of the folder.
 fn lies_in(checkpoint: &Path, folder: &Path) -> bool {
-    let whole = |path: &Path| path.canonicalize().ok();
-    whole(checkpoint)
-        .and_then(|path| path.parent().map(Path::to_path_buf))
-        .is_some_and(|found| whole(folder) == Some(found))
+    let above = checkpoint.parent().and_then(|above| above.canonicalize().ok());
+    above.is_some() && above == folder.canonicalize().ok()
 }
 
 /// Keeps a second run out of the folder. The lock goes with the process, however that ends.
@@ -220,17 +238,27 @@ fn lock(folder: &Path) -> anyhow::Result<Option<File>> {
     }
 }
 
-/// The command that goes on with this run.
+/// The command that goes on with this run, without secrets.
 fn resume_command() -> String {
-    let mut words: Vec<String> = std::env::args().collect();
+    const KEY: &str = "resume_from_checkpoint";
+    let mut words = manifest::without_secrets(&std::env::args().collect::<Vec<_>>());
     if let Some(program) = words.first_mut() {
         "luthier".clone_into(program);
     }
-    if !words.iter().any(|word| word.contains("resume_from_checkpoint")) {
-        words.push("resume_from_checkpoint=true".to_owned());
+    let mut kept: Vec<String> = Vec::new();
+    let mut words = words.into_iter().peekable();
+    while let Some(word) = words.next() {
+        let name = word.trim_start_matches('-').split('=').next().unwrap_or_default().replace('-', "_");
+        if name != KEY {
+            kept.push(word);
+        } else if !word.contains('=') {
+            // `--resume_from_checkpoint PATH`: the path goes too.
+            words.next_if(|next| !next.starts_with("--") && !next.contains('='));
+        }
     }
-    let quoted = words.iter().map(|word| {
-        let plain = word.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_=./,:+@%".contains(letter));
+    kept.push(format!("{KEY}=true"));
+    let quoted = kept.iter().map(|word| {
+        let plain = word.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_=./,:+@%()".contains(letter));
         if plain && !word.is_empty() { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) }
     });
     quoted.collect::<Vec<_>>().join(" ")

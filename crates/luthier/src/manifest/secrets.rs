@@ -10,7 +10,7 @@ pub(super) fn is_secret(name: &str) -> bool {
 }
 
 /// A command line without the values of secret settings: `name=value`, `--name=value`, `--name value`.
-pub(super) fn without_secrets(words: &[String]) -> Vec<String> {
+pub(crate) fn without_secrets(words: &[String]) -> Vec<String> {
     let mut is_value = false;
     let hide = |word: &String| {
         if std::mem::take(&mut is_value) && !word.starts_with("--") {
