@@ -11,6 +11,7 @@ use luthier_model::{LoraSettings, Tuning};
 use luthier_tensor::{DType, Device, Tensor};
 
 use crate::eprint_line;
+use crate::model::data_tokenizer;
 use crate::run::Run;
 
 /// Bytes of one file of a saved model.
@@ -38,6 +39,8 @@ pub(crate) enum Failure {
     Files(#[from] luthier_files::Error),
     #[error(transparent)]
     Model(#[from] luthier_model::Error),
+    #[error(transparent)]
+    Data(#[from] luthier_data::Error),
     #[error("{path}: could not {action}: {source}")]
     System { path: String, action: &'static str, source: std::io::Error },
 }
@@ -137,6 +140,13 @@ fn save_model(run: &Run, folder: &Path) -> Result<Vec<String>, Failure> {
     let config = run.model.checkpoint.config_json(dtype);
     let mut small: Vec<(&str, &[u8])> = tokenizer_files(run).collect();
     small.push(("config.json", &config));
+    // A GGUF file has its tokenizer inside; the folder gets it as the files that Hugging Face knows.
+    let found = run.model.checkpoint.gguf_tokenizer.as_ref();
+    let positions = run.model.checkpoint.model.decoder.max_positions;
+    let made = found.map(|found| data_tokenizer(found).to_json(positions)).transpose()?;
+    if let Some((tokenizer, config)) = &made {
+        small.extend([("tokenizer.json", tokenizer.as_slice()), ("tokenizer_config.json", config.as_slice())]);
+    }
     let mut names: Vec<String> = small.iter().map(|(name, _)| (*name).to_owned()).collect();
     names.extend(shards.iter().map(|shard| shard.file.clone()));
     if shards.len() > 1 {
@@ -161,12 +171,20 @@ pub(crate) fn write_numbers(
     for_each_piece(device, tensor, &mut |numbers| {
         let bytes: Vec<u8> = match dtype {
             DType::F32 => numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
+            DType::F16 if numbers.iter().any(|number| number.abs() > F16_MOST) => {
+                return Err(std::io::Error::other(
+                    "a number is too large for f16; export the base as bf16 and train that",
+                ));
+            }
             DType::F16 => numbers.iter().flat_map(|&number| luthier_tensor::f16_bits(number).to_le_bytes()).collect(),
             _ => numbers.iter().flat_map(|&number| luthier_tensor::bf16_bits(number).to_le_bytes()).collect(),
         };
         writer.write_all(&bytes)
     })
 }
+
+/// The largest number of f16.
+const F16_MOST: f32 = 65_504.0;
 
 /// Gives a tensor's numbers to `take`, some rows at a time.
 pub(crate) fn for_each_piece<E>(
