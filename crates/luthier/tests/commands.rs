@@ -147,6 +147,6 @@ fn about_the_program() {
     check("version", &place, &["version"]);
     let (code, text) = place.luthier(&["env"]);
     assert_eq!(code, Some(0), "{text}");
-    let keys: String = text.lines().map(|line| line.split(':').next().unwrap_or_default().to_owned() + "\n").collect();
+    let keys: String = text.lines().map(|line| line.split("  ").next().unwrap_or_default().to_owned() + "\n").collect();
     transcript("commands/env_keys", &keys);
 }

@@ -75,7 +75,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "train_from_scratch",
         Switch,
         "false",
-        "Begin with weights drawn from seed; of model_name_or_path only config.json and the tokenizer are read.",
+        "Draw the weights from seed; the model gives its config.json and tokenizer only.",
     )
     .only("finetuning_type: full"),
     row(Model, "upcast_layernorm", Switch, "false", "Keep the norms in fp32.").no_effect("norms are computed in fp32"),
