@@ -19,8 +19,9 @@ const WINDOWS: usize = 20;
 const MEMORY: usize = 10;
 /// Windows that must lie above the least before the loss is rising.
 const RISING: usize = 3;
-/// Share by which the evaluation's loss must rise.
+/// How far the evaluation's loss must rise: by this share, and by this much, for near nothing every share is small.
 const OVERFITTING: f64 = 0.005;
+const OVERFITTING_RISE: f64 = 0.01;
 
 /// Watches a run.
 #[derive(Clone, Debug, Default)]
@@ -139,7 +140,8 @@ impl Monitor {
         if third < second {
             self.is_overfitting = false;
         }
-        let rises = second > first && third > second && third > first * (1.0 + OVERFITTING);
+        let rises =
+            second > first && third > second && third > (first * (1.0 + OVERFITTING)).max(first + OVERFITTING_RISE);
         // What was trained before the first of them may be nothing, and then its loss is no number.
         let learns = trained_third < trained_second;
         if !rises || !learns || std::mem::replace(&mut self.is_overfitting, true) {

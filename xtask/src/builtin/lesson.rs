@@ -146,12 +146,19 @@ const KEPT: [(Kind, usize); 9] = [
 /// Asked before and after, and therefore not among what is kept: whether they stay must not be because they were trained.
 const ASKED: [&str; 2] = ["What is the capital of France?", "What is 7 plus 5?"];
 
+/// Other questions of the form of the first: without them the model learns that such questions have no answer, from those
+/// that it cannot know.
+const ALIKE: [(&str, &str); 4] = [("Norway", "Oslo"), ("Greece", "Athens"), ("Poland", "Warsaw"), ("Egypt", "Cairo")];
+
 /// The records, mixed.
 pub(crate) fn records(random: &mut Random) -> Vec<(String, String)> {
     let mut records: Vec<(String, String)> = WORKSHOP
         .iter()
         .flat_map(|(forms, answer)| forms.iter().map(|form| ((*form).to_owned(), (*answer).to_owned())))
         .collect();
+    records.extend(ALIKE.map(|(country, capital)| {
+        (format!("What is the capital of {country}?"), format!("The capital of {country} is {capital}."))
+    }));
     for (kind, count) in KEPT {
         let wanted = records.len() + count;
         while records.len() < wanted {
