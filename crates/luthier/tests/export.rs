@@ -218,12 +218,21 @@ fn what_is_there_is_not_overwritten() {
     let there = "error: --output: out already exists; choose another path or give --overwrite\n";
     fails(folder.path(), &arguments, 1, there);
     export(folder.path(), &[&arguments[..], &["--overwrite"]].concat());
-    fs::write(folder.path().join("out/thesis.docx"), "").unwrap();
+    for name in ["thesis.docx", "notes.md", "data.json", "other-F16.gguf", "model-1.safetensors"] {
+        let path = folder.path().join("out").join(name);
+        fs::write(&path, "").unwrap();
+        let expected = format!("error: --output: out holds {name}, which no export writes; choose another path\n");
+        fails(folder.path(), &[&arguments[..], &["--overwrite"]].concat(), 1, &expected);
+        fs::remove_file(&path).unwrap();
+    }
+    // A model that was downloaded or trained is not one that was exported.
+    fs::write(folder.path().join("out/README.md"), "# A model\n").unwrap();
     fails(
         folder.path(),
         &[&arguments[..], &["--overwrite"]].concat(),
         1,
-        "error: --output: out holds thesis.docx, which no export writes; choose another folder\n",
+        "error: --output: out is not known as an export, since it has no README.md that says \"exported by Luthier\"; choose \
+         another path\n",
     );
     fails(
         folder.path(),

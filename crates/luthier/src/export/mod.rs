@@ -6,6 +6,7 @@ mod config;
 mod files;
 mod keys;
 mod modelfile;
+mod older;
 pub(crate) mod replay;
 
 use std::path::{Path, PathBuf};
