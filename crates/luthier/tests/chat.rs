@@ -276,6 +276,9 @@ fn a_context_that_is_full() {
              message or the system message, or raise --context\n{CUT}"
         ),
     );
+    // What was said before stays.
+    let (_, _, said) = run(folder.path(), &[&CHAT[..], &more].concat(), &format!("Hello\n{long}\n/undo\n"));
+    assert!(said.ends_with("or raise --context\ntaken back: Hello\n"), "{said}");
     let nearly = "x".repeat(38);
     let (_, _, said) = run(folder.path(), &[&CHAT[..], &more].concat(), &format!("{nearly}\n"));
     assert_eq!(said, format!("{model}{USUAL}note: the answer was cut where the context is full\n"));
