@@ -338,6 +338,40 @@ fn models_that_cannot_be_exported() {
 }
 
 #[test]
+fn a_chat_template_that_cannot_be_used_is_kept() {
+    for template in ["{% if %}", "{{ raise_exception('not like this') }}"] {
+        let folder = folder();
+        let config = json!({ "bos_token": null, "eos_token": "<|im_end|>", "chat_template": template });
+        fs::write(folder.path().join("model/tokenizer_config.json"), config.to_string()).unwrap();
+        for arguments in [&["--output", "out"][..], &["--output", "out.gguf", "--modelfile"]] {
+            let (stdout, stderr) = export(folder.path(), &[&["--model", "model"], arguments].concat());
+            let note = "note: the chat template is kept as it is, and the replay takes plain text: ";
+            assert_eq!(stderr.matches(note).count(), 1, "{stderr}");
+            assert!(!stderr.contains("warning") && stdout.contains(" prompts as plain text, "), "{stderr}");
+        }
+        let kept: Value =
+            serde_json::from_slice(&fs::read(folder.path().join("out/tokenizer_config.json")).unwrap()).unwrap();
+        assert_eq!(kept["chat_template"], template);
+    }
+}
+
+#[test]
+fn numbers_that_are_none_are_told() {
+    let folder = folder();
+    let path = folder.path().join("model/model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    // Every number a NaN, in bf16 as in f32.
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[header..].fill(0xff);
+    fs::write(&path, bytes).unwrap();
+    let (stdout, stderr) = export(folder.path(), &["--model", "model", "--output", "out"]);
+    assert!(stdout.contains("most likely token agrees   0.00 %"), "{stdout}");
+    let last = stderr.lines().last().unwrap();
+    assert!(last.starts_with("warning: logits that are no finite numbers stand at "), "{stderr}");
+    assert!(last.ends_with("do not use these files: the model or the adapter itself is damaged"), "{stderr}");
+}
+
+#[test]
 fn logits_go_into_a_file() {
     let folder = folder();
     let output = luthier(folder.path(), &["logits", "--model", "model", "--ids", "5,6,7", "--output", "l.safetensors"]);
