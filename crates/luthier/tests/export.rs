@@ -356,6 +356,20 @@ fn a_chat_template_that_cannot_be_used_is_kept() {
 }
 
 #[test]
+fn a_template_is_given_to_a_model_without_one() {
+    let folder = folder();
+    let config = json!({ "bos_token": null, "eos_token": "<|im_end|>" });
+    fs::write(folder.path().join("model/tokenizer_config.json"), config.to_string()).unwrap();
+    let arguments = ["--model", "model", "--output", "out", "--template", "chatml"];
+    let (stdout, _) = export(folder.path(), &arguments);
+    assert!(stdout.contains("through the chat template"), "{stdout}");
+    let given = fs::read_to_string(folder.path().join("out/chat_template.jinja")).unwrap();
+    assert!(given.contains("<|im_start|>"), "{given}");
+    let output = luthier(folder.path(), &["export", "--model", "model", "--output", "b", "--template", "chatty"]);
+    assert!(text(&output.stderr).starts_with("error: ") && !folder.path().join("b").exists());
+}
+
+#[test]
 fn numbers_that_are_none_are_told() {
     let folder = folder();
     let path = folder.path().join("model/model.safetensors");

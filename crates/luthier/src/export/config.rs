@@ -38,6 +38,9 @@ pub(crate) struct Arguments {
     /// Most bytes of one safetensors file, such as 5GB or 500MB
     #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = parse_size, conflicts_with = "config")]
     pub(crate) max_shard_size: u64,
+    /// The chat template of a model that has none of its own
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    pub(crate) template: Option<String>,
     /// llama.cpp's name of how the tokenizer splits text, where it cannot be found out
     #[arg(long, value_name = "NAME")]
     pub(crate) pre: Option<String>,
@@ -144,6 +147,7 @@ impl ExportConfig {
                 given.model = arguments.model.clone();
                 given.adapter = arguments.adapter.clone();
                 given.output = arguments.output.clone();
+                given.template = arguments.template.clone();
                 given.shard_bytes = arguments.max_shard_size;
             }
         }
@@ -169,7 +173,7 @@ impl ExportConfig {
         let adapter = given.adapter.as_deref().map(|path| find(names.adapter, path, Wanted::Adapter)).transpose()?;
         problems.extend(check_model(&model, names.model).err());
         problems.extend(adapter.as_deref().and_then(|adapter| check_adapter(adapter, names.adapter).err()));
-        let is_file = output.extension().is_some_and(|extension| extension == "gguf");
+        let is_file = output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
         let format = arguments.format.unwrap_or(if is_file { Format::Gguf } else { Format::Hf });
         let target = if is_file { Target::File(output) } else { Target::Folder(output) };
         let config = Self {
