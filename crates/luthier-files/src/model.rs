@@ -34,7 +34,7 @@ pub fn read_model(path: &Path) -> Result<ModelFiles, Error> {
     }
     let names = file_names(path)?;
     let with = |extensions: &[&str]| -> Vec<&String> {
-        names.iter().filter(|name| extensions.contains(&extension(name))).collect()
+        names.iter().filter(|name| extensions.contains(&extension(name).as_str())).collect()
     };
     let gguf = with(&["gguf"]);
     let has = |file: &str| names.iter().any(|name| name == file);
@@ -134,7 +134,7 @@ pub fn read_adapter(folder: &Path) -> Result<LoraAdapter, Error> {
 
 fn read_file(path: &Path) -> Result<ModelFiles, Error> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    match extension(&name) {
+    match extension(&name).as_str() {
         "gguf" => {
             let files = BTreeMap::from([(name, map(path)?)]);
             Ok(ModelFiles { label: path.display().to_string(), files })
@@ -149,8 +149,9 @@ fn no_model(path: &Path, reason: impl Into<String>) -> Error {
     Error::NoModel { path: path.into(), reason: reason.into() }
 }
 
-fn extension(name: &str) -> &str {
-    name.rsplit_once('.').map_or("", |(_, extension)| extension)
+/// In lower case, as some systems write it in capitals.
+fn extension(name: &str) -> String {
+    name.rsplit_once('.').map_or_else(String::new, |(_, extension)| extension.to_ascii_lowercase())
 }
 
 /// The files of a folder, in order, without what is in folders below it.

@@ -52,6 +52,10 @@ fn a_gguf_file_alone_or_in_its_folder() {
         assert_eq!((files.gguf_name(), files.label.as_str()), (Some("m.gguf"), path.display().to_string().as_str()));
         assert_eq!(files.path("m.gguf"), path.display().to_string());
     }
+    let folder = self::folder(&[("M.GGUF", "GGUF")]);
+    for given in [folder.path().join("M.GGUF"), folder.path().to_owned()] {
+        assert_eq!(read_model(&given).unwrap().gguf_name(), Some("M.GGUF"));
+    }
     check(&[("a.gguf", ""), ("b.gguf", "")], "DIR: it has several .gguf files (a.gguf, b.gguf); give one of them");
 }
 

@@ -156,6 +156,30 @@ fn rotary_scalings() {
         attention_factor: 1.25,
     };
     assert_eq!(scaling(&gguf), expected);
+    assert_eq!(load(&gguf).unwrap().config["rope_scaling"]["attention_factor"], 1.25);
+}
+
+/// transformers 4 reads `rope_theta` and `rope_scaling`, and not `rope_parameters`; Phi-3 with exactly three keys.
+#[test]
+fn older_transformers_find_the_rotary_parameters() {
+    let config = |gguf: &Gguf| load(gguf).unwrap().config;
+    let mut gguf = converted("llama", "llama", true);
+    gguf.set("llama.rope.freq_base", Meta::F32(500_000.0));
+    let plain = config(&gguf);
+    assert_eq!((&plain["rope_theta"], plain.get("rope_scaling")), (&500_000.0.into(), None));
+    gguf.set("llama.rope.scaling.type", Meta::Text("linear".into())).set("llama.rope.scaling.factor", Meta::F32(2.5));
+    assert_eq!(config(&gguf)["rope_scaling"], serde_json::json!({ "rope_type": "linear", "factor": 2.5 }));
+    let read = load(&gguf).unwrap().model.decoder.rotary;
+    assert_eq!((read.theta, read.scaling), (500_000.0, RotaryScaling::Linear { factor: 2.5 }));
+
+    let mut gguf = converted("phi3", "phi3", false);
+    gguf.set("phi3.rope.scaling.original_context_length", Meta::U32(64));
+    for (name, divisor) in [("rope_factors_short.weight", 1.0f32), ("rope_factors_long.weight", 2.0)] {
+        let bytes = [divisor; 4].iter().flat_map(|value| value.to_le_bytes()).collect();
+        gguf.tensors.push(Tensor { name: name.into(), dims: vec![4], kind: 0, bytes });
+    }
+    let expected = serde_json::json!({ "type": "longrope", "short_factor": vec![1.0; 4], "long_factor": vec![2.0; 4] });
+    assert_eq!(config(&gguf)["rope_scaling"], expected);
 }
 
 #[test]

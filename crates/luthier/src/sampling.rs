@@ -68,11 +68,16 @@ impl Sampling {
         Self { sampler: Sampler { temperature: 0.95, top_k: 50, top_p: 0.7, ..greedy.sampler }, ..greedy }
     }
 
-    /// Takes what a model's `generation_config.json` says; returns the keys that it says something about.
+    /// Takes what a model's `generation_config.json` says; returns the keys that it decides. Its `do_sample` counts where the
+    /// user gives none.
     ///
     /// # Errors
     /// A clause about a value that cannot be.
-    pub(crate) fn take_model(&mut self, generation_config: &Value) -> Result<Vec<&'static str>, String> {
+    pub(crate) fn take_model(
+        &mut self,
+        generation_config: &Value,
+        do_sample: Option<bool>,
+    ) -> Result<Vec<&'static str>, String> {
         let mut taken = Vec::new();
         for key in KEYS.into_iter().filter(|key| !matches!(*key, "seed" | "stop")) {
             let value = &generation_config[key];
@@ -81,18 +86,19 @@ impl Sampling {
                 taken.push(key);
             }
         }
-        if generation_config["do_sample"] == false {
+        if do_sample.is_none() && generation_config["do_sample"] == false {
             self.sampler.temperature = 0.0;
+            taken.retain(|key| *key != "temperature");
             taken.push("do_sample");
         }
         Ok(taken)
     }
 
-    /// Takes what the options say.
+    /// Takes what the options say; returns their keys.
     ///
     /// # Errors
     /// None that the options' parser has let through.
-    pub(crate) fn take_arguments(&mut self, arguments: &SamplingArguments) -> Result<(), String> {
+    pub(crate) fn take_arguments(&mut self, arguments: &SamplingArguments) -> Result<Vec<&'static str>, String> {
         let values = [
             ("temperature", &arguments.temperature),
             ("top_k", &arguments.top_k),
@@ -102,10 +108,13 @@ impl Sampling {
             ("seed", &arguments.seed),
             ("max_new_tokens", &arguments.max_new_tokens),
         ];
-        for (key, value) in values {
-            value.as_ref().map_or(Ok(()), |value| self.set(key, value))?;
+        let given = values.into_iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
+        let mut taken = Vec::new();
+        for (key, value) in given.chain(arguments.stop.iter().map(|stop| ("stop", stop))) {
+            self.set(key, value)?;
+            taken.push(key);
         }
-        arguments.stop.iter().try_for_each(|stop| self.set("stop", stop))
+        Ok(taken)
     }
 
     /// Sets one of [`KEYS`] from its text; a stop string is added.
@@ -184,18 +193,21 @@ mod tests {
     fn the_models_own_values_are_taken() {
         let mut sampling = Sampling::of_chat();
         let config = json!({ "temperature": 0.6, "top_k": 20, "top_p": null, "do_sample": true, "eos_token_id": 2 });
-        assert_eq!(sampling.take_model(&config), Ok(vec!["temperature", "top_k"]));
+        assert_eq!(sampling.take_model(&config, None), Ok(vec!["temperature", "top_k"]));
         assert_eq!(
             sampling.to_string(),
             "temperature 0.6, top_k 20, top_p 0.7, min_p 0, repetition_penalty 1, seed 42, max_new_tokens 1024"
         );
-        assert_eq!(sampling.take_model(&json!({ "do_sample": false })), Ok(vec!["do_sample"]));
+        assert_eq!(
+            sampling.take_model(&json!({ "temperature": 0.6, "do_sample": false }), None),
+            Ok(vec!["do_sample"])
+        );
         assert_eq!(
             sampling.to_string(),
             "temperature 0 (the most likely token, always), repetition_penalty 1, max_new_tokens 1024"
         );
         assert_eq!(
-            sampling.take_model(&json!({ "top_p": "most" })),
+            sampling.take_model(&json!({ "top_p": "most" }), None),
             Err("top_p is \"most\"; expected a number from 0 to 1".to_owned())
         );
     }

@@ -217,7 +217,10 @@ fn a_configuration_of_llama_factory() {
          system message: Be brief.\n"
     );
     let (_, _, said) = run(folder.path(), &["chat", "chat.yaml", "do_sample=false", "stop="], "");
-    assert!(said.contains("sampling: temperature 0.5, top_k 50"), "what comes later wins: {said}");
+    assert!(said.contains("sampling: temperature 0 (the most likely token, always)"), "whatever the file's is: {said}");
+    let arguments = ["chat", "chat.yaml", "do_sample=false", "--temperature", "0.3"];
+    let (_, _, said) = run(folder.path(), &arguments, "");
+    assert!(said.contains("sampling: temperature 0.3, top_k 50"), "an option wins: {said}");
 }
 
 #[test]
@@ -228,6 +231,24 @@ fn the_model_says_how_it_wants_to_be_sampled() {
     let sampling = "sampling: temperature 0.2, top_k 20, top_p 0.9, min_p 0, repetition_penalty 1, seed 42, max_new_tokens 12 \
                     (top_k, top_p from generation_config.json)\n";
     check(folder.path(), &["temperature=0.2"], "", "", &format!("{MODEL}{sampling}"));
+    let (_, _, said) = run(folder.path(), &[&CHAT[..], &["--temperature", "0.2", "--top-k", "7"]].concat(), "");
+    assert!(
+        said.ends_with("max_new_tokens 12 (top_p from generation_config.json)\n"),
+        "an option is no file's: {said}"
+    );
+    let greedy = "{\"temperature\": 0.6, \"do_sample\": false}";
+    std::fs::write(folder.path().join("model/generation_config.json"), greedy).expect("written");
+    let sampling = |more: &[&str]| {
+        let said = run(folder.path(), &[&CHAT[..], more].concat(), "").2;
+        said.lines().last().expect("a line").replace(", min_p 0, repetition_penalty 1", "").replace(", seed 42", "")
+    };
+    let always = "sampling: temperature 0 (the most likely token, always)";
+    let end = "max_new_tokens 12";
+    let from = "from generation_config.json)";
+    assert_eq!(sampling(&[]), format!("{always}, repetition_penalty 1, {end} (do_sample {from}"));
+    let drawn = format!("sampling: temperature 0.6, top_k 50, top_p 0.7, {end} (temperature {from}");
+    assert_eq!(sampling(&["do_sample=true"]), drawn);
+    assert_eq!(sampling(&["--temperature", "0.2"]), format!("sampling: temperature 0.2, top_k 50, top_p 0.7, {end}"));
     std::fs::write(folder.path().join("model/generation_config.json"), "{\"top_p\": \"all\"}").expect("written");
     let (code, _, said) = run(folder.path(), &CHAT, "");
     assert_eq!(code, Some(1));
@@ -255,6 +276,9 @@ fn a_context_that_is_full() {
              message or the system message, or raise --context\n{CUT}"
         ),
     );
+    // What was said before stays.
+    let (_, _, said) = run(folder.path(), &[&CHAT[..], &more].concat(), &format!("Hello\n{long}\n/undo\n"));
+    assert!(said.ends_with("or raise --context\ntaken back: Hello\n"), "{said}");
     let nearly = "x".repeat(38);
     let (_, _, said) = run(folder.path(), &[&CHAT[..], &more].concat(), &format!("{nearly}\n"));
     assert_eq!(said, format!("{model}{USUAL}note: the answer was cut where the context is full\n"));

@@ -218,12 +218,21 @@ fn what_is_there_is_not_overwritten() {
     let there = "error: --output: out already exists; choose another path or give --overwrite\n";
     fails(folder.path(), &arguments, 1, there);
     export(folder.path(), &[&arguments[..], &["--overwrite"]].concat());
-    fs::write(folder.path().join("out/thesis.docx"), "").unwrap();
+    for name in ["thesis.docx", "notes.md", "data.json", "other-F16.gguf", "model-1.safetensors"] {
+        let path = folder.path().join("out").join(name);
+        fs::write(&path, "").unwrap();
+        let expected = format!("error: --output: out holds {name}, which no export writes; choose another path\n");
+        fails(folder.path(), &[&arguments[..], &["--overwrite"]].concat(), 1, &expected);
+        fs::remove_file(&path).unwrap();
+    }
+    // A model that was downloaded or trained is not one that was exported.
+    fs::write(folder.path().join("out/README.md"), "# A model\n").unwrap();
     fails(
         folder.path(),
         &[&arguments[..], &["--overwrite"]].concat(),
         1,
-        "error: --output: out holds thesis.docx, which no export writes; choose another folder\n",
+        "error: --output: out is not known as an export, since it has no README.md that says \"exported by Luthier\"; choose \
+         another path\n",
     );
     fails(
         folder.path(),
@@ -326,6 +335,54 @@ fn models_that_cannot_be_exported() {
     );
     let [far, agreement, ..] = replay(&stdout);
     assert_eq!((far, agreement), (0.0, 100.0), "bf16 goes to bf16 as it is");
+}
+
+#[test]
+fn a_chat_template_that_cannot_be_used_is_kept() {
+    for template in ["{% if %}", "{{ raise_exception('not like this') }}"] {
+        let folder = folder();
+        let config = json!({ "bos_token": null, "eos_token": "<|im_end|>", "chat_template": template });
+        fs::write(folder.path().join("model/tokenizer_config.json"), config.to_string()).unwrap();
+        for arguments in [&["--output", "out"][..], &["--output", "out.gguf", "--modelfile"]] {
+            let (stdout, stderr) = export(folder.path(), &[&["--model", "model"], arguments].concat());
+            let note = "note: the chat template is kept as it is, and the replay takes plain text: ";
+            assert_eq!(stderr.matches(note).count(), 1, "{stderr}");
+            assert!(!stderr.contains("warning") && stdout.contains(" prompts as plain text, "), "{stderr}");
+        }
+        let kept: Value =
+            serde_json::from_slice(&fs::read(folder.path().join("out/tokenizer_config.json")).unwrap()).unwrap();
+        assert_eq!(kept["chat_template"], template);
+    }
+}
+
+#[test]
+fn a_template_is_given_to_a_model_without_one() {
+    let folder = folder();
+    let config = json!({ "bos_token": null, "eos_token": "<|im_end|>" });
+    fs::write(folder.path().join("model/tokenizer_config.json"), config.to_string()).unwrap();
+    let arguments = ["--model", "model", "--output", "out", "--template", "chatml"];
+    let (stdout, _) = export(folder.path(), &arguments);
+    assert!(stdout.contains("through the chat template"), "{stdout}");
+    let given = fs::read_to_string(folder.path().join("out/chat_template.jinja")).unwrap();
+    assert!(given.contains("<|im_start|>"), "{given}");
+    let output = luthier(folder.path(), &["export", "--model", "model", "--output", "b", "--template", "chatty"]);
+    assert!(text(&output.stderr).starts_with("error: ") && !folder.path().join("b").exists());
+}
+
+#[test]
+fn numbers_that_are_none_are_told() {
+    let folder = folder();
+    let path = folder.path().join("model/model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    // Every number a NaN, in bf16 as in f32.
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[header..].fill(0xff);
+    fs::write(&path, bytes).unwrap();
+    let (stdout, stderr) = export(folder.path(), &["--model", "model", "--output", "out"]);
+    assert!(stdout.contains("most likely token agrees   0.00 %"), "{stdout}");
+    let last = stderr.lines().last().unwrap();
+    assert!(last.starts_with("warning: logits that are no finite numbers stand at "), "{stderr}");
+    assert!(last.ends_with("do not use these files: the model or the adapter itself is damaged"), "{stderr}");
 }
 
 #[test]

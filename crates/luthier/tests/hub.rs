@@ -196,7 +196,7 @@ fn serve(mut stream: TcpStream, files: &HashMap<String, Vec<u8>>, behaviour: &Be
     if behaviour.private && !is_elsewhere && header("authorization") != Some(format!("Bearer {TOKEN}")) {
         return answer("401 Unauthorized", b"no", 2);
     }
-    if path == "/api/models/org/tiny/revision/main?blobs=true" {
+    if ["main", COMMIT].iter().any(|name| path == format!("/api/models/org/tiny/revision/{name}?blobs=true")) {
         let siblings: Vec<_> = files
             .iter()
             .map(|(name, bytes)| {
@@ -288,6 +288,36 @@ fn only_what_is_needed_is_downloaded_once() {
     let note = format!("note: org/tiny is taken from the cache: hf/hub/models--org--tiny/snapshots/{COMMIT}\n");
     check(&generate(folder.path(), "org/tiny", &environment), 0, &text, &note);
     assert_eq!(hub.requests().len(), expected.len());
+}
+
+/// As a program leaves it that wanted the weights only.
+#[test]
+fn a_tokenizer_that_the_cache_lacks_is_fetched() {
+    let (folder, text) = folder();
+    let model = folder.path().join("hf/hub/models--org--tiny");
+    let snapshot = model.join("snapshots").join(COMMIT);
+    tiny_model::write(&snapshot);
+    fs::create_dir_all(model.join("refs")).expect("made");
+    fs::write(model.join("refs/main"), COMMIT).expect("written");
+    fs::remove_file(snapshot.join("tokenizer.json")).expect("removed");
+    // Where the hub is not to be had, what is there is used.
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+    let endpoint = format!("http://127.0.0.1:{port}");
+    for environment in [("HF_HUB_OFFLINE", "1"), ("HF_ENDPOINT", &endpoint)] {
+        let output = generate(folder.path(), "org/tiny", &[environment]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            said.contains("note: org/tiny is taken from the cache") && said.contains("tokenizer.json is missing"),
+            "{said}"
+        );
+    }
+    let hub = Hub::start(Behaviour::default());
+    let environment = [("HF_ENDPOINT", hub.endpoint.as_str())];
+    let bytes = sizes(&folder.path().join("plain"))["tokenizer.json"];
+    let said = format!("downloading org/tiny/tokenizer.json ({:.1} kB)\n{}", bytes as f64 / 1e3, arrived());
+    check(&generate(folder.path(), "org/tiny", &environment), 0, &text, &said);
+    let resolved = format!("/org/tiny/resolve/{COMMIT}/tokenizer.json");
+    assert_eq!(hub.requests(), [format!("/api/models/org/tiny/revision/{COMMIT}?blobs=true"), resolved]);
 }
 
 #[test]

@@ -29,7 +29,7 @@ impl ModelFiles {
 
     /// The name of the GGUF file, where the model is one.
     pub fn gguf_name(&self) -> Option<&str> {
-        self.files.keys().map(String::as_str).find(|name| name.ends_with(".gguf"))
+        self.files.keys().map(String::as_str).find(|name| is_gguf(name))
     }
 
     /// A file's name in messages: with the model's label before it.
@@ -47,7 +47,7 @@ impl ModelFiles {
 
     /// The files that go along when the model's weights are written anew: all but weights, their index and `config.json`.
     pub fn companions(&self) -> impl Iterator<Item = (&str, &SharedBytes)> {
-        let weights = |name: &str| name.ends_with(".safetensors") || name.ends_with(".gguf") || name == INDEX_FILE;
+        let weights = |name: &str| name.ends_with(".safetensors") || is_gguf(name) || name == INDEX_FILE;
         self.files
             .iter()
             .map(|(name, bytes)| (name.as_str(), bytes))
@@ -81,6 +81,11 @@ impl std::fmt::Debug for ModelFiles {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ModelFiles").field("label", &self.label).field("files", &self.files.keys()).finish()
     }
+}
+
+/// Some systems write endings in capitals.
+fn is_gguf(name: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, extension)| extension.eq_ignore_ascii_case("gguf"))
 }
 
 /// The shards that an index lists, each once, in alphabetical order.

@@ -188,8 +188,33 @@ impl Keys<'_> {
                 }
             }
         }
+        // transformers 4 knows the keys at the top alone; 5 takes `rope_parameters`, and `rope_scaling` before it.
+        for key in ["rope_theta", "partial_rotary_factor"] {
+            if let Some(value) = rope.get(key) {
+                set(key, value.clone());
+            }
+        }
+        if rope.get("rope_type").is_some_and(|kind| kind != "default") {
+            let mut scaling = rope.clone();
+            scaling.retain(|key, _| key != "rope_theta" && key != "partial_rotary_factor");
+            if self.architecture.family == "phi3" {
+                as_phi3(&mut scaling, context, original);
+            }
+            set("rope_scaling", Value::Object(scaling));
+        }
         set("rope_parameters", Value::Object(rope));
         Ok(())
+    }
+}
+
+/// transformers 4 demands exactly three keys of Phi-3; it computes the factor of the attention as most files have it.
+fn as_phi3(scaling: &mut Map<String, Value>, context: u64, original: u64) {
+    let (context, original) = (context as f64, original as f64);
+    let usual = if context > original { (1.0 + (context / original).ln() / original.ln()).sqrt() } else { 1.0 };
+    let given = scaling.get("attention_factor").and_then(Value::as_f64).unwrap_or(usual);
+    if (given - usual).abs() < 1e-5 {
+        scaling.retain(|key, _| key == "short_factor" || key == "long_factor");
+        scaling.insert("type".into(), "longrope".into());
     }
 }
 

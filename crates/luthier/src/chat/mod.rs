@@ -245,6 +245,7 @@ impl Chat<'_> {
             },
             Line::Retry => {
                 let retries = self.retries + 1;
+                let before: Vec<Vec<Message>> = self.speakers.iter().map(|speaker| speaker.turns.clone()).collect();
                 let Some(message) = self.take_back() else {
                     eprint_line("there is no message to answer again");
                     return Ok(());
@@ -253,7 +254,12 @@ impl Chat<'_> {
                 if self.sampling.sampler.temperature == 0.0 {
                     eprint_line("note: the temperature is 0, so every retry gives the same answer");
                 }
-                return self.ask(&message);
+                let answered = self.ask(&message);
+                if !matches!(answered, Ok(true)) {
+                    self.speakers.iter_mut().zip(before).for_each(|(speaker, turns)| speaker.turns = turns);
+                    eprint_line("the earlier answer stays");
+                }
+                return answered.map(drop);
             }
             Line::Set(None) => eprint_line(&format!("{}", self.sampling)),
             Line::Set(Some((key, value))) => {
@@ -293,10 +299,14 @@ impl Chat<'_> {
 
     fn say(&mut self, text: &str) -> anyhow::Result<()> {
         self.retries = 0;
-        self.ask(text)
+        if !self.ask(text)? {
+            eprint_line("the message is taken back");
+        }
+        Ok(())
     }
 
-    fn ask(&mut self, text: &str) -> anyhow::Result<()> {
+    /// Gives `false` when the message was taken back.
+    fn ask(&mut self, text: &str) -> anyhow::Result<bool> {
         let width = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
         let columns = width.filter(|width| columns::fit(*width) && std::io::stdout().is_terminal());
         let result = match columns {
@@ -308,7 +318,7 @@ impl Chat<'_> {
         result
     }
 
-    fn ask_in_turn(&mut self, text: &str) -> anyhow::Result<()> {
+    fn ask_in_turn(&mut self, text: &str) -> anyhow::Result<bool> {
         let titled = self.speakers.len() > 1;
         for index in 0..self.speakers.len() {
             if titled {
@@ -318,10 +328,10 @@ impl Chat<'_> {
             print_text("\n");
             report(&answer, "");
             if self.is_taken_back(index, &answer) {
-                break;
+                return Ok(false);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Whether a stopped answer is none: it has no text, or the other side was not asked yet. Then the message goes too.
@@ -331,7 +341,6 @@ impl Chat<'_> {
             return false;
         }
         self.forget_last(index + 1);
-        eprint_line("the message is taken back");
         true
     }
 
@@ -342,7 +351,7 @@ impl Chat<'_> {
         }
     }
 
-    fn ask_side_by_side(&mut self, text: &str, width: usize) -> anyhow::Result<()> {
+    fn ask_side_by_side(&mut self, text: &str, width: usize) -> anyhow::Result<bool> {
         let mut answers = Vec::new();
         for index in 0..self.speakers.len() {
             let mut characters = 0;
@@ -354,7 +363,7 @@ impl Chat<'_> {
             status("");
             let answer = answer?;
             if self.is_taken_back(index, &answer) {
-                return Ok(());
+                return Ok(false);
             }
             answers.push(answer);
         }
@@ -364,7 +373,7 @@ impl Chat<'_> {
             report(left, &format!("{}: ", titles[0]));
             report(right, &format!("{}: ", titles[1]));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Lets one side answer.

@@ -24,8 +24,8 @@ pub(super) struct ChatSettings {
     pub(super) hub: HubSettings,
     /// What the file and `key=value` say about sampling, in their order: key, text, place.
     sampling: Vec<(&'static str, String, String)>,
-    /// Whether they say `do_sample: false`.
-    is_greedy: bool,
+    /// What they say about `do_sample`.
+    do_sample: Option<bool>,
     /// Sentences to print once.
     pub(super) notices: Vec<String>,
 }
@@ -82,18 +82,22 @@ impl ChatSettings {
         let mut sampling = Sampling::of_chat();
         let mut taken = match generation_config {
             Some(config) => sampling
-                .take_model(config)
+                .take_model(config, self.do_sample)
                 .map_err(|error| Problem(format!("{label}/generation_config.json: {error}")))?,
             None => Vec::new(),
         };
-        if self.is_greedy {
-            sampling.sampler.temperature = 0.0;
-        }
+        let mut set = Vec::new();
         for (key, text, place) in &self.sampling {
             sampling.set(key, text).map_err(|error| Problem(format!("{place}: {key} is {text:?}; {error}")))?;
-            taken.retain(|decided| decided != key);
+            set.push(*key);
         }
-        sampling.take_arguments(&arguments.sampling).map_err(Problem)?;
+        if self.do_sample == Some(false) {
+            sampling.sampler.temperature = 0.0;
+            set.push("temperature");
+        }
+        set.extend(sampling.take_arguments(&arguments.sampling).map_err(Problem)?);
+        // A temperature is what the model's `do_sample` stands for.
+        taken.retain(|key| !set.contains(if *key == "do_sample" { &"temperature" } else { key }));
         Ok((sampling, taken))
     }
 }
@@ -109,7 +113,7 @@ struct Reader {
     threads: Option<usize>,
     hub: HubSettings,
     sampling: Vec<(&'static str, String, String)>,
-    is_greedy: bool,
+    do_sample: Option<bool>,
     notices: Vec<String>,
     problems: Vec<Problem>,
 }
@@ -134,8 +138,8 @@ impl Reader {
             "template" => self.template = Some(text),
             "default_system" => self.system = Some(text),
             "do_sample" => match text.to_ascii_lowercase().as_str() {
-                "true" => self.is_greedy = false,
-                "false" => self.is_greedy = true,
+                "true" => self.do_sample = Some(true),
+                "false" => self.do_sample = Some(false),
                 _ => self.expected(key, raw, origin, "true or false"),
             },
             "infer_dtype" | "precision" => match text.as_str() {
@@ -213,7 +217,7 @@ impl Reader {
             threads: arguments.threads.map(usize::from).or(self.threads),
             hub: self.hub,
             sampling: self.sampling,
-            is_greedy: self.is_greedy,
+            do_sample: self.do_sample,
             notices: self.notices,
         })
     }

@@ -140,14 +140,15 @@ impl<'m> Speaker<'m> {
         Ok(Answer { text, tokens: found.len(), tokens_per_second, end })
     }
 
-    /// The conversation as ids, with the oldest turns dropped when it does not fit.
+    /// The conversation as ids, with the oldest turns dropped when it does not fit. None is dropped in vain.
     fn prompt(&mut self, common: &Common, system: Option<&str>, sampling: &Sampling) -> anyhow::Result<Vec<u32>> {
         // Room for the whole answer, but never for so long a one that little of the conversation would be left.
         let reserve = sampling.most_tokens.min(common.capacity / 4).max(1);
         let mut dropped = 0;
         loop {
             let system = system.map(|system| Message::new(Role::System, system));
-            let messages: Vec<Message> = system.into_iter().chain(self.turns.iter().cloned()).collect();
+            let turns = &self.turns[2 * dropped..];
+            let messages: Vec<Message> = system.into_iter().chain(turns.iter().cloned()).collect();
             let rendered = common.template.render(&messages, true)?;
             let prompt = common.tokenizer.encode(&rendered.text, Specials::None)?;
             if prompt.is_empty() {
@@ -159,9 +160,10 @@ impl<'m> Speaker<'m> {
                     common.vocabulary
                 );
             }
-            let only = self.turns.len() <= 1;
+            let only = turns.len() <= 1;
             if prompt.len() + reserve <= common.capacity || (only && prompt.len() < common.capacity) {
                 if dropped > 0 {
+                    self.turns.drain(..2 * dropped);
                     let turns = match dropped {
                         1 => "oldest turn was".to_owned(),
                         more => format!("{more} oldest turns were"),
@@ -181,7 +183,6 @@ impl<'m> Speaker<'m> {
                     common.capacity
                 );
             }
-            self.turns.drain(..2);
             dropped += 1;
         }
     }

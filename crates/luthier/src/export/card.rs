@@ -12,6 +12,8 @@ use super::files::{Files, Job};
 use super::replay::{Prompts, Replay};
 use crate::model::Model;
 
+/// What every card says, and by which an export is known again.
+pub(super) const MARK: &str = "exported by Luthier ";
 /// Rows of one table of what a training said.
 const MOST_ROWS: usize = 80;
 
@@ -34,7 +36,7 @@ pub(super) fn text(
     };
     let _ = writeln!(
         card,
-        "{made}, exported by Luthier {} as {}.\n",
+        "{made}, {MARK}{} as {}.\n",
         env!("CARGO_PKG_VERSION"),
         match config.format {
             Format::Hf => "a Hugging Face folder",

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use luthier_tensor::DType;
 
 use super::keys::Given;
+use super::older::replaceable;
 use crate::config::{check_adapter, check_model};
 use crate::fail;
 use crate::hub::{HubEnvironment, Wanted, locate};
@@ -37,6 +38,9 @@ pub(crate) struct Arguments {
     /// Most bytes of one safetensors file, such as 5GB or 500MB
     #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = parse_size, conflicts_with = "config")]
     pub(crate) max_shard_size: u64,
+    /// The chat template of a model that has none of its own
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    pub(crate) template: Option<String>,
     /// llama.cpp's name of how the tokenizer splits text, where it cannot be found out
     #[arg(long, value_name = "NAME")]
     pub(crate) pre: Option<String>,
@@ -72,6 +76,8 @@ pub(crate) enum OutType {
 }
 
 impl OutType {
+    pub(crate) const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Bf16, Self::Q8_0];
+
     pub(crate) fn dtype(self) -> DType {
         match self {
             Self::F32 => DType::F32,
@@ -141,6 +147,7 @@ impl ExportConfig {
                 given.model = arguments.model.clone();
                 given.adapter = arguments.adapter.clone();
                 given.output = arguments.output.clone();
+                given.template = arguments.template.clone();
                 given.shard_bytes = arguments.max_shard_size;
             }
         }
@@ -166,7 +173,7 @@ impl ExportConfig {
         let adapter = given.adapter.as_deref().map(|path| find(names.adapter, path, Wanted::Adapter)).transpose()?;
         problems.extend(check_model(&model, names.model).err());
         problems.extend(adapter.as_deref().and_then(|adapter| check_adapter(adapter, names.adapter).err()));
-        let is_file = output.extension().is_some_and(|extension| extension == "gguf");
+        let is_file = output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
         let format = arguments.format.unwrap_or(if is_file { Format::Gguf } else { Format::Hf });
         let target = if is_file { Target::File(output) } else { Target::Folder(output) };
         let config = Self {
@@ -216,7 +223,7 @@ impl ExportConfig {
             say(format!("{output}: {shown} has no name of its own; expected a folder to be made, or a .gguf file"));
             return;
         }
-        let found = match &self.target {
+        let there = match &self.target {
             Target::Folder(path) if path.is_file() => {
                 say(format!("{output}: {shown} is a file; expected a folder, or a name that ends with .gguf"));
                 return;
@@ -225,17 +232,13 @@ impl ExportConfig {
                 say(format!("{output}: {shown} is a folder; expected a file"));
                 return;
             }
-            Target::Folder(path) => entries(path),
-            Target::File(path) => companions(path).into_iter().filter(|path| path.exists()).map(name_of).collect(),
+            Target::Folder(path) => std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some()),
+            Target::File(path) => companions(path).iter().any(|path| path.exists()),
         };
-        match found.iter().find(|name| matches!(self.target, Target::Folder(_)) && !is_of_an_export(name)) {
-            Some(foreign) if self.overwrite => {
-                say(format!("{output}: {shown} holds {foreign}, which no export writes; choose another folder"));
-            }
-            _ if !self.overwrite && !found.is_empty() => {
-                say(format!("{output}: {shown} already exists; choose another path or give --overwrite"));
-            }
-            _ => {}
+        if there && !self.overwrite {
+            say(format!("{output}: {shown} already exists; choose another path or give --overwrite"));
+        } else if there && let Err(reason) = replaceable(&self.target) {
+            say(format!("{output}: {shown} {reason}; choose another path"));
         }
     }
 }
@@ -243,23 +246,6 @@ impl ExportConfig {
 /// The file, its card and its Modelfile.
 pub(crate) fn companions(file: &Path) -> [PathBuf; 3] {
     [file.to_owned(), file.with_extension("md"), file.with_extension("Modelfile")]
-}
-
-fn name_of(path: PathBuf) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-fn entries(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries.map(|entry| name_of(entry.path())).collect();
-    names.sort_unstable();
-    names
-}
-
-/// Whether an export could have written a file of this name.
-fn is_of_an_export(name: &str) -> bool {
-    let ends = [".safetensors", ".json", ".jinja", ".gguf", ".md", ".txt", ".model"];
-    ends.iter().any(|end| name.ends_with(end)) || matches!(name, "Modelfile" | "LICENSE")
 }
 
 /// What the paths are called where they were given.

@@ -242,11 +242,15 @@ impl<'a> Job<'a> {
     /// The name and the text of the Modelfile.
     pub(crate) fn modelfile(&self, files: &Files) -> anyhow::Result<(String, String)> {
         let tokenizer = self.tokenizer.as_ref().context("a GGUF file contains the tokenizer")?;
-        let template = match self.template_source()? {
-            Some(_) => Some(self.model.template(self.named_template(), tokenizer)?),
-            None => None,
+        let has_template = self.template_source()?.is_some();
+        let named = self.named_template();
+        let template = match has_template.then(|| self.model.template(named, tokenizer)).transpose() {
+            Ok(template) => template,
+            Err(error) if named.is_some() => return Err(error),
+            // The replay has said why.
+            Err(_) => None,
         };
-        let (text, notes) = modelfile::text(&files.model, template.as_ref(), tokenizer);
+        let (text, notes) = modelfile::text(&files.model, has_template, template.as_ref(), tokenizer);
         notes.iter().for_each(|sentence| super::note(sentence));
         let name = match &self.config.target {
             Target::Folder(_) => PathBuf::from("Modelfile"),

@@ -6,6 +6,7 @@ mod config;
 mod files;
 mod keys;
 mod modelfile;
+mod older;
 pub(crate) mod replay;
 
 use std::path::{Path, PathBuf};
@@ -38,6 +39,7 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     let before = Decoder::new(&device, &model.checkpoint, &Tuning::Nothing, adapter.as_ref())?;
     let job = Job::new(&config, &model, Merged::new(&device, &model.checkpoint, adapter.as_ref())?)?;
     let prompts = Prompts::new(&model, job.tokenizer.as_ref(), job.named_template())?;
+    prompts.note.iter().for_each(|sentence| note(sentence));
     let files = job.plan()?;
     describe(&config, &model, adapter.as_ref(), &job, &files);
     check_space(&config, &files)?;
@@ -136,7 +138,19 @@ fn report(config: &ExportConfig, prompts: &Prompts, replay: &Replay, names: &[St
         text += &format!("  {what:<26} {value}\n");
     }
     print_text(&text);
-    if replay.agreement_percent() < EXPECTED_AGREEMENT_PERCENT {
+    if replay.broken != [0; 2] {
+        let [before, after] = replay.broken;
+        eprint_line(&format!(
+            "warning: logits that are no finite numbers stand at {before} of {} positions of the model and at {after} of the \
+             exported files; do not use these files: {}",
+            replay.positions,
+            if before > 0 {
+                "the model or the adapter itself is damaged"
+            } else {
+                "its numbers do not fit what they are stored as; give --outtype bf16 or f32"
+            }
+        ));
+    } else if replay.agreement_percent() < EXPECTED_AGREEMENT_PERCENT {
         eprint_line(&format!(
             "warning: the exported files agree with the model at {:.1} % of the positions only; store more bits with --outtype, \
              and do not trust these files without a look at their answers",

@@ -128,8 +128,13 @@ impl ChatFormat {
     }
 }
 
-/// The text of a Modelfile, and what there is to say about it.
-pub(super) fn text(file: &str, template: Option<&ChatTemplate>, tokenizer: &Tokenizer) -> (String, Vec<String>) {
+/// The text of a Modelfile, and what there is to say about it. A model may have a template that cannot be used.
+pub(super) fn text(
+    file: &str,
+    has_template: bool,
+    template: Option<&ChatTemplate>,
+    tokenizer: &Tokenizer,
+) -> (String, Vec<String>) {
     let mut text = format!("FROM ./{file}\n");
     let mut notes = Vec::new();
     // Ollama puts the begin token itself where the tokenizer does.
@@ -137,7 +142,7 @@ pub(super) fn text(file: &str, template: Option<&ChatTemplate>, tokenizer: &Toke
     let begin = begin.and_then(|id| tokenizer.token(id)).unwrap_or_default();
     let found = template.and_then(|template| recognise(template, &begin));
     let mut stops: Vec<String> = Vec::new();
-    match (&found, template) {
+    match (&found, has_template) {
         (Some((format, system)), _) => {
             text += &format!("TEMPLATE \"\"\"{}\"\"\"\n", format.go_template());
             if let Some(system) = system {
@@ -146,7 +151,7 @@ pub(super) fn text(file: &str, template: Option<&ChatTemplate>, tokenizer: &Toke
             stops.extend(format.stops.iter().map(|stop| (*stop).to_owned()));
             notes.push(format!("Modelfile: the chat template is {}'s, written as Ollama's TEMPLATE", format.name));
         }
-        (None, Some(_)) => {
+        (None, true) => {
             stops.extend(tokenizer.end_ids().iter().filter_map(|id| tokenizer.token(*id)));
             notes.push(
                 "Modelfile: the chat template is none of the formats known here, so TEMPLATE is left out; Ollama then looks \
@@ -154,7 +159,7 @@ pub(super) fn text(file: &str, template: Option<&ChatTemplate>, tokenizer: &Toke
                     .to_owned(),
             );
         }
-        (None, None) => notes.push("Modelfile: the model has no chat template, so there is no TEMPLATE".to_owned()),
+        (None, false) => notes.push("Modelfile: the model has no chat template, so there is no TEMPLATE".to_owned()),
     }
     for stop in stops {
         text += &format!("PARAMETER stop {}\n", serde_json::Value::from(stop));

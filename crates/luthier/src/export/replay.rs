@@ -19,6 +19,8 @@ pub(crate) struct Prompts {
     /// How the texts were made tokens, as the end of a sentence.
     pub(crate) how: &'static str,
     pub(crate) has_tokenizer: bool,
+    /// Why the model's chat template was not used, as a sentence.
+    pub(crate) note: Option<String>,
 }
 
 /// What was found.
@@ -30,6 +32,8 @@ pub(crate) struct Replay {
     pub(crate) largest_difference: f64,
     /// Positions at which both find the same token the most likely.
     pub(crate) agreeing: usize,
+    /// Positions with a logit that is no finite number: of the model before, and of the files. They agree with nothing.
+    pub(crate) broken: [usize; 2],
     pub(crate) perplexity_before: f64,
     pub(crate) perplexity_after: f64,
 }
@@ -45,20 +49,27 @@ impl Prompts {
                 (0..longest.min(24)).map(|place| id(place) as u32).collect()
             };
             let rows = (0..16).map(row).collect();
-            return Ok(Self { rows, how: "of arbitrary tokens, as there is no tokenizer", has_tokenizer: false });
+            let how = "of arbitrary tokens, as there is no tokenizer";
+            return Ok(Self { rows, how, has_tokenizer: false, note: None });
         };
         let texts: Vec<String> = serde_json::from_str(PROMPTS).context("the built-in prompts")?;
-        let has = named.is_some() || tokenizer.chat_template().is_some();
-        let template = has.then(|| model.template(named, tokenizer)).transpose()?;
-        let mut rows = Vec::new();
-        for text in texts {
-            let mut ids = match &template {
-                Some(template) => {
-                    let rendered = template.render(&[Message::new(Role::User, text)], true)?;
-                    tokenizer.encode(&rendered.text, Specials::None)?
+        let (in_template, how, note) = match (named, tokenizer.chat_template()) {
+            (None, None) => (None, "as plain text", None),
+            _ => match rendered(model, tokenizer, named, &texts) {
+                Ok(texts) => (Some(texts), "through the chat template", None),
+                // It was asked for, and what cannot be is an error.
+                Err(error) if named.is_some() => return Err(error),
+                Err(error) => {
+                    let note =
+                        format!("the chat template is kept as it is, and the replay takes plain text: {error:#}");
+                    (None, "as plain text", Some(note))
                 }
-                None => tokenizer.encode(&text, Specials::Add)?,
-            };
+            },
+        };
+        let specials = if in_template.is_some() { Specials::None } else { Specials::Add };
+        let mut rows = Vec::new();
+        for text in in_template.unwrap_or(texts) {
+            let mut ids = tokenizer.encode(&text, specials)?;
             ids.truncate(longest);
             if let Some(id) = ids.iter().find(|id| **id as usize >= decoder.vocabulary_size) {
                 let known = decoder.vocabulary_size;
@@ -69,9 +80,20 @@ impl Prompts {
             rows.push(ids);
         }
         rows.retain(|ids| ids.len() > 1);
-        let how = if template.is_some() { "through the chat template" } else { "as plain text" };
-        Ok(Self { rows, how, has_tokenizer: true })
+        Ok(Self { rows, how, has_tokenizer: true, note })
     }
+}
+
+/// The texts as the chat template writes them.
+fn rendered(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    named: Option<&str>,
+    texts: &[String],
+) -> anyhow::Result<Vec<String>> {
+    let template = model.template(named, tokenizer)?;
+    let render = |text: &String| Ok(template.render(&[Message::new(Role::User, text.as_str())], true)?.text);
+    texts.iter().map(render).collect()
 }
 
 impl Replay {
@@ -83,14 +105,7 @@ impl Replay {
             let (one, other) = (logits(device, before, ids), logits(device, after, ids));
             let width = one.len() / ids.len();
             for (place, (one, other)) in one.chunks_exact(width).zip(other.chunks_exact(width)).enumerate() {
-                replay.positions += 1;
-                for (a, b) in one.iter().zip(other) {
-                    // A number that is none differs without bound.
-                    let difference = f64::from((a - b).abs());
-                    let difference = if difference.is_nan() { f64::INFINITY } else { difference };
-                    replay.largest_difference = replay.largest_difference.max(difference);
-                }
-                replay.agreeing += usize::from(most_likely(one) == most_likely(other));
+                replay.compare(one, other);
                 if let Some(next) = ids.get(place + 1) {
                     lost_before += surprise(one, *next);
                     lost_after += surprise(other, *next);
@@ -103,21 +118,40 @@ impl Replay {
         replay
     }
 
+    /// Takes the logits of one position.
+    fn compare(&mut self, before: &[f32], after: &[f32]) {
+        self.positions += 1;
+        for (a, b) in before.iter().zip(after) {
+            // A number that is none differs without bound.
+            let difference = f64::from((a - b).abs());
+            let difference = if difference.is_nan() { f64::INFINITY } else { difference };
+            self.largest_difference = self.largest_difference.max(difference);
+        }
+        let broken = [before, after].map(|logits| !logits.iter().all(|logit| logit.is_finite()));
+        self.agreeing += usize::from(broken == [false; 2] && most_likely(before) == most_likely(after));
+        self.broken = [0, 1].map(|side| self.broken[side] + usize::from(broken[side]));
+    }
+
     /// Share of the positions at which both find the same token the most likely, in percent.
     pub(crate) fn agreement_percent(&self) -> f64 {
         100.0 * self.agreeing as f64 / self.positions.max(1) as f64
     }
 
     /// The numbers, a line each: what they are, and their values.
-    pub(crate) fn lines(&self) -> [(&'static str, String); 3] {
-        [
+    pub(crate) fn lines(&self) -> Vec<(&'static str, String)> {
+        let mut lines = vec![
             ("largest logit difference", small(self.largest_difference)),
             (
                 "most likely token agrees",
                 format!("{:.2} % ({} of {} positions)", self.agreement_percent(), self.agreeing, self.positions),
             ),
             ("perplexity before, after", format!("{:.4}, {:.4}", self.perplexity_before, self.perplexity_after)),
-        ]
+        ];
+        if self.broken != [0; 2] {
+            let [before, after] = self.broken;
+            lines.push(("not finite before, after", format!("{before}, {after} of {} positions", self.positions)));
+        }
+        lines
     }
 }
 
@@ -157,5 +191,17 @@ mod tests {
     fn a_surprise_is_minus_the_log_probability() {
         assert!((surprise(&[0.0, 0.0], 1) - 2f64.ln()).abs() < 1e-12);
         assert!(surprise(&[1000.0, -1000.0], 0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_is_no_number_agrees_with_nothing() {
+        let mut replay = Replay::default();
+        replay.compare(&[1.0, 2.0], &[1.0, 2.5]);
+        assert_eq!((replay.agreeing, replay.largest_difference, replay.broken), (1, 0.5, [0, 0]));
+        replay.compare(&[f32::NAN, 2.0], &[f32::NAN, 2.0]);
+        replay.compare(&[1.0, 2.0], &[1.0, f32::INFINITY]);
+        assert_eq!((replay.positions, replay.agreeing, replay.broken), (3, 1, [1, 2]));
+        assert_eq!(replay.largest_difference, f64::INFINITY);
+        assert_eq!(replay.lines()[3].1, "1, 2 of 3 positions");
     }
 }

@@ -7,7 +7,7 @@ use luthier_model::adapter::peft::{CONFIG_FILE as ADAPTER_CONFIG, WEIGHTS_FILE a
 use luthier_model::checkpoint::{INDEX_FILE, WEIGHTS_FILE, shard_names};
 
 use super::Wanted;
-use super::name::HubName;
+use super::name::{HubName, list};
 
 /// A cache folder; it need not exist yet.
 #[derive(Clone, Debug)]
@@ -39,6 +39,30 @@ impl Cache {
         (is_name && folder.join("snapshots").join(&commit).is_dir()).then_some(commit)
     }
 
+    /// The commit of a found snapshot whose companions did not all arrive, as other programs leave it that wanted the weights
+    /// only. What is known not to be on the hub lacks nothing.
+    pub(crate) fn lacks_companions(&self, id: &str, found: &Path) -> Option<String> {
+        let commit = found.file_name()?.to_str()?;
+        let has_them = found.join(TOKENIZER).is_file() || self.absent(id, commit).is_file();
+        (found.is_dir() && !has_them).then(|| commit.to_owned())
+    }
+
+    /// Notes that the hub has no tokenizer for this commit, as Hugging Face's tools do.
+    pub(crate) fn note_absent(&self, id: &str, commit: &str) -> Result<(), luthier_files::Error> {
+        let path = self.absent(id, commit);
+        let folder = path.parent().unwrap_or(&self.root);
+        // Not being able to is no harm: the hub is asked again.
+        if std::fs::create_dir_all(folder).is_ok() {
+            luthier_files::write_atomically(&path, |_| Ok(()))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn absent(&self, id: &str, commit: &str) -> PathBuf {
+        self.folder(id).join(".no_exist").join(commit).join(TOKENIZER)
+    }
+
     /// The path to open when everything that is needed is there, else what is missing, as a clause.
     pub(crate) fn find(&self, name: &HubName, revision: &str, wanted: Wanted) -> Result<PathBuf, String> {
         let shown = self.root.display();
@@ -59,9 +83,10 @@ impl Cache {
                 let ggufs = files_of(&snapshot, ".gguf");
                 let names: Vec<&str> = ggufs.iter().map(String::as_str).collect();
                 if let Some(file) = &name.file {
-                    return match HubName::pick(file, &names) {
-                        Ok(file) => Ok(snapshot.join(file)),
-                        Err(_) => missing(format!("a file {file}")),
+                    // A part of a name may fit better to a file that only the hub has.
+                    return match HubName::pick_end(file, &names) {
+                        Some(file) => Ok(snapshot.join(file)),
+                        None => missing(format!("a file {file} (it has {})", list(&names))),
                     };
                 }
                 match missing_of_folder(&snapshot) {
@@ -75,6 +100,9 @@ impl Cache {
         }
     }
 }
+
+/// The file without which a model's folder can be opened, but texts cannot be read.
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
 
 fn folder_name(id: &str) -> String {
     format!("models--{}", id.replace('/', "--"))

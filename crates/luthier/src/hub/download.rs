@@ -16,7 +16,7 @@ use ureq::config::RedirectAuthHeaders;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
-use super::cache::Cache;
+use super::cache::{Cache, TOKENIZER};
 use super::name::{HubName, list};
 use super::transfer::Transfer;
 use super::{Token, Wanted};
@@ -123,6 +123,9 @@ impl<'a> Hub<'a> {
                 std::fs::create_dir_all(parent).with_context(|| format!("{} cannot be made", parent.display()))?;
             }
             luthier_files::write_atomically(&reference, |writer| writer.write_all(commit.as_bytes()))?;
+        }
+        if !choice.single && wanted == Wanted::Model && find(TOKENIZER).is_none() {
+            cache.note_absent(id, &commit)?;
         }
         let path = if choice.single { snapshot.join(&weights[0]) } else { snapshot };
         eprint_line(&format!("note: {id} is now in the cache: {}", path.display()));

@@ -131,11 +131,21 @@ fn locate_name(
         anyhow::bail!("model_revision is {revision:?}; expected a branch, a tag or a commit");
     }
     let found = cache.find(name, revision, wanted);
-    if let Ok(path) = &found {
+    let lacking = match &found {
+        Ok(path) if wanted == Wanted::Model && name.file.is_none() && !environment.offline => {
+            cache.lacks_companions(&name.id, path)
+        }
+        _ => None,
+    };
+    let taken = |path: PathBuf| {
         eprint_line(&format!("note: {} is taken from the cache: {}", name.id, path.display()));
-        return found.map_err(|missing| anyhow::anyhow!(missing));
-    }
-    let missing = found.err().unwrap_or_default();
+        path
+    };
+    let (missing, usable) = match (found, lacking) {
+        (Ok(path), None) => return Ok(taken(path)),
+        (Ok(path), Some(commit)) => ("in the cache without tokenizer.json".to_owned(), Some((path, commit))),
+        (Err(missing), _) => (missing, None),
+    };
     if environment.offline {
         anyhow::bail!(
             "{} is no path, {missing}, and HF_HUB_OFFLINE is set; give a path, set HF_HOME to a cache that has it, or unset \
@@ -146,7 +156,12 @@ fn locate_name(
     let token = settings.token.clone().or_else(|| environment.any_token());
     let endpoint = environment.endpoint.as_deref().unwrap_or(ENDPOINT);
     let hub = Hub::new(endpoint, token, environment.certificates.as_deref())?;
-    hub.download(name, revision, wanted, &cache, &missing)
+    let Some((path, commit)) = usable else { return hub.download(name, revision, wanted, &cache, &missing) };
+    // Of the same commit, so that nothing is fetched but what is missing.
+    hub.download(name, &commit, wanted, &cache, &missing).or_else(|error| {
+        eprint_line(&format!("note: {error:#}"));
+        Ok(taken(path))
+    })
 }
 
 #[cfg(test)]

@@ -48,6 +48,26 @@ impl HubName {
     }
 }
 
+impl HubName {
+    /// The file of exactly this name, else the only one whose name ends so, with or without `.gguf`, behind a separator.
+    pub(crate) fn pick_end<'a>(file: &str, names: &[&'a str]) -> Option<&'a str> {
+        if let Some(name) = names.iter().find(|name| **name == file) {
+            return Some(name);
+        }
+        let bare = |name: &str| {
+            let name = name.to_ascii_lowercase();
+            name.strip_suffix(".gguf").map(str::to_owned).unwrap_or(name)
+        };
+        let end = bare(file);
+        let fits = |name: &&&str| {
+            let name = bare(name);
+            name.strip_suffix(end.as_str()).is_some_and(|before| before.is_empty() || before.ends_with(['/', '.', '-']))
+        };
+        let mut fitting = names.iter().filter(fits);
+        fitting.next().filter(|_| fitting.next().is_none()).copied()
+    }
+}
+
 fn is_word(word: &str) -> bool {
     word.starts_with(|first: char| first.is_ascii_alphanumeric())
         && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
@@ -128,5 +148,23 @@ mod tests {
             HubName::pick("bf16", &names),
             Err("has no .gguf file \"bf16\"; it has m.Q4_0.gguf, m.Q8_0.gguf, m.Q4_K_M.gguf".to_owned())
         );
+    }
+
+    #[test]
+    fn a_cached_file_is_taken_for_its_own_name_only() {
+        let names = ["m.Q4_K_M.gguf", "sub/m-Q8_0.gguf"];
+        for (file, expected) in [
+            ("m.Q4_K_M.gguf", Some(names[0])),
+            ("q4_k_m", Some(names[0])),
+            ("m-Q8_0.gguf", Some(names[1])),
+            // The hub may have m.Q4_0.gguf, m.Q5_K_M.gguf and m.IQ8_0.gguf.
+            ("q4", None),
+            ("K_M", None),
+            ("8_0", None),
+            ("m", None),
+        ] {
+            assert_eq!(HubName::pick_end(file, &names), expected, "{file}");
+        }
+        assert_eq!(HubName::pick_end("q8_0", &["a.Q8_0.gguf", "b.Q8_0.gguf"]), None);
     }
 }
