@@ -12,8 +12,8 @@ use crate::rows::RowSteps;
 
 /// Tokens of a part where nothing else is said: more make no part faster, and fewer pack each weight more often.
 const TOKEN_BUDGET: usize = 1536;
-/// Bytes of activations that are never worth a smaller part. Beyond them, and beyond half of the weights, parts are halved:
-/// that costs a few percent of speed, since each part packs the weights again.
+/// Bytes of activations that are never worth a smaller part. Beyond them, and beyond half of the weights, parts shrink by an
+/// eighth at a time: each part packs the weights again, which costs a few percent of speed (docs/log.md, 2026-11-25).
 const MODEST_ACTIVATIONS: usize = 500_000_000;
 /// Share of the free memory that a plan may take.
 const MEMORY_SHARE: f64 = 0.8;
@@ -69,7 +69,7 @@ pub(crate) fn fit(
             resumed.is_none() && config.batch.token_budget.is_none() && steps.token_budget > steps.longest_row();
         let activations = found.peak_bytes - found.resident_bytes;
         if may_shrink && activations > MODEST_ACTIVATIONS.max(weights / 2) {
-            steps.token_budget = (steps.token_budget / 2).max(steps.longest_row());
+            steps.token_budget = (steps.token_budget * 7 / 8).max(steps.longest_row());
             continue;
         }
         let Some(limit) = limit.filter(|limit| needed > *limit) else { return Ok(found) };
