@@ -68,6 +68,7 @@ impl Place {
             .env("HF_HUB_OFFLINE", "1")
             .env("LUTHIER_CPU", "portable")
             .env("NO_COLOR", "1")
+            .env_remove("COLUMNS")
             .output()
             .expect("it runs");
         let mut text = format!("$ luthier {}\n", words.join(" "));
