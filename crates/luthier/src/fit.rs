@@ -97,7 +97,9 @@ pub(crate) fn fit(
 }
 
 /// What the program's own code, its threads' stacks and small host buffers take once they are used.
-pub(crate) const PROGRAM: u64 = 16 << 20;
+pub(crate) const PROGRAM: u64 = 32 << 20;
+/// Bytes for each token of a GGUF file's tokenizer while it is written as JSON, beside a model that is saved whole.
+const TOKENIZER_AS_JSON: u64 = 700;
 
 /// What the process will hold at most, from what it holds now.
 pub(crate) fn predict(
@@ -105,6 +107,7 @@ pub(crate) fn predict(
     plan: &MemoryPlan,
     model: &Model,
     scratch_bytes: u64,
+    tuning: &Tuning,
     restored: Restored,
 ) -> u64 {
     // Tensors lie in huge pages, so the last one is touched as a whole.
@@ -119,7 +122,14 @@ pub(crate) fn predict(
         Restored::Best { trained } => 4 * trained,
         Restored::Everything { trained } => (4 * trained).max((12 * trained).saturating_sub(activations)),
     };
-    touched + tensors.next_multiple_of(HUGE_PAGE) + scratch_bytes + PROGRAM + mapped
+    touched + tensors.next_multiple_of(HUGE_PAGE) + scratch_bytes + PROGRAM + mapped + tokenizer_bytes(model, tuning)
+}
+
+fn tokenizer_bytes(model: &Model, tuning: &Tuning) -> u64 {
+    match (&model.checkpoint.gguf_tokenizer, tuning) {
+        (Some(found), Tuning::Full | Tuning::Freeze { .. }) => found.tokens.len() as u64 * TOKENIZER_AS_JSON,
+        _ => 0,
+    }
 }
 
 /// What of a checkpoint a run reads.

@@ -124,7 +124,7 @@ impl Run {
             (None, true) => Restored::Best { trained },
             (None, false) => Restored::Nothing,
         };
-        let predicted_bytes = before.map(|before| predict(&before, &plan, &model, scratch_bytes, restored));
+        let predicted_bytes = before.map(|before| predict(&before, &plan, &model, scratch_bytes, &tuning, restored));
         check_targets(&tuning, &decoder)?;
         check_saved_modules(&tuning, &decoder)?;
         let continued = adapter.map(|adapter| adapter.settings);
