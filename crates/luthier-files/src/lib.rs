@@ -5,6 +5,7 @@ mod error;
 mod map;
 mod model;
 mod sealed;
+mod sha256;
 mod space;
 mod write;
 
@@ -12,6 +13,7 @@ pub use error::Error;
 pub use map::map;
 pub use model::{COMPANIONS, read_adapter, read_model, read_model_without_weights};
 pub use sealed::{SEAL_FILE, check_sealed, write_sealed};
+pub use sha256::{hexadecimal, sha256_of_file};
 pub use space::free_bytes;
 pub use write::{
     check_writable, remove_unfinished, write_atomically, write_files_atomically, write_folder_atomically, write_model,

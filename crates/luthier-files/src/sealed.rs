@@ -4,13 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
-use crate::{Error, write_atomically, write_folder_atomically};
+use crate::{Error, sha256_of_file, write_atomically, write_folder_atomically};
 
 /// The manifest's name.
 pub const SEAL_FILE: &str = "checkpoint.json";
@@ -85,19 +83,8 @@ fn measure(folder: &Path) -> Result<Vec<(String, u64, String)>, Error> {
 }
 
 fn hash_file(path: &Path) -> Result<(String, u64, String), Error> {
-    let mut file = fs::File::open(path).map_err(Error::io(path, "open it"))?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut bytes = 0;
-    loop {
-        let count = file.read(&mut buffer).map_err(Error::io(path, "read it"))?;
-        if count == 0 {
-            break;
-        }
-        bytes += count as u64;
-        hash.update(&buffer[..count]);
-    }
+    let bytes = fs::metadata(path).map_err(Error::io(path, "read it"))?.len();
+    let sha256 = sha256_of_file(path).map_err(Error::io(path, "read it"))?;
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     Ok((name, bytes, sha256))
 }

@@ -43,6 +43,7 @@ mod tensorboard;
 mod terminal;
 mod train;
 mod trainer_log;
+mod wording;
 mod work;
 
 use std::ffi::OsString;

@@ -10,8 +10,10 @@ use crate::estimate::{Estimate, estimate};
 use crate::fit::PROGRAM;
 use crate::machine::available_bytes;
 use crate::manifest::memory_bytes;
-use crate::progress::duration;
-use crate::run::{Run, numbers_of, precision_name, thousands};
+use crate::run::{Run, numbers_of, precision_name};
+use crate::wording::duration;
+use crate::wording::size;
+use crate::wording::thousands;
 
 /// What a run will take.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -185,14 +187,6 @@ fn method(tuning: &Tuning) -> String {
         Tuning::Freeze { layers } => format!("layers {} to {} only", layers.start, layers.end.saturating_sub(1)),
         Tuning::Full => "all weights".to_owned(),
         Tuning::Nothing => "nothing".to_owned(),
-    }
-}
-
-/// `1.25 GB`, `30.1 MB`.
-fn size(bytes: u64) -> String {
-    match bytes {
-        100_000_000.. => format!("{:.2} GB", bytes as f64 / 1e9),
-        _ => format!("{:.1} MB", bytes as f64 / 1e6),
     }
 }
 

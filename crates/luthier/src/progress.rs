@@ -168,18 +168,6 @@ pub(crate) fn smoothing_weight(points: usize) -> f64 {
     1.8 * (1.0 / (1.0 + (-0.05 * points as f64).exp()) - 0.5)
 }
 
-/// `0:01:15`, `1 day, 2:03:04`: whole seconds as Python writes them.
-pub(crate) fn duration(seconds: f64) -> String {
-    let seconds = seconds.max(0.0) as u64;
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
-    let clock = format!("{hours}:{minutes:02}:{:02}", seconds % 60);
-    match days {
-        0 => clock,
-        1 => format!("1 day, {clock}"),
-        _ => format!("{days} days, {clock}"),
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use luthier_train::Event;
@@ -279,14 +267,5 @@ pub(crate) mod tests {
         assert_eq!((line.loss, line.totals.tokens, line.totals.elapsed_seconds), (3.0, 3000, 202.0));
         assert_eq!((line.tokens_per_second, line.totals.tokens_per_second), (500.0, 500.0));
         assert_eq!(line.totals.remaining_seconds, 2.0);
-    }
-
-    #[test]
-    fn durations_are_pythons() {
-        for (seconds, text) in
-            [(0.9, "0:00:00"), (75.0, "0:01:15"), (93_784.0, "1 day, 2:03:04"), (172_800.0, "2 days, 0:00:00")]
-        {
-            assert_eq!(duration(seconds), text);
-        }
     }
 }

@@ -182,7 +182,7 @@ impl RowSteps {
             example.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
             example.trained.iter().for_each(|&trained| hash.update([u8::from(trained)]));
         }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        luthier_files::hexadecimal(hash)
     }
 
     /// The first row that is trained.

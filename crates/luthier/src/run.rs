@@ -318,16 +318,3 @@ fn warn_long_rows(model: &Model, steps: &RowSteps) {
 pub(crate) fn numbers_of(model: &Model) -> usize {
     model.checkpoint.tensors.values().map(|tensor| tensor.tensor().len()).sum()
 }
-
-/// `1234567` as `1,234,567`.
-pub(crate) fn thousands(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}

@@ -6,7 +6,8 @@ use std::io::{self, IsTerminal, Write};
 use luthier_train::{EvaluationEvent, Event, StepEvent};
 
 use crate::journal::Entry;
-use crate::progress::{LogLine, Window, duration};
+use crate::progress::{LogLine, Window};
+use crate::wording::duration;
 
 /// The terminal's reader of the events.
 pub(crate) struct Terminal<Output: Write = io::Stderr> {

@@ -12,10 +12,10 @@ use crate::config::{Resume, TrainConfig};
 use crate::machine::ProcessMemory;
 use crate::outcome::{self, Outcome, Record};
 use crate::preflight::{self, Plan};
-use crate::progress::duration;
 use crate::run::Run;
 use crate::save::save;
 use crate::sitting::Sitting;
+use crate::wording::{count, duration};
 use crate::{ConfigArguments, Environment, eprint_line, fail, manifest, signals, tensorboard};
 
 /// What follows `luthier train`.
@@ -262,10 +262,4 @@ fn resume_command() -> String {
         if plain && !word.is_empty() { word.clone() } else { format!("'{}'", word.replace('\'', r"'\''")) }
     });
     quoted.collect::<Vec<_>>().join(" ")
-}
-
-/// `1 step`, `2 steps`.
-fn count(number: usize, what: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {what}{plural}")
 }

@@ -10,7 +10,8 @@ use luthier_train::{EvaluationEvent, Event};
 use serde_json::{Value, json};
 
 use crate::journal::Entry;
-use crate::progress::{LogLine, Totals, Window, duration};
+use crate::progress::{LogLine, Totals, Window};
+use crate::wording::duration;
 
 /// Name of the file in the output folder.
 pub(crate) const FILE_NAME: &str = "trainer_log.jsonl";

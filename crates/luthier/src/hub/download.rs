@@ -11,7 +11,6 @@ use anyhow::{Context, bail};
 use luthier_model::adapter::peft::{CONFIG_FILE as ADAPTER_CONFIG, WEIGHTS_FILE as ADAPTER_WEIGHTS};
 use luthier_model::checkpoint::{INDEX_FILE, WEIGHTS_FILE, shard_names};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use ureq::config::RedirectAuthHeaders;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
@@ -429,19 +428,12 @@ impl Place<'_> {
             _ => {}
         }
         let Some(sha256) = &remote.sha256 else { return Ok(()) };
-        if hash(part).map_err(broken("read"))? != *sha256 {
+        if luthier_files::sha256_of_file(part).map_err(broken("read"))? != *sha256 {
             file.set_len(0).map_err(broken("written"))?;
             return Err(Failure::Passing("its SHA-256 is not the one that the hub names".to_owned()));
         }
         Ok(())
     }
-}
-
-/// The SHA-256 of a file in lower-case hexadecimal digits.
-fn hash(path: &Path) -> std::io::Result<String> {
-    let mut hasher = Sha256::new();
-    std::io::copy(&mut File::open(path)?, &mut hasher)?;
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Makes `pointer`, `depth` folders below its snapshot, stand for `content`.

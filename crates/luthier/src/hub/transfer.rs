@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use crate::eprint_line;
+use crate::wording::size;
 
 /// How often the line is written anew.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -69,31 +70,6 @@ impl Transfer {
     fn clear(&mut self) {
         if self.live && self.shown.take().is_some() {
             let _ = write!(io::stderr().lock(), "\r\x1b[2K");
-        }
-    }
-}
-
-/// `12 B`, `3.4 kB`, `5.6 MB`, `7.89 GB`.
-pub(crate) fn size(bytes: u64) -> String {
-    let number = bytes as f64;
-    match bytes {
-        0..1_000 => format!("{bytes} B"),
-        1_000..1_000_000 => format!("{:.1} kB", number / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", number / 1e6),
-        _ => format!("{:.2} GB", number / 1e9),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::size;
-
-    #[test]
-    fn sizes() {
-        for (bytes, text) in
-            [(0, "0 B"), (999, "999 B"), (1_500, "1.5 kB"), (26_000_000, "26.0 MB"), (7_890_000_000, "7.89 GB")]
-        {
-            assert_eq!(size(bytes), text);
         }
     }
 }

@@ -1,13 +1,11 @@
 //! A file as a manifest names it: by its hash where that is cheap, else by its size and time.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::Context;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::time;
 
@@ -43,7 +41,7 @@ impl FileRecord {
 
     fn read(path: &Path, hashed_bytes: u64) -> io::Result<Self> {
         let about = std::fs::metadata(path)?;
-        let sha256 = (about.len() <= hashed_bytes).then(|| hash(path)).transpose()?;
+        let sha256 = (about.len() <= hashed_bytes).then(|| luthier_files::sha256_of_file(path)).transpose()?;
         Ok(Self { path: path.to_owned(), bytes: about.len(), sha256, modified: about.modified().ok() })
     }
 
@@ -58,17 +56,6 @@ impl FileRecord {
             json["note"] = json!("too large to be hashed");
         }
         json
-    }
-}
-
-fn hash(path: &Path) -> io::Result<String> {
-    let (mut file, mut hash) = (File::open(path)?, Sha256::new());
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
-            count => hash.update(&buffer[..count]),
-        }
     }
 }
 

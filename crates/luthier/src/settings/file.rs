@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::{json, toml, yaml};
+use crate::config::describe;
 
 /// One `key: value` of a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,11 +99,6 @@ fn text(bytes: &[u8]) -> Result<&str, FileError> {
     }
     std::str::from_utf8(bytes)
         .map_err(|error| FileError::new(line(error.valid_up_to()), "this is not text in UTF-8; save the file as UTF-8"))
-}
-
-/// What went wrong with a file, without the number that the standard library adds.
-fn describe(error: &std::io::Error) -> String {
-    crate::config::describe(error)
 }
 
 #[cfg(test)]
