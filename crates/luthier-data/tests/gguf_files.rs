@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::gguf;
+use common::{gguf, sentence_piece};
 use luthier_data::{GgufTokenizer, Specials, Tokenizer};
 use serde_json::{Value, json};
 
@@ -60,25 +60,7 @@ fn byte_level_goes_there_and_back() {
 
 #[test]
 fn sentence_piece_goes_there_and_back() {
-    let mut gguf = GgufTokenizer {
-        model: "llama".to_owned(),
-        begin_id: Some(1),
-        end_id: Some(2),
-        unknown_id: Some(0),
-        ..GgufTokenizer::default()
-    };
-    let mut push = |token: &str, kind: i32, score: f32| {
-        gguf.tokens.push(token.to_owned());
-        gguf.token_types.push(kind);
-        gguf.scores.push(score);
-    };
-    push("<unk>", 2, 0.0);
-    push("<s>", 3, 0.0);
-    push("</s>", 3, 0.0);
-    (0..=255).for_each(|byte| push(&format!("<0x{byte:02X}>"), 6, 0.0));
-    for (rank, token) in ["▁h", "hi", "▁hi", "▁", "h", "i", "!"].into_iter().enumerate() {
-        push(token, 1, -(rank as f32));
-    }
+    let gguf = sentence_piece();
     for prefix in [None, Some(false)] {
         let original = GgufTokenizer { add_space_prefix: prefix, ..gguf.clone() };
         let back = round_trip(&original);

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{gguf, tokenizer};
+use common::{gguf, sentence_piece, tokenizer};
 use luthier_data::{GgufTokenizer, Specials, Tokenizer};
 
 #[test]
@@ -59,32 +59,6 @@ fn unknown_kinds_are_named() {
         ),
         "{message}"
     );
-}
-
-/// A SentencePiece model: the blank, letters, words with scores, bytes for the rest.
-fn sentence_piece() -> GgufTokenizer {
-    let mut gguf = GgufTokenizer {
-        model: "llama".to_owned(),
-        begin_id: Some(1),
-        end_id: Some(2),
-        unknown_id: Some(0),
-        ..GgufTokenizer::default()
-    };
-    let mut push = |token: &str, kind: i32, score: f32| {
-        gguf.tokens.push(token.to_owned());
-        gguf.token_types.push(kind);
-        gguf.scores.push(score);
-    };
-    push("<unk>", 2, 0.0);
-    push("<s>", 3, 0.0);
-    push("</s>", 3, 0.0);
-    for byte in 0..=255 {
-        push(&format!("<0x{byte:02X}>"), 6, 0.0);
-    }
-    for (rank, token) in ["▁h", "hi", "▁hi", "▁", "h", "i", "!"].into_iter().enumerate() {
-        push(token, 1, -(rank as f32));
-    }
-    gguf
 }
 
 #[test]

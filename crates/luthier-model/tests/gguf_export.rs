@@ -4,20 +4,17 @@
 
 mod support;
 
+use luthier_model::Merged;
 use luthier_model::checkpoint::{
     Checkpoint, GgufCarried, GgufPlan, GgufSource, GgufTokenizer, GgufValue, ModelFiles, TensorSpec, encode,
     gguf_bytes, gguf_families, plan_gguf, write_gguf,
 };
 use luthier_model::families::supported_families;
-use luthier_model::{Decoder, Merged, Tuning};
-use luthier_tensor::{CpuOptions, DType, Device, Isa, Precision, Segment, Tape};
+use luthier_tensor::DType;
 use serde_json::{Value, json};
 use support::gguf::{Meta, Tensor, converted, files};
+use support::logits::{device, largest_difference, logits};
 use support::{changed, model_files, shared};
-
-fn device() -> Device {
-    Device::cpu(CpuOptions { threads: 1, isa: Isa::detect(), memory_bytes: 1 << 28, poison: true }, None).unwrap()
-}
 
 fn tokenizer() -> GgufTokenizer {
     GgufTokenizer {
@@ -47,23 +44,6 @@ fn written(checkpoint: &Checkpoint, plan: &GgufPlan) -> ModelFiles {
     .unwrap();
     assert_eq!(bytes.len() as u64, gguf_bytes(&plan.metadata, &specs));
     files(bytes)
-}
-
-fn logits(checkpoint: &Checkpoint) -> Vec<f32> {
-    let device = device();
-    let decoder = Decoder::new(&device, checkpoint, &Tuning::Nothing, None).unwrap();
-    let ids: Vec<u32> = (0..24).map(|place| (place * 37 + 5) % 128).collect();
-    let mut tape = Tape::without_gradients(&device, Precision::F32);
-    let inputs = decoder.inputs(&device, &ids, vec![Segment::alone(0..ids.len())]);
-    let hidden = decoder.hidden(&mut tape, &inputs, 0);
-    let places: Vec<u32> = (0..ids.len() as u32).collect();
-    let logits = tape.logits(&hidden, &decoder.head_options(false), &device.upload_ids(&places));
-    device.download(&logits)
-}
-
-fn largest_difference(one: &[f32], other: &[f32]) -> f32 {
-    assert_eq!(one.len(), other.len());
-    one.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
 fn with_config(fixture: &str, changes: Value) -> ModelFiles {
@@ -111,7 +91,7 @@ fn every_family_comes_back_with_its_logits() {
             _ => model_files(fixture),
         };
         let (original, read, plan) = round_trip(fixture, &files, DType::F32);
-        let (one, other) = (logits(&original), logits(&read));
+        let (one, other) = (logits(&original, None), logits(&read, None));
         let far = largest_difference(&one, &other);
         let size = one.iter().fold(0.0f32, |size, logit| size.max(logit.abs()));
         assert!(far <= 1e-5 * size, "{fixture}: logits up to {size} differ by {far}");
@@ -120,7 +100,7 @@ fn every_family_comes_back_with_its_logits() {
     }
     let files = with_config("smollm3", json!({ "no_rope_layers": [1, 1] }));
     let (original, read, _) = round_trip("smollm3", &files, DType::F32);
-    assert_eq!(largest_difference(&logits(&original), &logits(&read)), 0.0);
+    assert_eq!(largest_difference(&logits(&original, None), &logits(&read, None)), 0.0);
 }
 
 #[test]
@@ -148,7 +128,7 @@ fn q8_0_is_near_and_f16_stands_in_where_blocks_do_not_fit() {
     let (original, read, plan) = round_trip("llama", &model_files("llama"), DType::Q8_0);
     assert_eq!(read.tensors["model.layers.0.self_attn.q_proj.weight"].dtype(), DType::Q8_0);
     assert!(plan.notes.is_empty(), "{:?}", plan.notes);
-    let (one, other) = (logits(&original), logits(&read));
+    let (one, other) = (logits(&original, None), logits(&read, None));
     let far = largest_difference(&one, &other);
     assert!(far > 0.0 && far < 0.15, "{far}");
     // Queries and keys are quantised after their rows moved: blocks lie within a row, so nothing changes.
@@ -236,6 +216,6 @@ fn metadata_and_tables_of_a_gguf_base_are_carried_over() {
     assert_eq!(read.model, base.model);
     assert_eq!(read.gguf_tokenizer, base.gguf_tokenizer);
     assert_eq!(read.ignored, ["rope_freqs.weight"]);
-    assert!(largest_difference(&logits(&base), &logits(&read)) < 0.01);
+    assert!(largest_difference(&logits(&base, None), &logits(&read, None)) < 0.01);
     assert!(GgufCarried::read(&model_files("llama")).unwrap().is_none());
 }

@@ -6,15 +6,12 @@ mod support;
 use std::collections::BTreeMap;
 
 use luthier_model::checkpoint::{Checkpoint, ModelFiles, TensorSpec, plan_shards, write_shard};
-use luthier_model::{Decoder, LoraAdapter, Merged, Tuning};
-use luthier_tensor::{CpuOptions, DType, Device, Isa, Precision, Segment, Tape};
+use luthier_model::{LoraAdapter, Merged};
+use luthier_tensor::DType;
 use serde_json::json;
 use support::gguf::{converted, load};
+use support::logits::{device, largest_difference, logits};
 use support::{fixture, model_files, read, shared};
-
-fn device() -> Device {
-    Device::cpu(CpuOptions { threads: 1, isa: Isa::detect(), memory_bytes: 1 << 28, poison: true }, None).unwrap()
-}
 
 fn adapter(name: &str, change: impl FnOnce(&mut serde_json::Value)) -> LoraAdapter {
     let folder = fixture("training").join(name);
@@ -39,22 +36,6 @@ fn merge(base: &Checkpoint, adapter: &LoraAdapter, dtype: DType) -> Checkpoint {
     let files = [("config.json", base.config_json(dtype)), ("model.safetensors", bytes)];
     let files: BTreeMap<_, _> = files.into_iter().map(|(name, bytes)| (name.to_owned(), shared(bytes))).collect();
     Checkpoint::from_files(&ModelFiles { label: "merged".into(), files }).unwrap()
-}
-
-fn logits(checkpoint: &Checkpoint, adapter: Option<&LoraAdapter>) -> Vec<f32> {
-    let device = device();
-    let decoder = Decoder::new(&device, checkpoint, &Tuning::Nothing, adapter).unwrap();
-    let ids: Vec<u32> = (0..24).map(|place| (place * 37 + 5) % 128).collect();
-    let mut tape = Tape::without_gradients(&device, Precision::F32);
-    let inputs = decoder.inputs(&device, &ids, vec![Segment::alone(0..ids.len())]);
-    let hidden = decoder.hidden(&mut tape, &inputs, 0);
-    let places: Vec<u32> = (0..ids.len() as u32).collect();
-    let logits = tape.logits(&hidden, &decoder.head_options(false), &device.upload_ids(&places));
-    device.download(&logits)
-}
-
-fn largest_difference(one: &[f32], other: &[f32]) -> f32 {
-    one.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
 #[track_caller]

@@ -7,8 +7,8 @@ mod support;
 use luthier_model::adapter::{LoraAdapter, TargetModules, adapter_config, adapter_shard, matches_target};
 use luthier_model::checkpoint::{read_safetensors, write_shard};
 use luthier_model::{Checkpoint, Decoder, LoraSettings, Tuning};
-use luthier_tensor::{CpuOptions, Device, Isa};
 use serde_json::{Value, json};
+use support::logits::device;
 use support::{fixture, model_files, read, safetensors, shared};
 
 fn files(name: &str) -> (Vec<u8>, Vec<u8>) {
@@ -127,10 +127,6 @@ fn tensors_that_are_no_plain_lora() {
         "base_model.model.x.lora_magnitude_vector",
         "tensor `base_model.model.x.lora_magnitude_vector` belongs to a variant of LoRA that is not supported yet",
     );
-}
-
-fn device() -> Device {
-    Device::cpu(CpuOptions { threads: 1, isa: Isa::detect(), memory_bytes: 1 << 26, poison: true }, None).unwrap()
 }
 
 /// An adapter of two tensors (name, dimensions), each number 0.5.

@@ -219,7 +219,7 @@ fn rest(output: &Path) -> String {
         "\nThe files are in {shown}:\n  \
            {LESSON_FILE}      the records\n  \
            {SETTINGS_FILE}  the settings\n  \
-           {ADAPTER_FOLDER}/          the LoRA adapter as PEFT reads it, and the log\n\
+           {ADAPTER_FOLDER}/         the LoRA adapter as PEFT reads it, and the log\n\
          \n\
          Try next:\n  \
            {program} chat --model builtin --adapter {shown}/{ADAPTER_FOLDER} --compare\n  \

@@ -80,6 +80,12 @@ impl Run {
             (config::Precision::Auto, Some(_)) => (Precision::F32, "as in the checkpoint"),
             (wanted, _) => processor.precision(wanted),
         };
+        if let Some(layout) = resumed.filter(|layout| layout.precision != precision_name(precision)) {
+            eprint_line(&format!(
+                "warning: the checkpoint was computed in {}: the result will differ",
+                layout.precision
+            ));
+        }
         let adapter = config.model.adapter.as_deref().map(luthier_files::read_adapter).transpose()?;
         let tuning = tuning(&config.method, config.machine.seed, &model, adapter.as_ref())?;
         let data = &config.data;
@@ -114,7 +120,16 @@ impl Run {
             },
         };
         let plan = fit(config, &model, &tuning, adapter.as_ref(), &mut steps, &mut trainer, resumed)?;
-        let before = ProcessMemory::now().map(|now| ProcessMemory { file_bytes: own_file_bytes, ..now });
+        // Weights that were drawn lie in memory already; they too are counted with the model.
+        let drawn: u64 = match config.model.from_scratch {
+            true => model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum(),
+            false => 0,
+        };
+        let before = ProcessMemory::now().map(|now| ProcessMemory {
+            file_bytes: own_file_bytes,
+            anonymous_bytes: now.anonymous_bytes.saturating_sub(drawn),
+            ..now
+        });
         let device = processor.device(observer)?;
         let scratch_bytes = device.scratch_bytes(precision, &model.layout()) as u64;
         let decoder = Decoder::new(&device, &model.checkpoint, &tuning, adapter.as_ref())?;

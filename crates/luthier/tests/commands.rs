@@ -38,7 +38,8 @@ fn settle(text: &str, place: &Place) -> String {
             }
             in_number = is_number;
         }
-        out + "\n"
+        // So does the unit, where a number is near its border.
+        [" B", " kB", " MB", " GB"].iter().fold(out, |out, unit| out.replace(&format!("#{unit}"), "# bytes")) + "\n"
     };
     text.lines().map(line).collect()
 }

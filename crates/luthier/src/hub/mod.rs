@@ -1,7 +1,8 @@
 //! Where models come from: a path, or `org/name` of the Hugging Face hub. The cache that Hugging Face's own tools fill is
 //! looked through first; what it lacks is downloaded into it, in its layout, so that both find what either has fetched.
 //!
-//! It refuses pickles, files outside the model's folder, and files whose hash is not the one that the hub names. The token
+//! It refuses pickles, files outside the model's folder, and files whose size, or for weights their hash, is not what the hub
+//! names. The token
 //! is sent to the hub alone and stands in no message.
 
 mod cache;

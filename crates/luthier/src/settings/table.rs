@@ -311,7 +311,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "token_budget",
         Whole(1, i64::MAX),
         "",
-        "Tokens that go through the model at once; results do not change. Default: what memory allows.",
+        "Tokens that go through the model at once; only last bits depend on it. Default: what memory allows.",
     )
     .ours(),
     row(Batch, "auto_find_batch_size", Switch, "false", "Halve batches that do not fit.")
@@ -437,7 +437,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Machine, "torch_empty_cache_steps", Whole(1, i64::MAX), "", "How often memory is given back.")
         .no_effect("a step allocates nothing that the one before did not"),
     row(Machine, "full_determinism", Switch, "false", "The same numbers every time.")
-        .no_effect("numbers are always the same"),
+        .no_effect("numbers are the same on any number of threads, and with the same token_budget every time"),
     row(Machine, "no_cuda", Switch, "false", "Compute on the processor.")
         .no_effect("the processor is the only device yet"),
     row(Machine, "use_ipex", Switch, "false", "Faster kernels.").no_effect(FUSED),

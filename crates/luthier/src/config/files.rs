@@ -1,0 +1,129 @@
+//! Whether the files that a configuration names are there, and whether its output folder is free: the first look at the disk,
+//! before anything is read or computed.
+
+use std::path::Path;
+
+use super::{ModelSettings, Resume, TrainConfig};
+use crate::builtin;
+use crate::hub::{HubEnvironment, Wanted, locate};
+use crate::settings::Problem;
+
+impl ModelSettings {
+    /// Finds model and adapter where they are named by `org/name`, and downloads what is nowhere yet.
+    ///
+    /// # Errors
+    /// When one of them can be had neither from the cache nor from the hub.
+    pub(crate) fn locate(&mut self, environment: &HubEnvironment) -> anyhow::Result<()> {
+        self.model = locate("model_name_or_path", &self.name, Wanted::Model, &self.hub, environment)?;
+        if let Some(adapter) = &mut self.adapter {
+            let named = adapter.display().to_string();
+            *adapter = locate("adapter_name_or_path", &named, Wanted::Adapter, &self.hub, environment)?;
+        }
+        Ok(())
+    }
+}
+
+impl TrainConfig {
+    /// Looks whether the files that are named exist, and whether the output folder is free, unless a run in it goes on.
+    ///
+    /// # Errors
+    /// A sentence for each that is not as it should be.
+    pub(crate) fn check_files(&self, resumes: bool) -> Result<(), Vec<Problem>> {
+        let mut problems = self.check_model_files().err().unwrap_or_default();
+        let folder = &self.output.folder;
+        let mut marks = vec!["adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json"];
+        // A run that is to go on and was killed before its first checkpoint has left a log, and nothing that is lost.
+        if self.saving.resume == Resume::No {
+            marks.push("trainer_log.jsonl");
+        }
+        let held = marks.into_iter().find(|name| folder.join(name).exists());
+        let held = held.or_else(|| crate::checkpoint::has_any(folder).then_some("checkpoints"));
+        // Killed while it saved: the run that is to go on has not ended, so nothing of it is lost when it begins anew.
+        let held = held.filter(|_| self.saving.resume == Resume::No || !crate::outcome::is_unfinished(folder));
+        let whole = |path: &Path| path.canonicalize().ok();
+        if whole(folder).is_some_and(|folder| whole(&self.model.model) == Some(folder)) {
+            problems.push(Problem(format!(
+                "output_dir: {} is the folder of the model that is trained; choose another, so that it stays as it is",
+                folder.display()
+            )));
+        }
+        let above = folder.ancestors().find(|above| above.exists() && !above.as_os_str().is_empty());
+        let above = above.or(Some(Path::new(".")));
+        if let Some(Err(error)) = above.filter(|above| above.is_dir()).map(luthier_files::check_writable) {
+            problems.push(Problem(format!("output_dir: {}: {}", folder.display(), describe(&error))));
+        }
+        let above = above.filter(|above| *above != folder.as_path());
+        match held {
+            _ if above.is_some_and(Path::is_file) => {
+                let above = above.unwrap_or(folder).display();
+                problems.push(Problem(format!(
+                    "output_dir: {} cannot be made, since {above} is a file; expected a folder",
+                    folder.display()
+                )));
+            }
+            _ if folder.is_file() => {
+                problems.push(Problem(format!("output_dir: {} is a file; expected a folder", folder.display())));
+            }
+            Some(name) if !self.output.overwrite && !resumes => problems.push(Problem(format!(
+                "output_dir: {} already holds {name} of another run; choose another folder, set \
+                 overwrite_output_dir: true, or go on with that run with resume_from_checkpoint: true",
+                folder.display()
+            ))),
+            _ => {}
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// Looks whether the model and the adapter that are named exist.
+    ///
+    /// # Errors
+    /// A sentence for each that does not.
+    pub(crate) fn check_model_files(&self) -> Result<(), Vec<Problem>> {
+        let mut problems = Vec::new();
+        problems.extend(check_model(&self.model.model, "model_name_or_path").err());
+        if let Some(adapter) = &self.model.adapter {
+            problems.extend(check_adapter(adapter, "adapter_name_or_path").err());
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+}
+
+/// Whether there is something at the path that can be a model; `name` says in the message who named it.
+pub(crate) fn check_model(path: &Path, name: &str) -> Result<(), Problem> {
+    if builtin::is_named(path) {
+        return Ok(());
+    }
+    let shown = path.display();
+    if !path.exists() {
+        return Err(Problem(format!(
+            "{name}: {shown} does not exist; expected a Hugging Face folder, a GGUF file, or org/name of the hub"
+        )));
+    }
+    if path.is_dir() && !path.join("config.json").exists() {
+        return Err(Problem(format!(
+            "{name}: {shown} has no config.json; expected a Hugging Face folder or a GGUF file"
+        )));
+    }
+    Ok(())
+}
+
+/// Whether there is something at the path that can be an adapter.
+pub(crate) fn check_adapter(path: &Path, name: &str) -> Result<(), Problem> {
+    if path.join("adapter_config.json").exists() {
+        return Ok(());
+    }
+    let shown = path.display();
+    let what = if path.exists() { "has no adapter_config.json" } else { "does not exist" };
+    Err(Problem(format!("{name}: {shown} {what}; expected a PEFT adapter folder")))
+}
+
+/// What went wrong with a file, without the number that the standard library adds.
+pub(crate) fn describe(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        std::io::ErrorKind::IsADirectory => "it is a folder".to_owned(),
+        std::io::ErrorKind::InvalidData => "it is not text in UTF-8".to_owned(),
+        _ => error.to_string(),
+    }
+}
