@@ -13,7 +13,7 @@ use crate::layout::Layout;
 use crate::records::{Record, kind, read_record};
 
 /// The records of one dataset, in the order of its file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
     /// The name as the user wrote it, for messages.
     pub name: String,

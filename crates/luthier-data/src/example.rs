@@ -6,10 +6,11 @@
 
 use rayon::prelude::*;
 
+use crate::conversation::{Conversation, Role};
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::mask::masked_text;
-use crate::records::{Message, Record, Role};
+use crate::records::Record;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use crate::truncate::{Truncation, Turn, fit};
@@ -110,11 +111,11 @@ pub fn tokenize_sft(
     let mut tokenized = Tokenized::default();
     for (number, dataset) in datasets.iter().enumerate() {
         let rows = dataset.records.par_iter().map(|record| {
-            let Record::Conversation(messages) = record else {
+            let Record::Conversation(conversation) = record else {
                 let problem = "a document without roles has no reply to train; use stage: pt for documents".to_owned();
                 return Err(Error::NothingToTrain { problem });
             };
-            let (turns, added) = encode_turns(messages, tokenizer, template)?;
+            let (turns, added) = encode_turns(conversation, tokenizer, template)?;
             Ok((fit(&turns, options), added))
         });
         let rows: Vec<Result<_, Error>> = rows.collect();
@@ -136,11 +137,11 @@ pub(crate) fn in_record(dataset: &Dataset, index: usize, source: Error) -> Error
 
 /// The turns of a conversation, and the number of end tokens that had to be added.
 fn encode_turns(
-    messages: &[Message],
+    conversation: &Conversation,
     tokenizer: &Tokenizer,
     template: &ChatTemplate,
 ) -> Result<(Vec<Turn>, usize), Error> {
-    let masked = masked_text(template, messages)?;
+    let masked = masked_text(template, conversation)?;
     let mut pieces = Vec::with_capacity(2 * masked.replies.len() + 1);
     let mut at = 0;
     for reply in &masked.replies {
@@ -149,7 +150,7 @@ fn encode_turns(
     }
     pieces.extend([&masked.text[at..], ""]);
     let mut encoded = tokenizer.encode_pieces(&pieces)?;
-    let mut contents = messages.iter().filter(|message| message.role == Role::Assistant);
+    let mut contents = conversation.messages.iter().filter(|message| message.role == Role::Assistant);
     let mut added = 0;
     let mut turns = Vec::with_capacity(masked.replies.len() + 1);
     for index in 0..masked.replies.len() {

@@ -7,6 +7,7 @@
 //!
 //! What it refuses to do: read a clock, print, repair a broken record in silence, or compare token ids to find replies.
 
+mod conversation;
 mod dataset;
 mod dataset_info;
 mod error;
@@ -30,6 +31,7 @@ mod tokenizer_json;
 mod tokens;
 mod truncate;
 
+pub use conversation::{Conversation, Judged, Message, Preference, Role, ToolCall};
 pub use dataset::Dataset;
 pub use error::Error;
 pub use example::{Example, Origin, Report, SftOptions, Tokenized, tokenize_sft};
@@ -38,7 +40,7 @@ pub use layout::{AlpacaLayout, Layout, MessagesLayout};
 pub use mask::{MaskedText, masked_text};
 pub use order::permutation;
 pub use pretrain::{PtOptions, tokenize_pt};
-pub use records::{Message, Record, Role};
+pub use records::Record;
 pub use stream::StreamDecoder;
 pub use template::{ChatTemplate, Rendered, SpecialTexts};
 pub use tokenizer::{Specials, Tokenizer};

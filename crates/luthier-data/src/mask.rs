@@ -7,8 +7,8 @@
 
 use std::ops::Range;
 
+use crate::conversation::{Conversation, Role};
 use crate::error::Error;
-use crate::records::{Message, Role};
 use crate::template::{ChatTemplate, Rendered};
 
 /// A rendered conversation and its replies.
@@ -23,12 +23,13 @@ pub struct MaskedText {
 /// Renders a conversation and finds its replies.
 ///
 /// Errors: there is no assistant message, the template fails, or it is not prefix-stable.
-pub fn masked_text(template: &ChatTemplate, messages: &[Message]) -> Result<MaskedText, Error> {
+pub fn masked_text(template: &ChatTemplate, conversation: &Conversation) -> Result<MaskedText, Error> {
+    let Conversation { messages, tools } = conversation;
     if !messages.iter().any(|message| message.role == Role::Assistant) {
         let problem = "the conversation has no message of the assistant, so there is nothing to train".to_owned();
         return Err(Error::NothingToTrain { problem });
     }
-    let whole = template.render(messages, false)?;
+    let whole = template.render(messages, tools, false)?;
     if template.marks_replies() {
         let Rendered { text, mut generation } = whole;
         generation.retain(|span| !span.is_empty());
@@ -40,11 +41,11 @@ pub fn masked_text(template: &ChatTemplate, messages: &[Message]) -> Result<Mask
     }
     let mut replies = Vec::new();
     for (index, _) in messages.iter().enumerate().filter(|(_, message)| message.role == Role::Assistant) {
-        let before = template.render(&messages[..index], true)?.text;
+        let before = template.render(&messages[..index], tools, true)?.text;
         let mut through = if index + 1 == messages.len() {
             whole.text.clone()
         } else {
-            template.render(&messages[..=index], false)?.text
+            template.render(&messages[..=index], tools, false)?.text
         };
         if !whole.text.starts_with(&through)
             && let Some(shorter) = template.end_text().and_then(|end| through.strip_suffix(end))

@@ -37,7 +37,7 @@ pub fn tokenize_pt(datasets: &[Dataset], tokenizer: &Tokenizer, options: &PtOpti
     for (number, dataset) in datasets.iter().enumerate() {
         let encode = |record: &Record| match record {
             Record::Text(text) => tokenizer.encode(text, Specials::None),
-            Record::Conversation(_) => {
+            Record::Conversation(_) | Record::Preference(_) | Record::Judged(_) => {
                 let problem = "it is a conversation, not a document; use stage: sft for conversations".to_owned();
                 Err(Error::NothingToTrain { problem })
             }

@@ -3,45 +3,21 @@
 //! Follows LLaMA-Factory's converters (`data/converter.py`): an alpaca prompt is `prompt + "\n" + query` with empty
 //! parts left out; `history` is a list of [prompt, response]. A record that lacks something is an error, never skipped.
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::conversation::{Conversation, Judged, Message, Preference, Role};
 use crate::example::Example;
 use crate::layout::{AlpacaLayout, Layout, MessagesLayout};
 
-/// Who says a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Instructions that stand before the conversation.
-    System,
-    /// The person.
-    User,
-    /// The model: what is trained.
-    Assistant,
-}
-
-/// One message of a conversation, as chat templates see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Message {
-    /// Who says it.
-    pub role: Role,
-    /// What is said.
-    pub content: String,
-}
-
-impl Message {
-    /// A message from its two parts.
-    pub fn new(role: Role, content: impl Into<String>) -> Self {
-        Self { role, content: content.into() }
-    }
-}
-
 /// One record of a dataset.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Record {
     /// A conversation that ends with the assistant: for `stage: sft`.
-    Conversation(Vec<Message>),
+    Conversation(Conversation),
+    /// A prompt with a better and a worse reply.
+    Preference(Preference),
+    /// A conversation with a verdict on its last reply.
+    Judged(Judged),
     /// A document: for `stage: pt`.
     Text(String),
     /// A row that is tokens already.
@@ -54,8 +30,8 @@ pub(crate) fn read_record(layout: &Layout, value: &Value) -> Result<Record, Stri
         return Err(format!("expected an object with keys and values, found {}", kind(value)));
     };
     match layout {
-        Layout::Alpaca(columns) => alpaca(columns, object).map(Record::Conversation),
-        Layout::Messages(columns) => messages(columns, object).map(Record::Conversation),
+        Layout::Alpaca(columns) => alpaca(columns, object).map(|messages| Record::Conversation(messages.into())),
+        Layout::Messages(columns) => messages(columns, object).map(|messages| Record::Conversation(messages.into())),
         Layout::Text { text } => required(object, text, text).map(|text| Record::Text(text.to_owned())),
         Layout::Tokens => crate::tokens::read(object).map(Record::Tokens),
     }

@@ -11,8 +11,8 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 
+use crate::conversation::Message;
 use crate::error::Error;
-use crate::records::Message;
 use crate::template_functions::{RAISED, add_functions};
 use crate::template_names;
 use crate::tokenizer::Tokenizer;
@@ -156,10 +156,15 @@ impl ChatTemplate {
         self.marks_replies
     }
 
-    /// Writes a conversation; with `add_generation_prompt`, up to where the model's reply begins.
+    /// Writes a conversation with descriptions of tools; with `add_generation_prompt`, up to where the model's reply begins.
     ///
     /// Errors: the template raised an exception or failed, or ran out of fuel or room.
-    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<Rendered, Error> {
+    pub fn render(
+        &self,
+        messages: &[Message],
+        tools: &[serde_json::Value],
+        add_generation_prompt: bool,
+    ) -> Result<Rendered, Error> {
         let problem = |problem: String| Error::Template { name: self.name.clone(), problem };
         if self.marks_replies && messages.iter().any(|message| message.content.contains([BEGIN, END])) {
             return Err(problem("marks replies with U+FDD0 and U+FDD1, which the conversation contains".to_owned()));
@@ -169,7 +174,7 @@ impl ChatTemplate {
             add_generation_prompt,
             bos_token => self.texts.begin.as_deref().map_or(Value::UNDEFINED, Value::from),
             eos_token => self.texts.end.as_deref().map_or(Value::UNDEFINED, Value::from),
-            tools => (),
+            tools => if tools.is_empty() { Value::from(()) } else { Value::from(Serde(tools)) },
             documents => (),
         };
         let mut output = Capped(Vec::new());

@@ -22,21 +22,17 @@ fn alpaca() {
         r#"[{"instruction": "Hi", "input": "", "output": "Hello"},
             {"instruction": "Add", "input": "1, 2", "output": "3", "system": "Be short.", "history": [["a", "b"]]}]"#,
         &[
-            Record::Conversation(vec![user("Hi"), assistant("Hello")]),
-            Record::Conversation(vec![
-                system("Be short."),
-                user("a"),
-                assistant("b"),
-                user("Add\n1, 2"),
-                assistant("3"),
-            ]),
+            Record::Conversation(vec![user("Hi"), assistant("Hello")].into()),
+            Record::Conversation(
+                vec![system("Be short."), user("a"), assistant("b"), user("Add\n1, 2"), assistant("3")].into(),
+            ),
         ],
     );
 }
 
 #[test]
 fn messages_and_sharegpt_and_documents_in_lines() {
-    let record = Record::Conversation(vec![system("S"), user("U"), assistant("A")]);
+    let record = Record::Conversation(vec![system("S"), user("U"), assistant("A")].into());
     check(
         "chat.jsonl",
         "\u{feff}{\"messages\": [{\"role\": \"system\", \"content\": \"S\"}, {\"role\": \"user\", \"content\": \"U\"}, \
@@ -139,7 +135,7 @@ fn names_of_dataset_info_come_first_then_files() {
         std::fs::write(folder.path().join(name), text).expect("the file is written");
     }
     let records = |name: &str| Dataset::open(name, folder.path()).expect("the dataset is read").records;
-    let turns = [Record::Conversation(vec![user("Q"), assistant("A")])];
+    let turns = [Record::Conversation(vec![user("Q"), assistant("A")].into())];
     assert_eq!(records("qa"), turns);
     assert_eq!(records("chat"), turns);
     assert_eq!(records("plain.json"), turns);

@@ -15,7 +15,7 @@ fn dataset(records: Vec<Record>) -> Dataset {
 }
 
 fn sft(source: &str, conversations: &[&[Message]], options: &SftOptions) -> Tokenized {
-    let records = conversations.iter().map(|messages| Record::Conversation(messages.to_vec())).collect();
+    let records = conversations.iter().map(|messages| Record::Conversation(messages.to_vec().into())).collect();
     tokenize_sft(&[dataset(records)], &tokenizer(), &template(source), options).expect("it is tokenised")
 }
 
@@ -39,7 +39,7 @@ fn replies_with_their_end_tokens_are_trained_and_all_decodes_to_the_text() {
     let tokenized = sft(CHATML, &[&conversation], &OPTIONS);
     let example = &tokenized.examples[0];
     assert_eq!(trained(example), "hello hello<|im_end|>\n|é<|im_end|>\n");
-    let text = template(CHATML).render(&conversation, false).expect("renders").text;
+    let text = template(CHATML).render(&conversation, &[], false).expect("renders").text;
     assert_eq!(tokenizer().decode(&example.ids).expect("decodes"), text);
     let report = Report { rows: 1, tokens: example.ids.len(), trained_tokens: 8, ..Report::default() };
     assert_eq!(tokenized.report, report);
@@ -103,9 +103,9 @@ fn what_is_cut_and_dropped_is_counted() {
 #[test]
 fn an_error_says_where_it_happened() {
     let records = vec![
-        Record::Conversation(vec![user("a"), assistant("b")]),
+        Record::Conversation(vec![user("a"), assistant("b")].into()),
         Record::Text("a".to_owned()),
-        Record::Conversation(vec![user("a")]),
+        Record::Conversation(vec![user("a")].into()),
     ];
     let error = tokenize_sft(&[dataset(records)], &tokenizer(), &template(CHATML), &OPTIONS);
     assert_eq!(
@@ -113,7 +113,7 @@ fn an_error_says_where_it_happened() {
         "dataset chat.json, record 2: a document without roles has no reply to train; use stage: pt for documents"
     );
     let raises = template("{{ raise_exception('no') }}");
-    let records = vec![Record::Conversation(vec![user("a"), assistant("b")])];
+    let records = vec![Record::Conversation(vec![user("a"), assistant("b")].into())];
     let error = tokenize_sft(&[dataset(records)], &tokenizer(), &raises, &OPTIONS);
     assert_eq!(
         error.expect_err("it is refused").to_string(),

@@ -6,13 +6,13 @@ use common::{CHATML, assistant, gguf, system, template, tokenizer, user};
 use luthier_data::{ChatTemplate, Error, GgufTokenizer, Message, SpecialTexts, Tokenizer, masked_text};
 
 fn check(source: &str, expected: &str) {
-    let rendered = template(source).render(&[user("hi"), assistant("\"yes\" & é")], false).expect("renders");
+    let rendered = template(source).render(&[user("hi"), assistant("\"yes\" & é")], &[], false).expect("renders");
     assert_eq!(rendered.text, expected);
 }
 
 /// The replies of a conversation, each with bars around it.
 fn check_mask(source: &str, messages: &[Message], expected: &str) {
-    let masked = masked_text(&template(source), messages).expect("the replies are found");
+    let masked = masked_text(&template(source), &messages.to_vec().into()).expect("the replies are found");
     let mut out = masked.text.clone();
     for reply in masked.replies.iter().rev() {
         out.insert(reply.end, '|');
@@ -22,7 +22,7 @@ fn check_mask(source: &str, messages: &[Message], expected: &str) {
 }
 
 fn fails(source: &str, messages: &[Message], message: &str) {
-    let error = masked_text(&template(source), messages).expect_err("it is refused");
+    let error = masked_text(&template(source), &messages.to_vec().into()).expect_err("it is refused");
     assert_eq!(error.to_string(), message);
 }
 
@@ -121,7 +121,7 @@ fn templates_that_fail_or_do_not_end() {
     let error = ChatTemplate::new("test", "{% if %}", SpecialTexts::default(), None).expect_err("it is refused");
     assert!(error.to_string().starts_with("the chat template of test does not compile: syntax error"), "{error}");
     let timeless = ChatTemplate::new("test", "{{ strftime_now('%Y') }}", SpecialTexts::default(), None);
-    let error = timeless.and_then(|template| template.render(&messages, false)).expect_err("it is refused");
+    let error = timeless.and_then(|template| template.render(&messages, &[], false)).expect_err("it is refused");
     assert_eq!(
         error.to_string(),
         "the chat template of test failed in line 1: invalid operation: the template asks for the time, and none was given"
@@ -133,7 +133,10 @@ fn a_named_template_wins_and_a_missing_one_is_explained() {
     let own = ChatTemplate::choose(None, "tiny", &tokenizer(), None).expect("the model has one");
     let named = ChatTemplate::choose(Some("chatml"), "tiny", &tokenizer(), None).expect("it is built in");
     let conversation = [system("S"), user("a")];
-    assert_eq!(own.render(&conversation, true).expect("renders"), named.render(&conversation, true).expect("renders"));
+    assert_eq!(
+        own.render(&conversation, &[], true).expect("renders"),
+        named.render(&conversation, &[], true).expect("renders")
+    );
     let bare = Tokenizer::from_gguf(&GgufTokenizer { chat_template: None, ..gguf() }).expect("the tokenizer builds");
     let message = |result: Result<ChatTemplate, Error>| result.expect_err("it is refused").to_string();
     assert_eq!(

@@ -81,7 +81,7 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
         (Some(text), _) => tokenizer.encode(text, Specials::Add)?,
         (None, message) => {
             let message = Message::new(Role::User, message.clone().unwrap_or_default());
-            let rendered = model.template(None, &tokenizer)?.render(&[message], true)?;
+            let rendered = model.template(None, &tokenizer)?.render(&[message], &[], true)?;
             tokenizer.encode(&rendered.text, Specials::None)?
         }
     };

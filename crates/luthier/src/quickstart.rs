@@ -201,7 +201,7 @@ fn answers(processor: &Processor, adapter: Option<&Path>) -> anyhow::Result<Vec<
     let device = processor.device(None)?;
     let decoder = Decoder::new(&device, &model.checkpoint, &Tuning::Nothing, adapter.as_ref())?;
     let answer = |question: &str| -> anyhow::Result<String> {
-        let rendered = template.render(&[Message::new(Role::User, question.to_owned())], true)?;
+        let rendered = template.render(&[Message::new(Role::User, question.to_owned())], &[], true)?;
         let prompt = tokenizer.encode(&rendered.text, Specials::None)?;
         let mut generator = Generator::new(&device, &decoder, precision, prompt.len() + ANSWER);
         let mut ids = generator.greedy(&prompt, ANSWER, tokenizer.end_ids(), &mut |_| true);

@@ -215,7 +215,7 @@ fn lora_teaches_the_model_its_new_name() {
     let answer =
         luthier(&["generate", "--model", model.to_str().unwrap(), "--adapter", adapter, "--message", "Who are you?"]);
     assert!(answer.contains("Ferris") && answer.contains("Rust Tuner"), "{answer}");
-    let prompt = real.template.render(&[Message::new(Role::User, "Who are you?")], true).unwrap().text;
+    let prompt = real.template.render(&[Message::new(Role::User, "Who are you?")], &[], true).unwrap().text;
     assert!(prompt.ends_with("<|im_start|>assistant\n"), "{prompt}");
 }
 

@@ -96,7 +96,7 @@ impl Answering {
         let mut answers = Vec::new();
         for (question, _) in &exchange.turns {
             messages.push(Message::new(Role::User, question.clone()));
-            let prompt = self.tokenizer.encode(&self.template.render(&messages, true)?.text, Specials::None)?;
+            let prompt = self.tokenizer.encode(&self.template.render(&messages, &[], true)?.text, Specials::None)?;
             let mut generator = Generator::new(&self.device, &self.decoder, self.precision, prompt.len() + ANSWER);
             let mut ids = generator.greedy(&prompt, ANSWER, self.tokenizer.end_ids(), &mut |_| true);
             if ids.last().is_some_and(|last| self.tokenizer.end_ids().contains(last)) {

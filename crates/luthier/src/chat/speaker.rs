@@ -149,7 +149,7 @@ impl<'m> Speaker<'m> {
             let system = system.map(|system| Message::new(Role::System, system));
             let turns = &self.turns[2 * dropped..];
             let messages: Vec<Message> = system.into_iter().chain(turns.iter().cloned()).collect();
-            let rendered = common.template.render(&messages, true)?;
+            let rendered = common.template.render(&messages, &[], true)?;
             let prompt = common.tokenizer.encode(&rendered.text, Specials::None)?;
             if prompt.is_empty() {
                 anyhow::bail!("the chat template writes nothing for this conversation, so there is nothing to answer");

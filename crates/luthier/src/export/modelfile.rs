@@ -175,7 +175,7 @@ fn recognise(template: &ChatTemplate, begin: &str) -> Option<(&'static ChatForma
             messages.push(Message::new(Role::User, *user));
             messages.extend(reply.map(|reply| Message::new(Role::Assistant, reply)));
         }
-        let text = template.render(&messages, true).ok()?.text;
+        let text = template.render(&messages, &[], true).ok()?.text;
         Some(text.strip_prefix(begin).unwrap_or(&text).to_owned())
     };
     let one = [("First question?", None)];

@@ -92,7 +92,7 @@ fn rendered(
     texts: &[String],
 ) -> anyhow::Result<Vec<String>> {
     let template = model.template(named, tokenizer)?;
-    let render = |text: &String| Ok(template.render(&[Message::new(Role::User, text.as_str())], true)?.text);
+    let render = |text: &String| Ok(template.render(&[Message::new(Role::User, text.as_str())], &[], true)?.text);
     texts.iter().map(render).collect()
 }
 
