@@ -1,5 +1,7 @@
 //! Rows laid end to end, without padding: what one forward pass computes.
 
+use std::ops::Range;
+
 use luthier_tensor::Segment;
 
 /// One row of token ids.
@@ -57,17 +59,23 @@ impl MicroBatch {
 
     /// Splits rows into parts of at most `budget` tokens, in order. A longer row is a part of its own.
     pub fn split(rows: &[Row], budget: usize) -> Vec<Self> {
+        let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
+        Self::cuts(&lengths, budget).into_iter().map(|part| Self::of(&rows[part])).collect()
+    }
+
+    /// Which rows [`Self::split`] puts together, from their lengths alone.
+    pub fn cuts(lengths: &[usize], budget: usize) -> Vec<Range<usize>> {
         let mut parts = Vec::new();
         let (mut first, mut tokens) = (0, 0);
-        for (index, row) in rows.iter().enumerate() {
-            if index > first && tokens + row.ids.len() > budget {
-                parts.push(Self::of(&rows[first..index]));
+        for (index, &length) in lengths.iter().enumerate() {
+            if index > first && tokens + length > budget {
+                parts.push(first..index);
                 (first, tokens) = (index, 0);
             }
-            tokens += row.ids.len();
+            tokens += length;
         }
-        if first < rows.len() {
-            parts.push(Self::of(&rows[first..]));
+        if first < lengths.len() {
+            parts.push(first..lengths.len());
         }
         parts
     }

@@ -61,7 +61,7 @@ pub(crate) fn fit(
             adapter,
             trainer.optimiser,
             &step,
-            largest.iter().map(Vec::as_slice),
+            largest.iter().map(std::slice::from_ref),
             &steps.largest_evaluation(),
         )?;
         let needed = found.peak_bytes + weights;

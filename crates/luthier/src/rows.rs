@@ -1,6 +1,6 @@
 //! From datasets to the steps of a run: rows are tokenised, put in order, and laid into parts under the token budget.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -249,31 +249,37 @@ impl RowSteps {
     }
 
     /// The parts of the steps that need most memory: those with most tokens in one part, and with most trained tokens.
-    pub(crate) fn largest(&self, count: usize) -> Vec<Vec<MicroBatch>> {
-        let mut all: Vec<Vec<MicroBatch>> = Vec::new();
-        let mut seen = HashSet::new();
-        let looked_at = self.total.min(self.per_epoch().saturating_mul(LOOKED_AT_EPOCHS));
-        let mut all_seen = looked_at == self.total;
+    pub(crate) fn largest(&self, count: usize) -> Vec<MicroBatch> {
+        let sizes: Vec<(usize, usize)> =
+            self.examples.iter().map(|example| (example.ids.len(), example.trained_count())).collect();
+        // Lengths alone say how large a part is; the first part of each size stands for all of that size.
+        let mut sized: HashMap<(usize, usize, usize), Vec<usize>> = HashMap::new();
+        let looked_at = self.total.min((MOST_ROWS_LOOKED_AT / self.rows_per_step).max(self.per_epoch()));
         for step in 0..looked_at {
-            for part in self.step(step).0 {
-                let shape = (part.ids.len(), part.targets.len(), part.segments.len());
-                if seen.insert(shape) {
-                    all.push(vec![part]);
-                }
-            }
-            if seen.len() > MOST_SHAPES {
-                all_seen = false;
-                break;
+            let examples = self.examples_of(step);
+            let lengths: Vec<usize> = examples.iter().map(|&example| sizes[example].0).collect();
+            for part in MicroBatch::cuts(&lengths, self.token_budget) {
+                let part = &examples[part];
+                let trained = part.iter().map(|&example| sizes[example].1).sum();
+                let tokens = part.iter().map(|&example| sizes[example].0).sum();
+                sized.entry((tokens, trained, part.len())).or_insert_with(|| part.to_vec());
             }
         }
-        if !all_seen {
-            all.push(vec![self.fullest()]);
+        let mut sized: Vec<_> = sized.into_iter().collect();
+        sized.sort_unstable_by(|(one, _), (other, _)| other.cmp(one));
+        let most_tokens = sized.iter().take(count).cloned().collect::<Vec<_>>();
+        sized.sort_by_key(|((_, trained, _), _)| std::cmp::Reverse(*trained));
+        let chosen = most_tokens.into_iter().chain(sized.into_iter().take(count));
+        let mut parts: Vec<MicroBatch> = chosen.map(|(_, examples)| self.part(&examples)).collect();
+        if looked_at < self.total {
+            parts.push(self.fullest());
         }
-        all.sort_by_key(|parts| std::cmp::Reverse((parts[0].ids.len(), parts[0].targets.len())));
-        let mut chosen: Vec<_> = all.iter().take(count).cloned().collect();
-        all.sort_by_key(|parts| std::cmp::Reverse(parts[0].targets.len()));
-        chosen.extend(all.into_iter().take(count));
-        chosen
+        parts
+    }
+
+    fn part(&self, examples: &[usize]) -> MicroBatch {
+        let rows: Vec<Row> = examples.iter().map(|&example| row_of(&self.examples[example], 0)).collect();
+        MicroBatch::of(&rows)
     }
 
     /// A part that no step exceeds: the longest row as often as the budget and a step allow, all of it trained.
@@ -311,10 +317,12 @@ fn pack_rows(examples: &[Example], room: usize) -> Vec<Vec<usize>> {
     rows.into_iter().map(|(_, row)| row).collect()
 }
 
-/// Epochs whose order is looked at for the largest parts.
-const LOOKED_AT_EPOCHS: usize = 4;
-/// Different parts that are looked at.
-const MOST_SHAPES: usize = 4096;
+/// Rows of all epochs that are looked at for the largest parts, or those of one epoch where it has more.
+const MOST_ROWS_LOOKED_AT: usize = 1 << 20;
+
+fn row_of(example: &Example, number: u64) -> Row<'_> {
+    Row { ids: &example.ids, trained: &example.trained, number }
+}
 
 impl Steps for RowSteps {
     fn step(&self, step: usize) -> (Vec<MicroBatch>, f64) {
@@ -322,11 +330,7 @@ impl Steps for RowSteps {
         let epoch = step / self.per_epoch();
         let rows: Vec<Row> = numbers
             .iter()
-            .map(|&row| {
-                let example = &self.examples[row];
-                let number = (epoch * self.examples.len() + row) as u64;
-                Row { ids: &example.ids, trained: &example.trained, number }
-            })
+            .map(|&row| row_of(&self.examples[row], (epoch * self.examples.len() + row) as u64))
             .collect();
         let passed = (step % self.per_epoch() + 1) as f64 / self.per_epoch() as f64;
         (MicroBatch::split(&rows, self.token_budget), epoch as f64 + passed)
@@ -337,11 +341,7 @@ impl Steps for RowSteps {
     }
 
     fn evaluation(&self) -> Vec<MicroBatch> {
-        let rows: Vec<Row> = self
-            .evaluation
-            .iter()
-            .map(|example| Row { ids: &example.ids, trained: &example.trained, number: 0 })
-            .collect();
+        let rows: Vec<Row> = self.evaluation.iter().map(|example| row_of(example, 0)).collect();
         MicroBatch::split(&rows, self.token_budget)
     }
 
