@@ -19,7 +19,7 @@ pub enum Error {
         "dataset {dataset} was not found: {} {known}, and there is no file {dataset} or {}{}",
         info.display(),
         file.display(),
-        if file.extension().is_none() { ", with or without .json, .jsonl or .txt" } else { "" }
+        if file.extension().is_none() { ", with or without .json, .jsonl, .csv, .tsv, .parquet, .arrow or .txt" } else { "" }
     )]
     UnknownDataset {
         /// The name as the user wrote it.
@@ -46,6 +46,14 @@ pub enum Error {
     Dataset {
         /// The dataset's name.
         dataset: String,
+        /// What is wrong, as a clause.
+        problem: String,
+    },
+    /// A file of a dataset is damaged, or not what it should be.
+    #[error("{file}: {problem}")]
+    DataFile {
+        /// The file.
+        file: String,
         /// What is wrong, as a clause.
         problem: String,
     },

@@ -132,7 +132,8 @@ pub fn tokenize_sft(
 
 /// Puts an error into its place.
 pub(crate) fn in_record(dataset: &Dataset, index: usize, source: Error) -> Error {
-    Error::Conversation { dataset: dataset.name.clone(), record: index + 1, source: Box::new(source) }
+    let (dataset, record) = dataset.place(index);
+    Error::Conversation { dataset: dataset.to_owned(), record, source: Box::new(source) }
 }
 
 /// The turns of a conversation, and the number of end tokens that had to be added.

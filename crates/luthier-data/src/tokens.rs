@@ -48,11 +48,12 @@ fn numbers(object: &Map<String, Value>, key: &str) -> Result<Option<Vec<i64>>, S
 /// Errors: a record that is not tokens.
 pub fn take_tokens(datasets: Vec<Dataset>, cutoff_len: usize) -> Result<Tokenized, Error> {
     let mut tokenized = Tokenized::default();
-    for (number, dataset) in datasets.into_iter().enumerate() {
-        for (index, record) in dataset.records.into_iter().enumerate() {
+    for (number, mut dataset) in datasets.into_iter().enumerate() {
+        for (index, record) in std::mem::take(&mut dataset.records).into_iter().enumerate() {
             let Record::Tokens(mut example) = record else {
                 let problem = "it is text among records that are tokens already; keep the two apart".to_owned();
-                return Err(Error::Record { dataset: dataset.name, record: index + 1, line: None, problem });
+                let (dataset, record) = dataset.place(index);
+                return Err(Error::Record { dataset: dataset.to_owned(), record, line: None, problem });
             };
             if example.ids.len() > cutoff_len {
                 tokenized.report.rows_truncated += 1;

@@ -11,7 +11,7 @@ const OPTIONS: SftOptions =
     SftOptions { cutoff_len: 64, truncation: Truncation::LlamaFactory, train_on_prompt: false, mask_history: false };
 
 fn dataset(records: Vec<Record>) -> Dataset {
-    Dataset { name: "chat.json".to_owned(), file: Default::default(), records, ignored_keys: Default::default() }
+    Dataset { name: "chat.json".to_owned(), records, ..Dataset::default() }
 }
 
 fn sft(source: &str, conversations: &[&[Message]], options: &SftOptions) -> Tokenized {
