@@ -111,7 +111,9 @@ fn called(text: &str, message: &mut Message) -> Result<(), String> {
         Some((thought, json)) => (Some(thought.trim()), json),
         None => (None, text),
     };
-    message.reasoning_content = thought.filter(|thought| !thought.is_empty()).map(str::to_owned);
+    if let Some(thought) = thought.filter(|thought| !thought.is_empty()) {
+        message.reasoning_content = Some(thought.to_owned());
+    }
     let calls: Value = serde_json::from_str(json).map_err(|error| format!("the call of a tool is not JSON: {error}"))?;
     match calls {
         Value::Array(calls) => {
