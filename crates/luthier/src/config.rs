@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use crate::hub::HubSettings;
 use crate::settings::Settings;
-pub(crate) use files::{check_adapter, check_model, describe};
+pub(crate) use files::{check_adapter, check_model, describe, gguf_files};
 
 /// Everything that a training is told.
 #[derive(Clone, Debug, PartialEq)]
