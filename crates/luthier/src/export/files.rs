@@ -59,7 +59,7 @@ pub(crate) fn stored_as(checkpoint: &Checkpoint) -> DType {
         let stored = checkpoint.tensors.values().filter(|tensor| tensor.dtype() == *dtype);
         stored.map(|tensor| tensor.tensor().len()).sum()
     };
-    let all = [DType::Bf16, DType::F32, DType::F16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
+    let all = [DType::Bf16, DType::F32, DType::F16].into_iter().chain(DType::BLOCKS);
     // The first of equals.
     all.into_iter().rev().max_by_key(count).unwrap_or(DType::Bf16)
 }
