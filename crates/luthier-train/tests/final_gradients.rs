@@ -11,7 +11,10 @@ use support::{checkpoint, device};
 
 fn lora(saved_modules: &[&str]) -> Tuning {
     let Tuning::Lora(settings) = support::lora(0.2) else { unreachable!("it is LoRA") };
-    Tuning::Lora(LoraSettings { saved_modules: saved_modules.iter().map(|&name| name.to_owned()).collect(), ..settings })
+    Tuning::Lora(LoraSettings {
+        saved_modules: saved_modules.iter().map(|&name| name.to_owned()).collect(),
+        ..settings
+    })
 }
 
 /// Three rows, in one part or three; the last part may have nothing to learn.

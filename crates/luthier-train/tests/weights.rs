@@ -9,8 +9,7 @@ use luthier_tensor::{Device, OUTPUTS, Precision};
 use luthier_train::{Control, MicroBatch, Row, Step, accumulate, evaluate, evaluate_all};
 use support::{checkpoint, device, lora};
 
-const STEP: Step =
-    Step { precision: Precision::F32, recomputed_layers: 0, dropout_seed: None, learning_rate: 0.0 };
+const STEP: Step = Step { precision: Precision::F32, recomputed_layers: 0, dropout_seed: None, learning_rate: 0.0 };
 
 /// Loss, and all gradients one after another.
 fn loss_and_gradients(checkpoint: &Checkpoint, tuning: &Tuning, parts: &[MicroBatch]) -> (f32, Vec<f32>) {
@@ -24,8 +23,7 @@ fn loss_and_gradients(checkpoint: &Checkpoint, tuning: &Tuning, parts: &[MicroBa
 #[test]
 fn loss_and_gradient_are_the_weighted_means_of_those_of_each_token() {
     let rows: [&[u32]; 3] = [&[3, 4, 5, 6, 7], &[8, 9], &[10, 11, 12]];
-    let trained: [&[bool]; 3] =
-        [&[false, true, false, true, true], &[false, true], &[false, true, true]];
+    let trained: [&[bool]; 3] = [&[false, true, false, true, true], &[false, true], &[false, true, true]];
     let weights: [&[f32]; 3] = [&[0.0, 0.5, 0.0, 2.0, 0.1], &[0.0, 1.0], &[0.0, 0.25, 3.0]];
     let row = |index: usize| Row { weights: Some(weights[index]), ..Row::new(rows[index], trained[index], 0) };
     for (model, tuning) in [("llama", Tuning::Full), ("llama", lora(0.0)), ("llama-tied", Tuning::Full)] {
@@ -61,7 +59,8 @@ fn loss_and_gradient_are_the_weighted_means_of_those_of_each_token() {
 fn equal_weights_change_no_bit() {
     let ids: Vec<u32> = (3..20).collect();
     let trained: Vec<bool> = (0..17).map(|token| token % 3 > 0).collect();
-    let plain = [MicroBatch::of(&[Row::new(&ids, &trained, 0)]), MicroBatch::of(&[Row::new(&ids[..5], &trained[..5], 1)])];
+    let plain =
+        [MicroBatch::of(&[Row::new(&ids, &trained, 0)]), MicroBatch::of(&[Row::new(&ids[..5], &trained[..5], 1)])];
     let checkpoint = checkpoint("llama");
     let expected = loss_and_gradients(&checkpoint, &lora(0.0), &plain);
     for weight in [1.0, 4.0] {
