@@ -258,7 +258,9 @@ fn add_end(reply: &mut Vec<u32>, text: &str, content: &str, tokenizer: &Tokenize
         let problem = "the template does not end replies with an end token, and the tokenizer names none".to_owned();
         return Err(Error::Tokenizer { problem });
     };
-    let found = text.rfind(content).filter(|_| !content.is_empty());
+    // A thought may stand before it and say the same; blanks stand behind it.
+    let found = if content.trim().is_empty() { text.find(content) } else { text.rfind(content) };
+    let found = found.filter(|_| !content.is_empty());
     let at = found.map_or(text.trim_end().len(), |at| at + content.len());
     if at == text.len() {
         reply.push(*end_id);
