@@ -54,8 +54,8 @@ LLaMA-Factory keeps it, and it trains nothing.
 
 
 def plain_turns(record):
-    """The turns of a record as [role, text] of user and assistant, whatever the format of its dataset; None where they do
-    not take turns. Calls of tools count as replies here, and their results as prompts: what is compared is lengths."""
+    """The messages of a record as [role, text] of system, user and assistant, whatever the format of its dataset; None where
+    user and assistant do not take turns. Calls of tools count as replies here, and their results as prompts: what is compared is lengths."""
     if "instruction" in record:
         prompt = "\n".join(part for part in [record["instruction"], record.get("input") or ""] if part)
         return [["user", prompt], ["assistant", record["output"]]]
@@ -65,8 +65,9 @@ def plain_turns(record):
     names = {"human": "user", "observation": "user", "gpt": "assistant", "function_call": "assistant"}
     turns = [[message.get("role") or message["from"], message.get("content") or message["value"]] for message in messages]
     turns = [[names.get(role, role), text] for role, text in turns]
-    taken = [role for role, _ in turns] == ["user", "assistant"] * (len(turns) // 2) and turns
-    return turns or None if taken else None
+    roles = [role for role, _ in turns if role != "system"]
+    take_turns = roles == ["user", "assistant"] * (len(roles) // 2) and roles
+    return turns if take_turns and all(role != "system" for role, _ in turns[1:]) else None
 
 
 def load_llamafactory(source):
@@ -116,8 +117,9 @@ def theirs(processor, template, tokenizer, turns, cutoff, mode):
     settings = {"mask_history": False, "train_on_prompt": False, **mode}
     arguments = types.SimpleNamespace(cutoff_len=cutoff, **settings)
     rows = processor(template=template, tokenizer=tokenizer, processor=None, data_args=arguments)
-    messages = [{"role": role, "content": text} for role, text in turns]
-    ids, labels = rows._encode_data_example(messages[:-1], messages[-1:], None, None, [], [], [])
+    system = turns[0][1] if turns[0][0] == "system" else None
+    messages = [{"role": role, "content": text} for role, text in turns if role != "system"]
+    ids, labels = rows._encode_data_example(messages[:-1], messages[-1:], system, None, [], [], [])
     trained = [0.0] + [float(label != IGNORED) for label in labels[1:]]
     return ids, trained[: len(ids)]
 
