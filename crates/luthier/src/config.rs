@@ -6,6 +6,8 @@ mod files;
 
 use std::path::PathBuf;
 
+use luthier_data::{RoleWeights, Truncation};
+
 use crate::hub::HubSettings;
 use crate::settings::Settings;
 pub(crate) use files::{check_adapter, check_model, describe, gguf_files};
@@ -109,10 +111,25 @@ pub(crate) struct DataSettings {
     pub(crate) max_samples: Option<usize>,
     /// Tokens that a row may have, 1 or more.
     pub(crate) cutoff_len: usize,
+    /// What becomes of longer ones.
+    pub(crate) truncation: Truncation,
     pub(crate) scored: Scored,
+    /// How much messages count by their role; never with [`Scored::LastReply`] or [`Scored::Everything`] of conversations.
+    pub(crate) role_weights: Option<RoleWeights>,
     /// Whether records are put together up to `cutoff_len`. They never see one another.
     pub(crate) packing: bool,
-    pub(crate) shuffle: bool,
+    pub(crate) order: RowOrder,
+}
+
+/// The order in which an epoch goes through the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RowOrder {
+    /// That of the records.
+    AsGiven,
+    /// Another one each epoch.
+    Shuffled,
+    /// Another one each epoch, in which rows of like length are near one another.
+    ByLength,
 }
 
 /// Which tokens of a conversation are scored.
