@@ -9,12 +9,12 @@ use serde_json::{Map, Value};
 
 use crate::detect::detect;
 use crate::error::Error;
-use crate::example::Origin;
 use crate::layout::Layout;
 use crate::locate::{Located, locate};
 use crate::order::{draws, permutation};
 use crate::read::{self, Container, Damaged, Item};
 use crate::records::{Record, kind, read_record};
+use crate::report::Origin;
 
 /// How datasets are read.
 #[derive(Debug, Clone, Copy)]

@@ -90,7 +90,9 @@ impl DatasetInfo {
 fn read_entry(entry: &Map<String, Value>) -> Result<DatasetEntry, String> {
     known_keys(entry, &ENTRY_KEYS, "key")?;
     // As LLaMA-Factory: an address wins over a file.
-    for (key, what) in [("hf_hub_url", "the Hugging Face hub"), ("ms_hub_url", "ModelScope"), ("om_hub_url", "openMind")] {
+    for (key, what) in
+        [("hf_hub_url", "the Hugging Face hub"), ("ms_hub_url", "ModelScope"), ("om_hub_url", "openMind")]
+    {
         if let Some(address) = text(entry, key)? {
             return Err(format!(
                 "it is {address} of {what}, and datasets are not downloaded; download it, and write \"file_name\" with the path \
@@ -107,7 +109,8 @@ fn read_entry(entry: &Map<String, Value>) -> Result<DatasetEntry, String> {
     if let Some(address) = text(entry, "cloud_file_name")? {
         return Err(format!("it is kept at {address}; download it, and name the file with \"file_name\""));
     }
-    let file_name = text(entry, "file_name")?.ok_or("\"file_name\" is missing; expected the path of a file or folder")?;
+    let file_name =
+        text(entry, "file_name")?.ok_or("\"file_name\" is missing; expected the path of a file or folder")?;
     let columns = object(entry, "columns", &COLUMNS)?;
     let tags = object(entry, "tags", &TAGS)?;
     let ranking = switch(entry, "ranking")?;
@@ -119,11 +122,15 @@ fn read_entry(entry: &Map<String, Value>) -> Result<DatasetEntry, String> {
         Some("tokens") => Some(Layout::Tokens),
         Some("trl") => None,
         Some(other) => {
-            return Err(format!("\"formatting\" is {other:?}; expected alpaca, sharegpt or openai (or trl, or tokens)"));
+            return Err(format!(
+                "\"formatting\" is {other:?}; expected alpaca, sharegpt or openai (or trl, or tokens)"
+            ));
         }
     };
     let media = match columns {
-        Some(columns) => ["images", "videos", "audios"].map(|key| text(columns, key)).into_iter().collect::<Result<Vec<_>, _>>()?,
+        Some(columns) => {
+            ["images", "videos", "audios"].map(|key| text(columns, key)).into_iter().collect::<Result<Vec<_>, _>>()?
+        }
         None => Vec::new(),
     };
     let num_samples = match entry.get("num_samples") {
@@ -191,7 +198,8 @@ fn messages(
         None if openai => Roles::Usual,
         None => Roles::Tags(RoleTags::default()),
         Some(tags) => {
-            let tag = |key: &str| text(tags, key)?.ok_or_else(|| format!("\"tags\" leaves out {key:?}, which unsets it"));
+            let tag =
+                |key: &str| text(tags, key)?.ok_or_else(|| format!("\"tags\" leaves out {key:?}, which unsets it"));
             layout.role_tag = tag("role_tag")?;
             layout.content_tag = tag("content_tag")?;
             Roles::Tags(RoleTags {
@@ -212,7 +220,9 @@ fn verdict(columns: Option<&Map<String, Value>>, ranking: bool) -> Result<Verdic
     let (chosen, rejected, tag) = (column("chosen")?, column("rejected")?, column("kto_tag")?);
     match (ranking, chosen, rejected, tag) {
         (true, Some(chosen), Some(rejected), None) => Ok(Verdict::Ranking { chosen, rejected }),
-        (true, _, _, Some(_)) => Err("\"ranking\" and \"kto_tag\" exclude one another; expected one of them".to_owned()),
+        (true, _, _, Some(_)) => {
+            Err("\"ranking\" and \"kto_tag\" exclude one another; expected one of them".to_owned())
+        }
         (true, _, _, None) => Err("\"ranking\" needs \"chosen\" and \"rejected\" in \"columns\"".to_owned()),
         (false, _, _, Some(tag)) => Ok(Verdict::Tag(tag)),
         (false, _, _, None) => Ok(Verdict::None),

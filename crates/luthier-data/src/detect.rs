@@ -40,7 +40,8 @@ pub(crate) fn detect(records: &[&Map<String, Value>], name: &str, file: &str, tr
 
 fn ambiguous(found: &[(Candidate, usize)], name: &str, file: &str) -> String {
     let names: Vec<&str> = found.iter().map(|(candidate, _)| candidate.name.as_str()).collect();
-    let mut text = format!("its records fit {}; write the line that you mean into dataset_info.json:", names.join(" and "));
+    let mut text =
+        format!("its records fit {}; write the line that you mean into dataset_info.json:", names.join(" and "));
     for (candidate, _) in found {
         let Value::Object(more) = &candidate.entry else { continue };
         let mut entry = Map::from_iter([("file_name".to_owned(), json!(file))]);
@@ -71,7 +72,8 @@ fn unknown(records: &[&Map<String, Value>], name: &str, file: &str) -> String {
 fn spaced(value: &Value) -> String {
     match value {
         Value::Object(object) => {
-            let entries: Vec<String> = object.iter().map(|(key, value)| format!("{}: {}", json!(key), spaced(value))).collect();
+            let entries: Vec<String> =
+                object.iter().map(|(key, value)| format!("{}: {}", json!(key), spaced(value))).collect();
             format!("{{{}}}", entries.join(", "))
         }
         other => other.to_string(),
@@ -90,14 +92,19 @@ fn candidates(record: &Map<String, Value>) -> Vec<Candidate> {
     if has("instruction") && pair && !has("output") {
         let layout = AlpacaLayout { response: None, verdict: ranking(), ..AlpacaLayout::default() };
         let columns = json!({"prompt": "instruction", "query": "input", "chosen": "chosen", "rejected": "rejected"});
-        fit("alpaca pairs (instruction, chosen, rejected)".to_owned(), Layout::Alpaca(layout), json!({"ranking": true, "columns": columns}));
+        fit(
+            "alpaca pairs (instruction, chosen, rejected)".to_owned(),
+            Layout::Alpaca(layout),
+            json!({"ranking": true, "columns": columns}),
+        );
     } else if has("instruction") || has("output") && !has("prompt") {
         let keys: Vec<&str> = ["instruction", "output"].into_iter().filter(|key| has(key)).collect();
         let kto = ["kto_tag", "label"].into_iter().find(|key| verdict(record, key).is_ok());
         let verdict = kto.map_or(Verdict::None, |key| Verdict::Tag(key.to_owned()));
-        let entry = kto.map_or(json!({}), |key| {
-            json!({"columns": {"prompt": "instruction", "query": "input", "response": "output", "kto_tag": key}})
-        });
+        let entry = kto.map_or(
+            json!({}),
+            |key| json!({"columns": {"prompt": "instruction", "query": "input", "response": "output", "kto_tag": key}}),
+        );
         let layout = Layout::Alpaca(AlpacaLayout { verdict, ..AlpacaLayout::default() });
         fit(format!("alpaca ({})", keys.join(", ")), layout, entry);
     }
@@ -113,7 +120,9 @@ fn candidates(record: &Map<String, Value>) -> Vec<Candidate> {
         let verdict = if open { ranking() } else { tagged.clone() };
         let mut columns = Map::from_iter([("messages".to_owned(), json!(key))]);
         match &verdict {
-            Verdict::Ranking { .. } => columns.extend([("chosen".to_owned(), json!("chosen")), ("rejected".to_owned(), json!("rejected"))]),
+            Verdict::Ranking { .. } => {
+                columns.extend([("chosen".to_owned(), json!("chosen")), ("rejected".to_owned(), json!("rejected"))])
+            }
             Verdict::Tag(tag) => columns.extend([("kto_tag".to_owned(), json!(tag))]),
             Verdict::None => {}
         }
@@ -134,12 +143,15 @@ fn candidates(record: &Map<String, Value>) -> Vec<Candidate> {
         let layout = Layout::Prompt(PromptLayout { prompt: None, replies });
         fit("pairs (chosen_messages, rejected_messages)".to_owned(), layout, json!({"formatting": "trl"}));
     }
-    for (prompt, reply) in [("prompt", "completion"), ("prompt", "response"), ("prompt", "output"), ("question", "answer")] {
+    for (prompt, reply) in
+        [("prompt", "completion"), ("prompt", "response"), ("prompt", "output"), ("question", "answer")]
+    {
         if has(prompt) && has(reply) {
             let judged = Replies::Judged { completion: reply.to_owned(), label: "label".to_owned() };
             let replies = if label { judged } else { Replies::One(reply.to_owned()) };
             let layout = Layout::Prompt(PromptLayout { prompt: Some(prompt.to_owned()), replies });
-            let mut columns = Map::from_iter([("prompt".to_owned(), json!(prompt)), ("response".to_owned(), json!(reply))]);
+            let mut columns =
+                Map::from_iter([("prompt".to_owned(), json!(prompt)), ("response".to_owned(), json!(reply))]);
             columns.extend(label.then(|| ("kto_tag".to_owned(), json!("label"))));
             fit(format!("prompt and reply ({prompt}, {reply})"), layout, json!({"columns": columns}));
         }

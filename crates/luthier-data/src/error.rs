@@ -79,6 +79,30 @@ pub enum Error {
         /// What is wrong.
         source: Box<Error>,
     },
+    /// A row has more tokens than it may have, and cutting it is not wanted.
+    #[error(
+        "dataset {dataset}, record {record} has {tokens} tokens, and cutoff_len is {cutoff_len}{}; raise cutoff_len, or set \
+         truncation: right, drop or llamafactory",
+        match others { 0 => String::new(), 1 => " (another record is too long too)".to_owned(), others => format!(" ({others} others are too long too)") }
+    )]
+    TooLong {
+        /// The dataset's name.
+        dataset: String,
+        /// The record's number, from 1.
+        record: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// The most that it may have.
+        cutoff_len: usize,
+        /// Further records that are too long.
+        others: usize,
+    },
+    /// The weights of a conversation's messages cannot be brought to its tokens.
+    #[error("{problem}")]
+    Weights {
+        /// The whole sentence.
+        problem: String,
+    },
     /// The tokenizer's file or metadata cannot be used, or the tokenizer failed.
     #[error("tokenizer: {problem}")]
     Tokenizer {

@@ -221,7 +221,7 @@ impl Layout {
                 prompt.as_deref().into_iter().chain(replies).chain(["system", "tools"]).collect()
             }
             Layout::Text { text, query } => std::iter::once(text.as_str()).chain(query.as_deref()).collect(),
-            Layout::Tokens => vec!["input_ids", "labels", "attention_mask"],
+            Layout::Tokens => vec!["input_ids", "labels", "weights", "attention_mask"],
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The path of a row, one file each: [`Dataset`] reads a file into [`Record`]s; a [`ChatTemplate`] renders a
 //! conversation; `mask` finds which bytes of it are replies; a [`Tokenizer`] turns it into ids; [`tokenize_sft`] and
 //! [`tokenize_pt`] make [`Example`]s of a whole dataset and a [`Report`] of all that was cut, dropped or added;
-//! [`permutation`] orders them. Records that are tokens already go through [`take_tokens`].
+//! [`permutation`] orders them, [`first_fit_decreasing`] packs them. Records that are tokens already go through [`take_tokens`].
 //!
 //! What it refuses to do: read a clock, print, repair a broken record in silence, or compare token ids to find replies.
 
@@ -22,10 +22,13 @@ mod locate;
 mod mask;
 mod mix;
 mod order;
+mod owners;
+mod pack;
 mod pre_tokenizer;
 mod pretrain;
 mod read;
 mod records;
+mod report;
 mod stream;
 mod strftime;
 mod template;
@@ -39,14 +42,16 @@ mod truncate;
 pub use conversation::{Conversation, Judged, Message, Preference, Role, ToolCall};
 pub use dataset::{BrokenRecord, Dataset, ReadOptions};
 pub use error::Error;
-pub use example::{Example, Origin, Report, SftOptions, Tokenized, tokenize_sft};
+pub use example::{Example, RoleSpan, RoleWeights, SftOptions, Tokenized, tokenize_sft};
 pub use gguf_tokenizer::GgufTokenizer;
 pub use layout::{AlpacaLayout, Layout, MessagesLayout, PromptLayout, Replies, RoleTags, Roles, Verdict};
 pub use mask::{MaskedText, masked_text};
 pub use mix::{Interleave, interleave};
-pub use order::permutation;
+pub use order::{grouped_by_length, permutation};
+pub use pack::{Bins, first_fit_decreasing};
 pub use pretrain::{PtOptions, tokenize_pt};
 pub use records::Record;
+pub use report::{CutRow, Origin, Report, WORST};
 pub use stream::StreamDecoder;
 pub use template::{ChatTemplate, Rendered, SpecialTexts};
 pub use tokenizer::{Specials, Tokenizer};

@@ -22,7 +22,8 @@ pub(crate) struct Located {
 }
 
 /// What stands in a folder of data and is none.
-const NOT_DATA: [&str; 5] = ["dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "metadata.json"];
+const NOT_DATA: [&str; 5] =
+    ["dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "metadata.json"];
 
 /// Endings that a name may leave out, and those of compression.
 const COMPRESSED: [&str; 4] = ["", ".gz", ".zst", ".zstd"];
@@ -38,16 +39,16 @@ pub(crate) fn locate(dataset: &str, folder: &Path) -> Result<Located, Error> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(source) => return Err(Error::Read { path: info_path, source }),
     };
-    if let Some(info) = &info {
-        if let Some(entry) = info.entry(dataset)? {
-            let mut path = folder.join(&entry.file_name);
-            path.extend(&entry.inside);
-            let split = entry.split.clone();
-            let located = at(&path, split.as_deref(), folder)
-                .and_then(|found| found.ok_or_else(|| format!("there is no file or folder {}", path.display())))
-                .map_err(|problem| info.problem(dataset, problem))?;
-            return Ok(Located { entry: Some(entry), ..located });
-        }
+    if let Some(info) = &info
+        && let Some(entry) = info.entry(dataset)?
+    {
+        let mut path = folder.join(&entry.file_name);
+        path.extend(&entry.inside);
+        let split = entry.split.clone();
+        let located = at(&path, split.as_deref(), folder)
+            .and_then(|found| found.ok_or_else(|| format!("there is no file or folder {}", path.display())))
+            .map_err(|problem| info.problem(dataset, problem))?;
+        return Ok(Located { entry: Some(entry), ..located });
     }
     for path in [PathBuf::from(dataset), folder.join(dataset)] {
         if let Some(found) = at(&path, None, folder).map_err(problem)? {
@@ -92,10 +93,15 @@ fn at(path: &Path, split: Option<&str>, folder: &Path) -> Result<Option<Located>
     }
     let (root, files) = if path.is_dir() {
         let mut files = Vec::new();
-        collect(path, 0, &mut files).map_err(|error| format!("the folder {} cannot be read: {error}", path.display()))?;
+        collect(path, 0, &mut files)
+            .map_err(|error| format!("the folder {} cannot be read: {error}", path.display()))?;
         if files.is_empty() {
             let known: Vec<&str> = ENDINGS.iter().map(|(ending, _)| *ending).collect();
-            return Err(format!("the folder {} has no data files; known endings are {}", path.display(), known.join(", ")));
+            return Err(format!(
+                "the folder {} has no data files; known endings are {}",
+                path.display(),
+                known.join(", ")
+            ));
         }
         (path.to_owned(), files)
     } else if path.to_string_lossy().contains(['*', '?']) {
@@ -267,7 +273,9 @@ enum Border {
 
 impl Split {
     fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || format!("\"split\" is {text:?}; expected a name, or one with a slice such as train[:100] or train[10%:]");
+        let wrong = || {
+            format!("\"split\" is {text:?}; expected a name, or one with a slice such as train[:100] or train[10%:]")
+        };
         let Some((name, slice)) = text.split_once('[') else {
             if text.contains('+') {
                 return Err(wrong());
@@ -294,9 +302,7 @@ impl Slice {
         let place = |border: Border| {
             let place = match border {
                 Border::Record(record) => record,
-                Border::Percent(percent) => {
-                    (percent.clamp(-100, 100) as f64 / 100.0 * count as f64).round() as i64
-                }
+                Border::Percent(percent) => (percent.clamp(-100, 100) as f64 / 100.0 * count as f64).round() as i64,
             };
             let place = if place < 0 { count.saturating_add(place) } else { place };
             usize::try_from(place.clamp(0, count)).unwrap_or(0)

@@ -2,8 +2,8 @@
 //! pure function of seed and lengths, so that a run can be repeated.
 
 use crate::dataset::Dataset;
-use crate::example::Origin;
 use crate::order::shares;
+use crate::report::Origin;
 
 /// When an interleaving ends: LLaMA-Factory's `mix_strategy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -147,7 +147,8 @@ fn names_of_dataset_info_come_first_then_files() {
     assert_eq!(records("plain.json"), turns);
     assert_eq!(records("wiki"), [Record::Text("one".to_owned())]);
 
-    let error = |name: &str| Dataset::open(name, &options(folder.path())).expect_err("the dataset is refused").to_string();
+    let error =
+        |name: &str| Dataset::open(name, &options(folder.path())).expect_err("the dataset is refused").to_string();
     let info = folder.path().join("dataset_info.json");
     assert_eq!(
         error("pairs"),

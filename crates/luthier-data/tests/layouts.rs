@@ -80,11 +80,8 @@ fn parts_of_llamafactorys_newer_files() {
         ], "loss_weight": 1.0},
     ]}));
     let asked = Message { weight: Some(0.0), ..user("Q") };
-    let called = Message {
-        reasoning_content: Some("T".to_owned()),
-        weight: Some(1.0),
-        ..calling("f", json!({"a": 1}))
-    };
+    let called =
+        Message { reasoning_content: Some("T".to_owned()), weight: Some(1.0), ..calling("f", json!({"a": 1})) };
     assert_eq!(found, conversation(vec![asked, called]));
 }
 
@@ -115,12 +112,15 @@ fn turns_must_alternate_where_an_entry_names_the_roles() {
     };
     let broken = |problem: &str| Err(format!("dataset mine, record 1 (line 1): {problem}"));
     assert_eq!(turns(&["system", "human", "gpt"]), Ok(()));
-    assert_eq!(turns(&["gpt", "human"]), broken("message 1: turns must alternate, and the user or a tool has this one"));
-    assert_eq!(turns(&["human", "human", "gpt"]), broken("message 2: turns must alternate, and the assistant has this one"));
     assert_eq!(
-        turns(&["human", "gpt", "system"]),
-        broken("message 3: a system message can only be the first")
+        turns(&["gpt", "human"]),
+        broken("message 1: turns must alternate, and the user or a tool has this one")
     );
+    assert_eq!(
+        turns(&["human", "human", "gpt"]),
+        broken("message 2: turns must alternate, and the assistant has this one")
+    );
+    assert_eq!(turns(&["human", "gpt", "system"]), broken("message 3: a system message can only be the first"));
     assert_eq!(
         turns(&["human"]),
         broken("the conversation does not end with the assistant, so its end has no reply to train")
@@ -137,7 +137,8 @@ fn tags_unset_what_they_leave_out() {
     ]});
     assert_eq!(
         with_entry(&entry, &record),
-        Err("dataset mine, record 1 (line 1): message 1: \"role\" is \"system\"; expected one of user, assistant".to_owned())
+        Err("dataset mine, record 1 (line 1): message 1: \"role\" is \"system\"; expected one of user, assistant"
+            .to_owned())
     );
     let columns = json!({"columns": {"prompt": "instruction", "response": "output"}});
     let record = json!({"instruction": "Q", "input": "not read", "output": "A"});
@@ -170,7 +171,8 @@ fn preferences() {
     ] {
         assert_eq!(read(&record), expected, "{record}");
     }
-    let entry = json!({"ranking": true, "columns": {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"}});
+    let entry =
+        json!({"ranking": true, "columns": {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"}});
     assert_eq!(with_entry(&entry, &alpaca), Ok(expected));
 }
 
@@ -204,9 +206,7 @@ fn prompts_and_replies() {
 #[test]
 fn pictures_are_refused_and_empty_columns_are_not() {
     let entry = json!({"formatting": "sharegpt", "columns": {"messages": "conversations", "images": "images"}});
-    let record = |images: Value| {
-        json!({"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}], "images": images})
-    };
+    let record = |images: Value| json!({"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}], "images": images});
     assert_eq!(with_entry(&entry, &record(json!([]))), Ok(conversation(vec![user("Q"), assistant("A")])));
     assert_eq!(
         with_entry(&entry, &record(json!(["a.png"]))),

@@ -6,9 +6,11 @@ mod files;
 
 use std::path::PathBuf;
 
+use luthier_data::{Interleave, RoleWeights, Truncation};
+
 use crate::hub::HubSettings;
 use crate::settings::Settings;
-pub(crate) use files::{check_adapter, check_model, describe};
+pub(crate) use files::{check_adapter, check_model, describe, gguf_files};
 
 /// Everything that a training is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,12 +109,46 @@ pub(crate) struct DataSettings {
     pub(crate) template: Option<String>,
     /// Records read of each dataset.
     pub(crate) max_samples: Option<usize>,
+    /// What records are drawn with where some are.
+    pub(crate) seed: u64,
+    pub(crate) mix: Mix,
+    /// Whether the first broken record stops everything.
+    pub(crate) strict: bool,
+    /// Where broken records are kept; `None`: in the output folder.
+    pub(crate) quarantine: Option<PathBuf>,
     /// Tokens that a row may have, 1 or more.
     pub(crate) cutoff_len: usize,
+    /// What becomes of longer ones.
+    pub(crate) truncation: Truncation,
     pub(crate) scored: Scored,
+    /// How much messages count by their role; never with [`Scored::LastReply`] or [`Scored::Everything`] of conversations.
+    pub(crate) role_weights: Option<RoleWeights>,
     /// Whether records are put together up to `cutoff_len`. They never see one another.
     pub(crate) packing: bool,
-    pub(crate) shuffle: bool,
+    pub(crate) order: RowOrder,
+}
+
+/// How several datasets become one.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Mix {
+    /// One after another.
+    Concat,
+    Interleave {
+        until: Interleave,
+        /// How often each dataset is drawn, together 1; `None`: by turns.
+        shares: Option<Vec<f64>>,
+    },
+}
+
+/// The order in which an epoch goes through the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RowOrder {
+    /// That of the records.
+    AsGiven,
+    /// Another one each epoch.
+    Shuffled,
+    /// Another one each epoch, in which rows of like length are near one another.
+    ByLength,
 }
 
 /// Which tokens of a conversation are scored.

@@ -93,6 +93,14 @@ fn training_on_conversations() {
     let model = ["model_name_or_path=builtin", "dataset=faq.json"];
     let with = |words: &[&'static str]| words.iter().copied().chain(model).collect::<Vec<_>>();
     check("data_preview", &place, &with(&["data", "preview", "train.yaml"]));
+    let weighted = ["role_weights=user=0.5", "truncation=right", "cutoff_len=22", "--rows=1"];
+    check("data_preview_weights", &place, &[&with(&["data", "preview", "train.yaml"])[..], &weighted].concat());
+    check("data_preview_json", &place, &with(&["data", "preview", "--json", "train.yaml", "role_weights=user=0.5"]));
+    check(
+        "plan_packed",
+        &place,
+        &with(&["plan", "train.yaml", "packing=true", "cutoff_len=64", "train_sampling_strategy=group_by_length"]),
+    );
     check("train_builtin", &place, &with(&["train", "train.yaml", "lora_rank=4", "cutoff_len=64"]));
     check(
         "generate",
@@ -140,6 +148,29 @@ fn training_on_conversations() {
         ],
     );
     check("export_hf", &place, &["export", "--model", "builtin", "--adapter", "out", "--output", "merged"]);
+}
+
+#[test]
+fn a_page_for_a_browser() {
+    let place = Place::new();
+    place.write(
+        "faq.json",
+        r#"[{"instruction": "</script><b>&", "output": "I am Fern."}, {"instruction": "2 plus 2?", "output": "4."}]"#,
+    );
+    let words =
+        ["data", "preview", "train.yaml", "model_name_or_path=builtin", "dataset=faq.json", "--html", "page.html"];
+    check("data_preview_html", &place, &words);
+    let page = std::fs::read_to_string(place.path("page.html")).expect("the page");
+    let begin = page.find("type=\"application/json\">").expect("the data") + "type=\"application/json\">".len();
+    let end = begin + page[begin..].find("</script>").expect("its end");
+    let data: serde_json::Value = serde_json::from_str(&page[begin..end]).expect("JSON");
+    assert_eq!((&data["found"], data["rows"].as_array().map(Vec::len)), (&serde_json::json!(2), Some(2)));
+    let row = &data["rows"][0];
+    let text: String = row["texts"].as_array().expect("texts").iter().filter_map(|text| text.as_str()).collect();
+    assert_eq!(text, "<|im_start|>user\n</script><b>&<|im_end|>\n<|im_start|>assistant\nI am Fern.<|im_end|>\n");
+    assert_eq!(row["ids"].as_array().map(Vec::len), row["texts"].as_array().map(Vec::len));
+    let roles: Vec<&str> = row["roles"].as_array().expect("roles").iter().filter_map(|run| run[1].as_str()).collect();
+    assert_eq!(roles, ["template", "user", "template", "assistant"]);
 }
 
 #[test]

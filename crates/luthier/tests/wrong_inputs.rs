@@ -59,7 +59,7 @@ fn data() {
     wrong(
         "record_is_no_json",
         |place| _ = place.write("rows.jsonl", "{\"input_ids\": [1, 2]}\n{\"input_ids\": [1,\n"),
-        &TRAIN,
+        &with(&["strict=true"]),
     );
     wrong(
         "record_has_no_reply",
@@ -68,7 +68,7 @@ fn data() {
     );
     wrong(
         "record_of_unknown_form",
-        |place| _ = place.write("rows.jsonl", "{\"question\": \"a\", \"answer\": \"b\"}\n"),
+        |place| _ = place.write("rows.jsonl", "{\"frage\": \"a\", \"antwort\": \"b\"}\n"),
         &TRAIN,
     );
     wrong(
@@ -91,6 +91,8 @@ fn data() {
     );
     wrong("dataset_info_is_no_json", |place| _ = place.folder("data").write("data/dataset_info.json", "{"), &TRAIN);
     wrong("more_set_aside_than_there_is", nothing, &with(&["val_size=100"]));
+    wrong("rows_too_long", nothing, &with(&["cutoff_len=5", "truncation=error"]));
+    wrong("all_rows_too_long", nothing, &with(&["cutoff_len=5", "truncation=drop"]));
     wrong("evaluation_data_missing", nothing, &with(&["eval_dataset=none.jsonl"]));
 }
 
@@ -100,6 +102,8 @@ fn settings() {
     wrong("config_is_a_folder", nothing, &["train", "model"]);
     wrong("key_unknown", nothing, &with(&["lora_rnk=8"]));
     wrong("flag_unknown", nothing, &["train", "--model_name_or_path", "model", "--dataste", "rows.jsonl"]);
+    wrong("role_unknown", nothing, &with(&["role_weights=human=0.5"]));
+    wrong("truncation_unknown", nothing, &with(&["truncation=left"]));
     wrong("rate_is_a_word", nothing, &with(&["learning_rate=fast"]));
     wrong("rate_is_not_a_number", nothing, &with(&["learning_rate=nan"]));
     wrong("rate_is_negative", nothing, &with(&["learning_rate=-1e-4"]));

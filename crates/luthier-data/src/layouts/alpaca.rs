@@ -48,7 +48,8 @@ fn history(value: Option<&Value>, column: &str, messages: &mut Vec<Message>) -> 
         // A table holds a list as the text of its JSON.
         Some(Value::String(text)) if text.trim().is_empty() => return Ok(()),
         Some(Value::String(text)) => {
-            parsed = serde_json::from_str::<Vec<Value>>(text).map_err(|error| format!("{column:?} is not JSON: {error}"))?;
+            parsed =
+                serde_json::from_str::<Vec<Value>>(text).map_err(|error| format!("{column:?} is not JSON: {error}"))?;
             &parsed
         }
         Some(other) => return Err(format!("{column:?} is {}, not a list of [prompt, response]", kind(other))),

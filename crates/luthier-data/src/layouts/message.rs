@@ -114,7 +114,8 @@ fn called(text: &str, message: &mut Message) -> Result<(), String> {
     if let Some(thought) = thought.filter(|thought| !thought.is_empty()) {
         message.reasoning_content = Some(thought.to_owned());
     }
-    let calls: Value = serde_json::from_str(json).map_err(|error| format!("the call of a tool is not JSON: {error}"))?;
+    let calls: Value =
+        serde_json::from_str(json).map_err(|error| format!("the call of a tool is not JSON: {error}"))?;
     match calls {
         Value::Array(calls) => {
             for call in &calls {

@@ -50,15 +50,15 @@ pub(crate) fn list(layout: &MessagesLayout, value: Option<&Value>, column: &str)
         Some(Value::Array(list)) => list,
         // A table holds a list as the text of its JSON.
         Some(Value::String(text)) if text.trim_start().starts_with('[') => {
-            parsed = serde_json::from_str::<Vec<Value>>(text).map_err(|error| format!("{column:?} is not JSON: {error}"))?;
+            parsed =
+                serde_json::from_str::<Vec<Value>>(text).map_err(|error| format!("{column:?} is not JSON: {error}"))?;
             &parsed
         }
         Some(other) => return Err(format!("{column:?} is {}, not a list of messages", kind(other))),
         None => return Err(format!("{column:?} is missing; expected a list of messages")),
     };
-    let read = |(index, value)| {
-        message::read(layout, value).map_err(|problem| format!("message {}: {problem}", index + 1))
-    };
+    let read =
+        |(index, value)| message::read(layout, value).map_err(|problem| format!("message {}: {problem}", index + 1));
     list.iter().enumerate().map(read).collect()
 }
 

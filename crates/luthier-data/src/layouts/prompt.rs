@@ -30,16 +30,16 @@ pub(crate) fn read(layout: &PromptLayout, object: &Map<String, Value>) -> Result
     };
     let completed = |column: &str| ended(whole(said(object, column, Role::Assistant)?), column);
     match &layout.replies {
-        Replies::One(column) => {
-            Ok(Record::Conversation(Conversation { messages: completed(column)?, tools }))
-        }
+        Replies::One(column) => Ok(Record::Conversation(Conversation { messages: completed(column)?, tools })),
         Replies::Judged { completion, label } => {
             let conversation = Conversation { messages: completed(completion)?, tools };
             Ok(Record::Judged(Judged { conversation, desirable: verdict(object, label)? }))
         }
         Replies::Pair { chosen, rejected } => {
             if layout.prompt.is_none() && object.get(chosen).is_some_and(Value::is_string) {
-                return Err(format!("{chosen:?} is a text without a prompt; expected \"prompt\", or lists of messages"));
+                return Err(format!(
+                    "{chosen:?} is a text without a prompt; expected \"prompt\", or lists of messages"
+                ));
             }
             pair(completed(chosen)?, completed(rejected)?, tools)
         }
@@ -64,9 +64,9 @@ fn pair(mut one: Vec<Message>, mut other: Vec<Message>, tools: Vec<Value>) -> Re
 fn said(object: &Map<String, Value>, column: &str, role: Role) -> Result<Vec<Message>, String> {
     match object.get(column) {
         Some(Value::String(text)) => Ok(vec![Message::new(role, text)]),
-        Some(value @ Value::Object(_)) => {
-            message::read(&of(value), value).map(|message| vec![message]).map_err(|problem| format!("{column:?}: {problem}"))
-        }
+        Some(value @ Value::Object(_)) => message::read(&of(value), value)
+            .map(|message| vec![message])
+            .map_err(|problem| format!("{column:?}: {problem}")),
         Some(value @ Value::Array(list)) => {
             messages::list(&of(list.first().unwrap_or(&Value::Null)), Some(value), column)
                 .map_err(|problem| format!("{column:?}: {problem}"))

@@ -20,6 +20,13 @@ pub(crate) fn read(reader: &mut dyn BufRead, delimiter: u8, sink: &mut Sink) -> 
         }
         columns.push(name.to_owned());
     }
+    if let [only] = &columns[..]
+        && let Some(other) = only.chars().find(|letter| matches!(letter, ';' | '\t' | '|' | ','))
+    {
+        return Err(Stop::Broken(format!(
+            "its columns seem to be separated by {other:?}; expected a comma, or in a .tsv file a tab"
+        )));
+    }
     let mut record = csv::ByteRecord::new();
     while reader.read_byte_record(&mut record).map_err(broken)? {
         let line = record.position().and_then(|position| usize::try_from(position.line()).ok());

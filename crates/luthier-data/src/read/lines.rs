@@ -67,9 +67,7 @@ pub(crate) fn text(reader: &mut dyn BufRead, sink: &mut Sink) -> Result<(), Stop
         number += 1;
         let value = match std::str::from_utf8(&line) {
             Ok(text) => Ok(Value::Object(Map::from_iter([(TEXT_COLUMN.to_owned(), Value::String(text.to_owned()))]))),
-            Err(error) => {
-                Err(Damaged { problem: not_utf8(&error), raw: String::from_utf8_lossy(&line).into_owned() })
-            }
+            Err(error) => Err(Damaged { problem: not_utf8(&error), raw: String::from_utf8_lossy(&line).into_owned() }),
         };
         give(sink, Item { line: Some(number), value })?;
     }

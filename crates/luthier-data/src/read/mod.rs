@@ -87,7 +87,9 @@ fn contents<'r>(name: &str, file: Box<dyn Read + 'r>, sink: &mut Sink) -> Result
     let start = reader.fill_buf()?;
     match start {
         [b'P', b'A', b'R', b'1', ..] => return parquet::read(&all(reader)?, sink),
-        [b'A', b'R', b'R', b'O', b'W', b'1', ..] | [0xff, 0xff, 0xff, 0xff, ..] => return arrow::read(&all(reader)?, sink),
+        [b'A', b'R', b'R', b'O', b'W', b'1', ..] | [0xff, 0xff, 0xff, 0xff, ..] => {
+            return arrow::read(&all(reader)?, sink);
+        }
         [b'P', b'K', 3, 4, ..] => {
             let problem = "it is a zip archive or a workbook; unpack it, or save its sheet as CSV";
             return Err(Stop::Broken(problem.to_owned()));
@@ -196,7 +198,9 @@ mod tests {
         let found = values(name, &table(name)).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(found.len(), expected.len(), "{name}");
         for (row, (found, expected)) in found.iter().zip(&expected).enumerate() {
-            let (Ok(Value::Object(found)), Ok(Value::Object(expected))) = (found, expected) else { panic!("{name} {row}") };
+            let (Ok(Value::Object(found)), Ok(Value::Object(expected))) = (found, expected) else {
+                panic!("{name} {row}")
+            };
             for (key, value) in found {
                 assert_eq!(Some(value), expected.get(key), "{name}, row {row}, {key}");
             }

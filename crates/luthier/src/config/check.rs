@@ -187,20 +187,137 @@ impl Check<'_> {
                 self.problem(name, format!("{name} needs stage: sft"));
             }
         }
+        let role_weights = self.role_weights();
+        for name in ["train_on_prompt", "mask_history"] {
+            if role_weights.is_some() && self.is_on(name) {
+                self.problem(
+                    "role_weights",
+                    format!("role_weights and {name} exclude one another; expected one of them"),
+                );
+            }
+        }
         let neat = self.is_on("neat_packing");
         let packing = neat || self.settings.switch("packing").unwrap_or(pre_training);
         if packing && !neat && !pre_training {
             notices.push("packing: records in one row never see one another, as with neat_packing".to_owned());
         }
+        let truncation = match self.settings.text("truncation") {
+            Some("right") => Truncation::Right,
+            Some("drop") => Truncation::Drop,
+            Some("error") => Truncation::Error,
+            _ => Truncation::LlamaFactory,
+        };
+        if pre_training && packing && self.settings.is_given("truncation") {
+            notices.push("truncation has no effect: packed documents are never too long".to_owned());
+        }
+        let mix = self.mix(datasets.len());
         DataSettings {
             datasets,
             folder: PathBuf::from(self.settings.text("dataset_dir").unwrap_or_default()),
             template: self.settings.text("template").map(str::to_owned),
             max_samples: self.optional_count("max_samples"),
+            seed: self.settings.whole("seed").and_then(|seed| u64::try_from(seed).ok()).unwrap_or_default(),
+            mix,
+            strict: self.is_on("strict"),
+            quarantine: self.settings.text("quarantine").filter(|text| !text.is_empty()).map(PathBuf::from),
             cutoff_len: self.count("cutoff_len"),
+            truncation,
             scored,
+            role_weights,
             packing,
-            shuffle: !self.is_on("disable_shuffling"),
+            order: self.row_order(),
+        }
+    }
+
+    /// `mix_strategy` and `interleave_probs`, for so many datasets.
+    fn mix(&mut self, datasets: usize) -> Mix {
+        let until = match self.settings.text("mix_strategy") {
+            Some("interleave_under") => Interleave::Under,
+            Some("interleave_over") => Interleave::Over,
+            Some("interleave_once") => Interleave::Once,
+            _ => {
+                if self.settings.is_given("interleave_probs") {
+                    self.problem(
+                        "interleave_probs",
+                        "interleave_probs needs mix_strategy: interleave_under or interleave_over",
+                    );
+                }
+                return Mix::Concat;
+            }
+        };
+        let named = self.settings.names("interleave_probs").to_vec();
+        if named.is_empty() {
+            return Mix::Interleave { until, shares: None };
+        }
+        let shares: Vec<f64> = named.iter().filter_map(|share| share.trim().parse().ok()).collect();
+        let all_used = until != Interleave::Under;
+        let fits = shares.len() == named.len()
+            && shares.iter().all(|share| *share >= 0.0 && !(all_used && *share == 0.0))
+            && (shares.iter().sum::<f64>() - 1.0).abs() < 1e-6;
+        let given = named.join(",");
+        if !fits {
+            let above = if all_used { "above 0" } else { "from 0 on" };
+            let sentence =
+                format!("interleave_probs is {given}; expected a share {above} for each dataset, together 1");
+            self.problem("interleave_probs", sentence);
+        } else if shares.len() != datasets {
+            let sentence = format!("interleave_probs is {given}; expected one for each of the {datasets} datasets");
+            self.problem("interleave_probs", sentence);
+        }
+        Mix::Interleave { until, shares: Some(shares) }
+    }
+
+    /// `user=0.1,assistant=1`: roles that are not named keep their usual weight.
+    fn role_weights(&mut self) -> Option<RoleWeights> {
+        let entries = self.settings.names("role_weights").to_vec();
+        let mut weights = RoleWeights::default();
+        let mut named: Vec<String> = Vec::new();
+        for entry in &entries {
+            let (role, number) = entry.split_once('=').unwrap_or((entry, ""));
+            let (role, number) = (role.trim(), number.trim().parse::<f32>().ok());
+            let place = match role {
+                "system" => Some(&mut weights.system),
+                "user" => Some(&mut weights.user),
+                "assistant" => Some(&mut weights.assistant),
+                "tool" => Some(&mut weights.tool),
+                _ => None,
+            };
+            let number = number.filter(|number| number.is_finite() && *number >= 0.0);
+            let (Some(place), Some(number)) = (place, number) else {
+                let expected = "expected system, user, assistant or tool, each with =, a weight of 0 or more, and once";
+                self.problem("role_weights", format!("role_weights has {entry:?}; {expected}"));
+                return None;
+            };
+            *place = number;
+            if named.iter().any(|other| other == role) {
+                self.problem("role_weights", format!("role_weights has {role} twice; expected it once"));
+                return None;
+            }
+            named.push(role.to_owned());
+        }
+        let RoleWeights { system, user, assistant, tool } = weights;
+        if system + user + assistant + tool == 0.0 {
+            self.problem("role_weights", "role_weights are all 0, so nothing would be trained; expected one above 0");
+        }
+        (!entries.is_empty()).then_some(weights)
+    }
+
+    fn row_order(&mut self) -> RowOrder {
+        let strategy = self.settings.text("train_sampling_strategy");
+        let as_given = self.is_on("disable_shuffling") || strategy == Some("sequential");
+        let by_length = self.is_on("group_by_length") || strategy == Some("group_by_length");
+        match (as_given, by_length) {
+            (true, true) => {
+                self.problem(
+                    "group_by_length",
+                    "rows cannot be grouped by length and keep their order; expected one of group_by_length, \
+                     disable_shuffling and train_sampling_strategy",
+                );
+                RowOrder::AsGiven
+            }
+            (true, false) => RowOrder::AsGiven,
+            (false, true) => RowOrder::ByLength,
+            (false, false) => RowOrder::Shuffled,
         }
     }
 
@@ -500,10 +617,16 @@ mod tests {
                 folder: "data".into(),
                 template: None,
                 max_samples: None,
+                seed: 42,
+                mix: Mix::Concat,
+                strict: false,
+                quarantine: None,
                 cutoff_len: 2048,
+                truncation: Truncation::LlamaFactory,
                 scored: Scored::Replies,
+                role_weights: None,
                 packing: false,
-                shuffle: true,
+                order: RowOrder::Shuffled,
             },
             batch: BatchSettings { rows: 8, accumulation: 1, length: RunLength::Epochs(3.0), token_budget: None },
             optimiser: OptimiserSettings {
@@ -568,6 +691,24 @@ mod tests {
         assert_eq!(warmup("warmup_steps: 0.1"), 5);
         assert_eq!(warmup("warmup_steps: 10"), 10);
         assert_eq!(warmup("warmup_steps: 10\nwarmup_ratio: 0.2"), 9);
+    }
+
+    #[test]
+    fn weights_of_roles() {
+        let weights = |text: &str| read(&format!("role_weights: {text}")).map(|config| config.data.role_weights);
+        let expected = RoleWeights { user: 0.1, system: 2.0, ..RoleWeights::default() };
+        assert_eq!(weights("user=0.1, system = 2"), Ok(Some(expected)));
+        assert_eq!(weights("[user=0.1, system=2]"), Ok(Some(expected)));
+        assert_eq!(weights("null"), Ok(None));
+        let what = "expected system, user, assistant or tool, each with =, a weight of 0 or more, and once";
+        for wrong in ["human=1", "user", "user=-1", "user=much", "user=inf"] {
+            fails(&format!("role_weights: {wrong}"), &format!("a.yaml, line 4: role_weights has {wrong:?}; {what}"));
+        }
+        fails("role_weights: user=1,user=0", "a.yaml, line 4: role_weights has user twice; expected it once");
+        fails(
+            "role_weights: assistant=0",
+            "a.yaml, line 4: role_weights are all 0, so nothing would be trained; expected one above 0",
+        );
     }
 
     #[test]
@@ -644,6 +785,15 @@ mod tests {
         fails(
             "train_on_prompt: true\nmask_history: true",
             "a.yaml, line 5: mask_history and train_on_prompt exclude one another; expected one of them",
+        );
+        fails(
+            "train_on_prompt: true\nrole_weights: user=0.5",
+            "a.yaml, line 5: role_weights and train_on_prompt exclude one another; expected one of them",
+        );
+        fails(
+            "disable_shuffling: true\ngroup_by_length: true",
+            "a.yaml, line 5: rows cannot be grouped by length and keep their order; expected one of group_by_length, \
+             disable_shuffling and train_sampling_strategy",
         );
         fails("stage: pt\nmask_history: true", "a.yaml, line 5: mask_history needs stage: sft");
         fails(

@@ -222,7 +222,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Lora, "oft_target", Names, "all", "OFT.").no_effect("it only matters with finetuning_type: oft"),
     row(Lora, "module_dropout", Number(0.0, 1.0), "0.0", "OFT.").no_effect("it only matters with finetuning_type: oft"),
     // Data
-    row(Data, "dataset", Names, "", "Files, or names of dataset_dir. Required."),
+    row(Data, "dataset", Names, "", "Names of dataset_info.json, files, folders or patterns such as data/*.jsonl, there or in dataset_dir. Required."),
     row(Data, "dataset_dir", Text, "data", "Where datasets and dataset_info.json are."),
     row(Data, "template", Text, "", "How turns become one text. Default: the model's own chat template.")
         .only("stage: sft")
@@ -234,6 +234,14 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Data, "max_samples", Whole(1, i64::MAX), "", "Records that are read of each dataset."),
     row(Data, "train_on_prompt", Switch, "false", "Score prompts too.").only("stage: sft"),
     row(Data, "mask_history", Switch, "false", "Score the last reply only.").only("stage: sft"),
+    row(
+        Data,
+        "role_weights",
+        Names,
+        "",
+        "Weights of messages in the loss by role, as user=0.1,tool=0; a record's own win.",
+    )
+    .only("stage: sft"),
     row(Data, "disable_shuffling", Switch, "false", "Keep the order of the records."),
     row(Data, "preprocessing_num_workers", Whole(1, i64::MAX), "", "Processes that prepare data.").no_effect(THREADS),
     row(Data, "preprocessing_batch_size", Whole(1, i64::MAX), "1000", "Records prepared at once.").no_effect(THREADS),
@@ -251,17 +259,43 @@ pub(crate) const SETTINGS: &[Setting] = &[
         .no_effect("it only matters with streaming"),
     row(Data, "media_dir", Text, "", "Where images are.").refused(TEXT_ONLY),
     row(Data, "streaming", Switch, "false", "Read the data while training.").refused(NOT_YET),
-    row(Data, "mix_strategy", Text, "concat", "How datasets are mixed.").refused(NOT_YET),
-    row(Data, "interleave_probs", Names, "", "Shares of the datasets.").refused(NOT_YET),
+    row(
+        Data,
+        "mix_strategy",
+        Choice(&["concat", "interleave_under", "interleave_over", "interleave_once"], &[]),
+        "concat",
+        "How datasets are put together: one after another, or by turns until the first, or all, or every record is used.",
+    ),
+    row(Data, "interleave_probs", Names, "", "How often each dataset is drawn when they are interleaved, together 1."),
+    row(Data, "strict", Switch, "false", "Stop at the first broken record, instead of leaving it out and saying so.").ours(),
+    row(
+        Data,
+        "quarantine",
+        Text,
+        "",
+        "File that broken records are kept in, with the reasons. Default: quarantine.jsonl in output_dir, when training.",
+    )
+    .ours(),
     row(Data, "tool_format", Text, "", "How tools are written.").refused(NOT_YET),
     row(Data, "default_system", Text, "", "A system message for every record.").refused(NOT_YET),
     row(Data, "enable_thinking", Switch, "true", "Reasoning templates.").refused(NOT_YET),
     row(Data, "preserve_thinking", Switch, "false", "Reasoning templates.").refused(NOT_YET),
     row(Data, "tokenized_path", Text, "", "Where prepared data is kept.")
         .refused("prepared data is not kept in files, since preparing it takes seconds; remove the line and give dataset"),
-    row(Data, "train_sampling_strategy", Text, "random", "Order of the records.").refused(NOT_YET),
-    row(Data, "group_by_length", Switch, "false", "Records of one length together.")
-        .refused("rows are never padded, so it would only change their order"),
+    row(
+        Data,
+        "train_sampling_strategy",
+        Choice(&["random", "sequential", "group_by_length"], &[]),
+        "random",
+        "Order of the rows; sequential is disable_shuffling.",
+    ),
+    row(
+        Data,
+        "group_by_length",
+        Switch,
+        "false",
+        "Put rows of like length together, the longest first. Rows are never padded, so it saves no time.",
+    ),
     row(Data, "length_column_name", Text, "length", "Where lengths are.").no_effect("lengths are counted"),
     row(Data, "data_seed", Whole(0, i64::MAX), "", "Seed of the order.").refused("use seed"),
     row(Data, "dataloader_drop_last", Switch, "false", "Leave out an incomplete last batch.").refused(NOT_YET),
@@ -275,6 +309,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
         Whole(1, i64::MAX),
         "2048",
         "Tokens that a row may have; longer ones are cut and counted.",
+    ),
+    row(
+        Batch,
+        "truncation",
+        Choice(&["llamafactory", "right", "drop", "error"], &[]),
+        "llamafactory",
+        "Of longer rows: cut prompt and reply in proportion, cut the end, leave them out, or refuse to start.",
     ),
     row(
         Batch,

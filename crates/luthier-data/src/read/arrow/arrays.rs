@@ -35,11 +35,14 @@ fn longs(bytes: &[u8]) -> Vec<i64> {
 impl<'b> Batch<'b> {
     pub(crate) fn of(header: &Table, body: &'b [u8], dictionaries: &'b HashMap<i64, Vec<Value>>) -> Result<Self> {
         let nodes: Vec<i64> = longs(header.vector(1, 16)?).chunks_exact(2).map(|node| node[0]).collect();
-        let buffers: Vec<(i64, i64)> = longs(header.vector(2, 16)?).chunks_exact(2).map(|buffer| (buffer[0], buffer[1])).collect();
+        let buffers: Vec<(i64, i64)> =
+            longs(header.vector(2, 16)?).chunks_exact(2).map(|buffer| (buffer[0], buffer[1])).collect();
         let compressed = match header.table(3)? {
             None => false,
             Some(compression) if compression.byte(0)? == 1 => true,
-            Some(_) => return Err("it is compressed with LZ4, which is not read; write it with zstd or without".to_owned()),
+            Some(_) => {
+                return Err("it is compressed with LZ4, which is not read; write it with zstd or without".to_owned());
+            }
         };
         let more = longs(header.vector(4, 8)?);
         Ok(Self {
@@ -54,7 +57,10 @@ impl<'b> Batch<'b> {
 
     fn length(&mut self) -> Result<usize> {
         let length = self.nodes.next().ok_or("a batch has fewer arrays than columns")?;
-        usize::try_from(length).ok().filter(|length| *length <= MOST_VALUES).ok_or_else(|| "an array is too long".to_owned())
+        usize::try_from(length)
+            .ok()
+            .filter(|length| *length <= MOST_VALUES)
+            .ok_or_else(|| "an array is too long".to_owned())
     }
 
     fn buffer(&mut self) -> Result<Cow<'b, [u8]>> {
@@ -70,7 +76,8 @@ impl<'b> Batch<'b> {
         match i64::from_le_bytes(*size) {
             -1 => Ok(Cow::Borrowed(packed)),
             size => {
-                let size = usize::try_from(size).ok().filter(|size| *size <= MOST_BYTES).ok_or("a buffer is too large")?;
+                let size =
+                    usize::try_from(size).ok().filter(|size| *size <= MOST_BYTES).ok_or("a buffer is too large")?;
                 let wrong = |error: &dyn std::fmt::Display| format!("a buffer cannot be unpacked: {error}");
                 let frame = ruzstd::decoding::StreamingDecoder::new(packed).map_err(|error| wrong(&error))?;
                 let mut unpacked = Vec::new();
@@ -161,7 +168,9 @@ impl<'b> Batch<'b> {
             }
             Kind::FixedList(size) => {
                 let children = self.values(&field.children[0])?;
-                let one = |index: usize| children.get(index * size..(index + 1) * size).map(|list| Value::Array(list.to_vec()));
+                let one = |index: usize| {
+                    children.get(index * size..(index + 1) * size).map(|list| Value::Array(list.to_vec()))
+                };
                 (0..length).map(|index| one(index).ok_or_else(short)).collect()
             }
             Kind::Struct => {
@@ -180,7 +189,8 @@ impl<'b> Batch<'b> {
             Kind::Map => {
                 let offsets = self.offsets(4, length)?;
                 let entries = self.values(&field.children[0])?;
-                let one = |pair: &[usize]| entries.get(pair[0]..pair[1]).map(|list| list.iter().filter_map(entry).collect());
+                let one =
+                    |pair: &[usize]| entries.get(pair[0]..pair[1]).map(|list| list.iter().filter_map(entry).collect());
                 offsets.windows(2).map(|pair| one(pair).map(Value::Object).ok_or_else(short)).collect()
             }
         }

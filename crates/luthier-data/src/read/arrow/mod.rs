@@ -19,6 +19,9 @@ use schema::Field;
 /// Errors of this format are clauses.
 type Result<T> = std::result::Result<T, String>;
 
+/// The values of columns, each with its name.
+type Columns = Vec<(String, Vec<Value>)>;
+
 const MARK: &[u8] = b"ARROW1";
 const SCHEMA: u8 = 1;
 const DICTIONARY: u8 = 2;
@@ -30,7 +33,8 @@ pub(crate) fn read(bytes: &[u8], sink: &mut Sink) -> std::result::Result<(), Sto
     let rest = match bytes.strip_prefix(MARK) {
         Some(rest) if rest.ends_with(MARK) => rest.get(2..).unwrap_or_default(),
         Some(_) => {
-            let problem = "it is no whole Arrow file: its end is missing; it was cut off while it was written or copied";
+            let problem =
+                "it is no whole Arrow file: its end is missing; it was cut off while it was written or copied";
             return Err(Stop::Broken(problem.to_owned()));
         }
         None => bytes,
@@ -38,7 +42,8 @@ pub(crate) fn read(bytes: &[u8], sink: &mut Sink) -> std::result::Result<(), Sto
     let mut stream = Stream { rest, fields: None, dictionaries: HashMap::new() };
     loop {
         let columns = stream.next_batch();
-        let columns = columns.map_err(|problem| Stop::Broken(format!("it is damaged: {problem}, after record {given}")))?;
+        let columns =
+            columns.map_err(|problem| Stop::Broken(format!("it is damaged: {problem}, after record {given}")))?;
         let Some((length, columns)) = columns else { return Ok(()) };
         let mut columns: Vec<(String, std::vec::IntoIter<Value>)> =
             columns.into_iter().map(|(name, values)| (name, values.into_iter())).collect();
@@ -62,7 +67,7 @@ struct Stream<'b> {
 
 impl<'b> Stream<'b> {
     /// The length and the columns of the next record batch; `None` at the end.
-    fn next_batch(&mut self) -> Result<Option<(usize, Vec<(String, Vec<Value>)>)>> {
+    fn next_batch(&mut self) -> Result<Option<(usize, Columns)>> {
         loop {
             let Some((message, body)) = self.next_message()? else { return Ok(None) };
             let header = message.table(2)?.ok_or("a message has no header")?;
@@ -83,7 +88,7 @@ impl<'b> Stream<'b> {
                     let fields = self.fields.as_deref().ok_or("there is no schema")?;
                     let mut batch = Batch::of(&header, body, &self.dictionaries)?;
                     let read = |field: &Field| Ok((field.name.clone(), batch.values(field)?));
-                    let columns: Vec<(String, Vec<Value>)> = fields.iter().map(read).collect::<Result<_>>()?;
+                    let columns: Columns = fields.iter().map(read).collect::<Result<_>>()?;
                     let length = usize::try_from(header.long(0)?).map_err(|_| "a batch has a negative length")?;
                     if columns.iter().any(|(_, values)| values.len() != length) {
                         return Err("the columns of a batch have different lengths".to_owned());

@@ -18,7 +18,10 @@ pub(crate) struct Field {
 pub(crate) enum Kind {
     Null,
     /// A whole number of so many bytes.
-    Int { bytes: usize, signed: bool },
+    Int {
+        bytes: usize,
+        signed: bool,
+    },
     Float,
     Double,
     Bool,

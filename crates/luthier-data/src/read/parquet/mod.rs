@@ -37,7 +37,9 @@ pub(crate) fn read(bytes: &[u8], sink: &mut Sink) -> std::result::Result<(), Sto
         let columns = schema.leaves.iter().zip(columns).map(read).collect::<Result<Vec<_>>>().map_err(broken)?;
         let mut rows = rows::Rows::new(&schema, columns);
         for _ in 0..count {
-            let value = rows.next().map_err(|problem| Stop::Broken(format!("it is damaged: {problem}, after record {given}")))?;
+            let value = rows
+                .next()
+                .map_err(|problem| Stop::Broken(format!("it is damaged: {problem}, after record {given}")))?;
             given += 1;
             give(sink, Item { line: None, value: Ok(value) })?;
         }

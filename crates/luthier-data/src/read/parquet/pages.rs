@@ -49,7 +49,8 @@ pub(crate) fn column(file: &[u8], chunk: &Thrift, leaf: &Leaf) -> Result<Column>
                 let mut rest = Bytes(&unpacked);
                 let repetitions = levels(&mut rest, leaf.level, here)?;
                 let definitions = levels(&mut rest, leaf.definition, here)?;
-                add(&mut column, leaf, (repetitions, definitions, here), page.int(2)?, rest, &dictionary).map_err(said)?;
+                add(&mut column, leaf, (repetitions, definitions, here), page.int(2)?, rest, &dictionary)
+                    .map_err(said)?;
                 entries += here;
             }
             2 => {
@@ -129,7 +130,9 @@ fn add(
         5 => column.values.extend(delta(&mut bytes)?.into_iter().take(count).map(|value| integer(value, leaf))),
         6 => column.values.extend(delta_lengths(&mut bytes)?.into_iter().take(count).map(text)),
         7 => column.values.extend(delta_texts(&mut bytes)?.iter().take(count).map(|bytes| text(bytes))),
-        other => return Err(format!("a page has the encoding {other}, which is not read; write the file with another")),
+        other => {
+            return Err(format!("a page has the encoding {other}, which is not read; write the file with another"));
+        }
     }
     if column.values.len() == found { Ok(()) } else { Err("a page has fewer values than it says".to_owned()) }
 }
