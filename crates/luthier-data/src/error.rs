@@ -7,12 +7,12 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {cause}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A dataset name is neither in `dataset_info.json` nor a file.
     #[error(
@@ -70,14 +70,14 @@ pub enum Error {
         problem: String,
     },
     /// A record was read, but cannot be turned into tokens.
-    #[error("dataset {dataset}, record {record}: {source}")]
+    #[error("dataset {dataset}, record {record}: {problem}")]
     Conversation {
         /// The dataset's name.
         dataset: String,
         /// The record's number, from 1.
         record: usize,
         /// What is wrong.
-        source: Box<Error>,
+        problem: Box<Error>,
     },
     /// A row has more tokens than it may have, and cutting it is not wanted.
     #[error(

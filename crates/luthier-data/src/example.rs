@@ -167,9 +167,9 @@ pub fn tokenize_sft(
             let Record::Conversation(conversation) = record else {
                 let problem = match record {
                     Record::Preference(_) => {
-                        "it has two replies, a better and a worse one, which is for preference training"
+                        "it has a better and a worse reply, which stage: sft does not train; expected one reply"
                     }
-                    Record::Judged(_) => "it has a verdict on its reply, which is for preference training (KTO)",
+                    Record::Judged(_) => "it has a verdict on its reply, which stage: sft does not train; take the key of the verdict out to train every reply",
                     _ => "a document without roles has no reply to train; use stage: pt for documents",
                 };
                 return Err(Error::NothingToTrain { problem: problem.to_owned() });
@@ -200,7 +200,7 @@ pub fn tokenize_sft(
 /// Puts an error into its place.
 pub(crate) fn in_record(dataset: &Dataset, index: usize, source: Error) -> Error {
     let (dataset, record) = dataset.place(index);
-    Error::Conversation { dataset: dataset.to_owned(), record, source: Box::new(source) }
+    Error::Conversation { dataset: dataset.to_owned(), record, problem: Box::new(source) }
 }
 
 /// The turns of a conversation, and the number of end tokens that had to be added.

@@ -2,7 +2,7 @@
 //! folder that is parted as those of the Hugging Face hub are (`train-00000-of-00002.parquet`, `test.jsonl`, `validation/`), one
 //! part is taken; what is left out is said.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::dataset_info::{DatasetEntry, DatasetInfo};
 use crate::error::Error;
@@ -37,7 +37,7 @@ pub(crate) fn locate(dataset: &str, folder: &Path) -> Result<Located, Error> {
     let info = match std::fs::read(&info_path) {
         Ok(bytes) => Some(DatasetInfo::parse(&info_path, &bytes)?),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(source) => return Err(Error::Read { path: info_path, source }),
+        Err(cause) => return Err(Error::Read { path: info_path, cause }),
     };
     if let Some(info) = &info
         && let Some(entry) = info.entry(dataset)?
@@ -76,9 +76,22 @@ pub(crate) fn locate(dataset: &str, folder: &Path) -> Result<Located, Error> {
 
 impl Located {
     fn of(files: Vec<PathBuf>, folder: &Path) -> Self {
-        let named = files.first().map(|file| file.strip_prefix(folder).unwrap_or(file).display().to_string());
+        let named = files.first().map(|file| from_folder(file, folder).display().to_string());
         Self { files, entry: None, slice: None, notes: Vec::new(), file_name: named.unwrap_or_default() }
     }
+}
+
+/// How a file is reached from a folder.
+fn from_folder(file: &Path, folder: &Path) -> PathBuf {
+    if let Ok(inside) = file.strip_prefix(folder) {
+        return inside.to_owned();
+    }
+    let plain = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);
+    if file.is_relative() && folder.components().all(plain) {
+        let up = folder.components().filter(|part| matches!(part, Component::Normal(_))).map(|_| "..");
+        return up.collect::<PathBuf>().join(file);
+    }
+    std::path::absolute(file).unwrap_or_else(|_| file.to_owned())
 }
 
 /// The files at a path: itself, those in a folder, or those that a glob matches.

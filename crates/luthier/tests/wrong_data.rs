@@ -74,7 +74,11 @@ fn files() {
     preview("an_array_that_is_cut_off", &write("rows.json", &array), &["dataset=rows.json"]);
 
     let gzip = gzip(GOOD.repeat(50).as_bytes());
-    preview("a_gzip_file_that_is_cut_off", &bytes("rows.jsonl.gz", &gzip[..gzip.len() - 12]), &["dataset=rows"]);
+    preview(
+        "a_gzip_file_that_is_cut_off",
+        &bytes("rows.jsonl.gz", &gzip[..gzip.len() - 12]),
+        &["dataset=rows.jsonl.gz"],
+    );
     preview("a_workbook", &bytes("rows.csv", b"PK\x03\x04\x14\x00"), &["dataset=rows.csv"]);
     preview(
         "a_parquet_file_that_is_cut_off",

@@ -68,7 +68,7 @@ pub(crate) fn give(sink: &mut Sink, item: Item) -> Result<(), Stop> {
 ///
 /// Errors: it cannot be opened; it is damaged so that what follows cannot be found.
 pub(crate) fn file(path: &Path, sink: &mut Sink) -> Result<(), Error> {
-    let file = std::fs::File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let file = std::fs::File::open(path).map_err(|cause| Error::Read { path: path.to_owned(), cause })?;
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     reader(&path.display().to_string(), &name, Box::new(file), sink)
 }
