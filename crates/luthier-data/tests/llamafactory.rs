@@ -2,6 +2,8 @@
 //! (`llamafactory_datasets.json`, written by `tests/external/llamafactory_datasets.py`; the page is `docs/datasets.md`). The
 //! files come with `cargo xtask assets`; those that are not there are named and passed over.
 
+#![expect(clippy::print_stderr, reason = "what is passed over is said")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
