@@ -222,7 +222,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Lora, "oft_target", Names, "all", "OFT.").no_effect("it only matters with finetuning_type: oft"),
     row(Lora, "module_dropout", Number(0.0, 1.0), "0.0", "OFT.").no_effect("it only matters with finetuning_type: oft"),
     // Data
-    row(Data, "dataset", Names, "", "Names of dataset_info.json, files, folders or patterns such as data/*.jsonl, there or in dataset_dir. Required."),
+    row(Data, "dataset", Names, "", "Names of dataset_info.json, files, folders, or patterns such as data/*.jsonl. Required."),
     row(Data, "dataset_dir", Text, "data", "Where datasets and dataset_info.json are."),
     row(Data, "template", Text, "", "How turns become one text. Default: the model's own chat template.")
         .only("stage: sft")
@@ -264,16 +264,16 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "mix_strategy",
         Choice(&["concat", "interleave_under", "interleave_over", "interleave_once"], &[]),
         "concat",
-        "How datasets are put together: one after another, or by turns until the first, or all, or every record is used.",
+        "One after another, or by turns: until one is used up, until all are, or each record once.",
     ),
-    row(Data, "interleave_probs", Names, "", "How often each dataset is drawn when they are interleaved, together 1."),
-    row(Data, "strict", Switch, "false", "Stop at the first broken record, instead of leaving it out and saying so.").ours(),
+    row(Data, "interleave_probs", Names, "", "Shares of the datasets that are interleaved, together 1."),
+    row(Data, "strict", Switch, "false", "Stop at the first broken record, instead of leaving it out.").ours(),
     row(
         Data,
         "quarantine",
         Text,
         "",
-        "File that broken records are kept in, with the reasons. Default: quarantine.jsonl in output_dir, when training.",
+        "Where broken records are kept, with the reasons. Default: quarantine.jsonl in output_dir.",
     )
     .ours(),
     row(Data, "tool_format", Text, "", "How tools are written.").refused(NOT_YET),
