@@ -169,7 +169,7 @@ impl Preview {
     fn json(&self, row: usize) -> Value {
         let example = &self.read.tokenized.examples[row];
         let (dataset, record) = self.origin(row).unzip();
-        let weights: Vec<f32> = (0..example.ids.len()).map(|token| example.weight(token)).collect();
+        let weights: Vec<f64> = (0..example.ids.len()).map(|token| tokens::decimal(example.weight(token))).collect();
         json!({ "dataset": dataset, "record": record, "input_ids": example.ids, "weights": weights })
     }
 

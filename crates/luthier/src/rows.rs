@@ -116,8 +116,7 @@ pub(crate) fn losses(report: &Report, datasets: &[String], cutoff_len: usize) ->
             report.weighted_tokens,
             format!(
                 "of {} trained tokens have a weight other than 1; all count as {:.1} together",
-                thousands(report.trained_tokens),
-                report.weight
+                report.trained_tokens, report.weight
             ),
         ),
     ];
