@@ -110,11 +110,12 @@ impl Decoder {
         }
         let final_norm = build.vector(names.final_norm, None)?;
         let head = match config.tied_head {
-            true if adapter_splits(tuning, names.embedding, names.head) => {
+            true if adapter_splits(tuning, adapter, names.embedding, names.head) => {
                 return Err(Error::Adapter {
                     file: checkpoint.label.clone(),
                     reason: format!(
-                        "the head is the embedding matrix, so neither `{}` nor `{}` can be saved with an adapter",
+                        "the head is the embedding matrix, so an adapter that trains or holds `{}` or `{}` would make two of \
+                         it, which is not supported yet",
                         names.embedding, names.head
                     ),
                 });
@@ -124,10 +125,13 @@ impl Decoder {
         };
         let Builder { parameters, adapted, .. } = build;
         if let Some(stray) = adapter.and_then(|adapter| adapter.modules.keys().find(|name| !adapted.contains(name))) {
-            return Err(Error::Adapter {
-                file: checkpoint.label.clone(),
-                reason: format!("the adapter is for another model: this one has no module `{stray}`"),
-            });
+            let is_table = |name: &str| name.strip_suffix(".weight") == Some(stray);
+            let reason = if is_table(names.head) || is_table(names.embedding) {
+                format!("low-rank terms on `{stray}` are not supported yet; only on the linear layers within the model")
+            } else {
+                format!("the adapter is for another model: this one has no module `{stray}`")
+            };
+            return Err(Error::Adapter { file: checkpoint.label.clone(), reason });
         }
         if let Some(stray) = adapter
             .and_then(|adapter| adapter.saved_modules.keys().find(|name| !checkpoint.tensors.contains_key(*name)))
@@ -256,8 +260,11 @@ impl Decoder {
     }
 }
 
-/// Whether an adapter would train the embedding or the head of a model where they are one matrix.
-fn adapter_splits(tuning: &Tuning, embedding: &str, head: &str) -> bool {
-    let Tuning::Lora(lora) = tuning else { return false };
-    is_saved(embedding, &lora.saved_modules) || is_saved(head, &lora.saved_modules)
+/// Whether an adapter trains, or holds, the embedding or the head of a model where they are one matrix.
+fn adapter_splits(tuning: &Tuning, adapter: Option<&LoraAdapter>, embedding: &str, head: &str) -> bool {
+    let trained = match tuning {
+        Tuning::Lora(lora) => [embedding, head].iter().any(|name| is_saved(name, &lora.saved_modules)),
+        _ => false,
+    };
+    trained || adapter.is_some_and(|found| [embedding, head].iter().any(|name| found.saved_modules.contains_key(*name)))
 }

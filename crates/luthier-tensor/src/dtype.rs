@@ -1,6 +1,7 @@
 //! The ways in which a tensor's numbers can be stored. Activations use `F32` or `Bf16`; a frozen weight may
 //! stay in any of them and is decoded where it is read, so that a base model never grows on its way into memory.
-//! The block formats are those of ggml: 32 consecutive numbers of a row share a scale.
+//! The block formats are those of ggml: 32 consecutive numbers of a row share a scale, or 256 share one whose parts have
+//! small scales of their own.
 
 /// How the numbers of a tensor are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,16 +18,48 @@ pub enum DType {
     Q4_0,
     /// ggml `Q4_1`: blocks of 32; f16 scale d and minimum m, 4-bit codes q; value d * q + m.
     Q4_1,
+    /// ggml `Q5_0`: blocks of 32; an f16 scale d and 5-bit codes q; value d * (q - 16).
+    Q5_0,
+    /// ggml `Q5_1`: blocks of 32; f16 scale d and minimum m, 5-bit codes q; value d * q + m.
+    Q5_1,
     /// ggml `Q8_0`: blocks of 32; an f16 scale d and signed 8-bit codes q; value d * q.
     Q8_0,
+    /// ggml `Q2_K`: blocks of 256, parts of 16 with 4-bit scale s and minimum m; 2-bit codes q; value d s q - e m.
+    Q2K,
+    /// ggml `Q3_K`: blocks of 256, parts of 16 with 6-bit scale s; 3-bit codes q; value d (s - 32) (q - 4).
+    Q3K,
+    /// ggml `Q4_K`: blocks of 256, parts of 32 with 6-bit scale s and minimum m; 4-bit codes q; value d s q - e m.
+    Q4K,
+    /// ggml `Q5_K`: blocks of 256, parts of 32 with 6-bit scale s and minimum m; 5-bit codes q; value d s q - e m.
+    Q5K,
+    /// ggml `Q6_K`: blocks of 256, parts of 16 with signed 8-bit scale s; 6-bit codes q; value d s (q - 32).
+    Q6K,
+    /// ggml `MXFP4`: blocks of 32; a power of two and 4-bit floating-point codes (OCP microscaling formats, E2M1).
+    Mxfp4,
 }
 
 impl DType {
+    /// The formats of quantised weights.
+    pub const BLOCKS: [Self; 11] = [
+        Self::Q4_0,
+        Self::Q4_1,
+        Self::Q5_0,
+        Self::Q5_1,
+        Self::Q8_0,
+        Self::Q2K,
+        Self::Q3K,
+        Self::Q4K,
+        Self::Q5K,
+        Self::Q6K,
+        Self::Mxfp4,
+    ];
+
     /// Numbers that are stored together; a row's length must be a multiple of it.
     pub const fn block_len(self) -> usize {
         match self {
             Self::F32 | Self::Bf16 | Self::F16 | Self::U32 => 1,
-            Self::Q4_0 | Self::Q4_1 | Self::Q8_0 => 32,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::Mxfp4 => 32,
+            Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => 256,
         }
     }
 
@@ -37,7 +70,15 @@ impl DType {
             Self::Bf16 | Self::F16 => 2,
             Self::Q4_0 => 18,
             Self::Q4_1 => 20,
+            Self::Q5_0 => 22,
+            Self::Q5_1 => 24,
             Self::Q8_0 => 34,
+            Self::Q2K => 84,
+            Self::Q3K => 110,
+            Self::Q4K => 144,
+            Self::Q5K => 176,
+            Self::Q6K => 210,
+            Self::Mxfp4 => 17,
         }
     }
 
@@ -55,7 +96,15 @@ impl DType {
             Self::U32 => "u32",
             Self::Q4_0 => "q4_0",
             Self::Q4_1 => "q4_1",
+            Self::Q5_0 => "q5_0",
+            Self::Q5_1 => "q5_1",
             Self::Q8_0 => "q8_0",
+            Self::Q2K => "q2_k",
+            Self::Q3K => "q3_k",
+            Self::Q4K => "q4_k",
+            Self::Q5K => "q5_k",
+            Self::Q6K => "q6_k",
+            Self::Mxfp4 => "mxfp4",
         }
     }
 }

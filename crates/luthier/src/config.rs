@@ -10,7 +10,7 @@ use luthier_data::{RoleWeights, Truncation};
 
 use crate::hub::HubSettings;
 use crate::settings::Settings;
-pub(crate) use files::{check_adapter, check_model, describe};
+pub(crate) use files::{check_adapter, check_model, describe, gguf_files};
 
 /// Everything that a training is told.
 #[derive(Clone, Debug, PartialEq)]

@@ -10,7 +10,7 @@ use crate::machine::{Processor, available_bytes};
 use crate::model::Model;
 use crate::sampling::{Sampling, SamplingArguments};
 use crate::stop::StopFilter;
-use crate::{Environment, fail, print_text};
+use crate::{Environment, eprint_line, fail, print_text};
 
 /// The most tokens where nothing is said.
 const MOST_TOKENS: usize = 128;
@@ -98,6 +98,14 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     ends.extend(tokenizer.end_ids());
     let wanted = sampling.most_tokens;
     let capacity = prompt.len().saturating_add(wanted);
+    let longest = model.checkpoint.model.decoder.max_positions;
+    if let Some(most) = longest.filter(|most| capacity > *most) {
+        eprint_line(&format!(
+            "warning: the prompt has {} tokens and {wanted} more are asked for, but the model was made for {most}; lower \
+             --max-new-tokens",
+            prompt.len()
+        ));
+    }
     let layout = model.layout();
     let width = 2 * layout.key_value_heads * layout.head_dim * model.checkpoint.model.decoder.layers.len();
     let cache_bytes = (capacity as u64).saturating_mul(precision.storage().bytes(width) as u64);

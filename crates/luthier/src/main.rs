@@ -212,7 +212,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::from(signals::INTERRUPTED));
             }
         }
-        Command::Export(arguments) => export::run(&arguments, &environment)?,
+        Command::Export(arguments) => {
+            if export::run(&arguments, &environment)? == outcome::Outcome::Stopped {
+                return Ok(ExitCode::from(signals::INTERRUPTED));
+            }
+        }
         Command::Logits(arguments) => logits::run(&arguments, &environment)?,
         Command::Plan(arguments) => plan::run(&arguments, &environment)?,
         Command::Chat(arguments) => return chat::run(&arguments, &environment),

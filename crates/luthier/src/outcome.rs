@@ -43,7 +43,7 @@ pub(crate) fn write_results(
         When::Every(span) => Some(span.steps(total).max(1)),
         When::Never | When::EachEpoch => None,
     };
-    let best = progress.best.map(|best| folder.join(format!("checkpoint-{}", best.step)));
+    let best = progress.best.map(|best| checkpoint_of(config, best.step));
     let evaluations = sitting.journal.iter().filter_map(|entry| match &entry.event {
         Event::Evaluation(event) => Some(*event),
         _ => None,
@@ -88,7 +88,7 @@ pub(crate) fn take_best(
         );
         return Ok(progress.step);
     }
-    let path = config.output.folder.join(format!("checkpoint-{}", best.step));
+    let path = checkpoint_of(config, best.step);
     let found = match checkpoint::open(&path) {
         Ok(found) => found,
         Err(error) => {
@@ -108,6 +108,16 @@ pub(crate) fn take_best(
         100.0 * best.accuracy
     ));
     Ok(best.step)
+}
+
+/// The checkpoint of a step: in the output folder, or beside the one of another folder that the run went on from.
+fn checkpoint_of(config: &TrainConfig, step: usize) -> PathBuf {
+    let name = format!("checkpoint-{step}");
+    let here = config.output.folder.join(&name);
+    match &config.saving.resume {
+        config::Resume::From(path) if !here.exists() => path.with_file_name(name),
+        _ => here,
+    }
 }
 
 /// A model with numbers that are none must not be saved as a result, and an adapter that changes nothing is said.

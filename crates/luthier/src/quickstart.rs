@@ -94,7 +94,7 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     let lesson = output.join(LESSON_FILE);
     print_text(&format!("\nNow it learns from {} with the settings in {}.\n", lesson.display(), settings.display()));
     let resume = format!("luthier train {} resume_from_checkpoint=true", settings.display());
-    let outcome = train::train(&config, environment, &resume)?;
+    let outcome = train::train(config.clone(), environment, &resume)?;
     if outcome != Outcome::Saved {
         return Ok(outcome);
     }

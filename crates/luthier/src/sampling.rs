@@ -68,22 +68,21 @@ impl Sampling {
         Self { sampler: Sampler { temperature: 0.95, top_k: 50, top_p: 0.7, ..greedy.sampler }, ..greedy }
     }
 
-    /// Takes what a model's `generation_config.json` says; returns the keys that it decides. Its `do_sample` counts where the
-    /// user gives none.
-    ///
-    /// # Errors
-    /// A clause about a value that cannot be.
+    /// Takes what a model's `generation_config.json` says; returns the keys that it decides, and a clause for each value that
+    /// cannot be, which is left out: whoever chats did not write that file. Its `do_sample` counts where the user gives none.
     pub(crate) fn take_model(
         &mut self,
         generation_config: &Value,
         do_sample: Option<bool>,
-    ) -> Result<Vec<&'static str>, String> {
-        let mut taken = Vec::new();
+    ) -> (Vec<&'static str>, Vec<String>) {
+        let (mut taken, mut refused) = (Vec::new(), Vec::new());
         for key in KEYS.into_iter().filter(|key| !matches!(*key, "seed" | "stop")) {
             let value = &generation_config[key];
             if !value.is_null() {
-                self.set(key, &value.to_string()).map_err(|error| format!("{key} is {value}; {error}"))?;
-                taken.push(key);
+                match self.set(key, &value.to_string()) {
+                    Ok(()) => taken.push(key),
+                    Err(error) => refused.push(format!("{key} is {value}; {error}")),
+                }
             }
         }
         if do_sample.is_none() && generation_config["do_sample"] == false {
@@ -91,7 +90,7 @@ impl Sampling {
             taken.retain(|key| *key != "temperature");
             taken.push("do_sample");
         }
-        Ok(taken)
+        (taken, refused)
     }
 
     /// Takes what the options say; returns their keys.
@@ -193,14 +192,14 @@ mod tests {
     fn the_models_own_values_are_taken() {
         let mut sampling = Sampling::of_chat();
         let config = json!({ "temperature": 0.6, "top_k": 20, "top_p": null, "do_sample": true, "eos_token_id": 2 });
-        assert_eq!(sampling.take_model(&config, None), Ok(vec!["temperature", "top_k"]));
+        assert_eq!(sampling.take_model(&config, None), (vec!["temperature", "top_k"], vec![]));
         assert_eq!(
             sampling.to_string(),
             "temperature 0.6, top_k 20, top_p 0.7, min_p 0, repetition_penalty 1, seed 42, max_new_tokens 1024"
         );
         assert_eq!(
             sampling.take_model(&json!({ "temperature": 0.6, "do_sample": false }), None),
-            Ok(vec!["do_sample"])
+            (vec!["do_sample"], vec![])
         );
         assert_eq!(
             sampling.to_string(),
@@ -208,7 +207,7 @@ mod tests {
         );
         assert_eq!(
             sampling.take_model(&json!({ "top_p": "most" }), None),
-            Err("top_p is \"most\"; expected a number from 0 to 1".to_owned())
+            (vec![], vec!["top_p is \"most\"; expected a number from 0 to 1".to_owned()])
         );
     }
 

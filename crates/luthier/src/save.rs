@@ -10,12 +10,12 @@ use luthier_model::checkpoint::{INDEX_FILE, TensorSpec, WEIGHTS_FILE as MODEL_FI
 use luthier_model::{LoraSettings, Tuning};
 use luthier_tensor::{DType, Device, Tensor};
 
-use crate::eprint_line;
 use crate::model::data_tokenizer;
 use crate::run::Run;
+use crate::{eprint_line, hub};
 
 /// Bytes of one file of a saved model.
-const SHARD_BYTES: u64 = 5_000_000_000;
+pub(crate) const SHARD_BYTES: u64 = 5_000_000_000;
 
 /// Saves what was trained into the output folder and returns the names of the files.
 pub(crate) fn save(run: &Run, base_model: &str, folder: &Path) -> Result<Vec<String>, Failure> {
@@ -80,6 +80,7 @@ fn is_ours(name: &str) -> bool {
 
 fn save_adapter(run: &Run, settings: &LoraSettings, base_model: &str, folder: &Path) -> Result<Vec<String>, Failure> {
     let continued = run.continued.as_ref();
+    let (base_model, revision) = hub::name_and_revision(base_model);
     let settings = AdapterSettings {
         rank: settings.rank,
         alpha: settings.alpha,
@@ -89,7 +90,8 @@ fn save_adapter(run: &Run, settings: &LoraSettings, base_model: &str, folder: &P
         modules_to_save: settings.saved_modules.clone(),
         rank_pattern: continued.map(|found| found.rank_pattern.clone()).unwrap_or_default(),
         alpha_pattern: continued.map(|found| found.alpha_pattern.clone()).unwrap_or_default(),
-        base_model: base_model.to_owned(),
+        base_model,
+        revision,
     };
     let config = adapter_config(&settings);
     let trained = trained(run);

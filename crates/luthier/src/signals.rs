@@ -23,6 +23,11 @@ pub(crate) fn listen(sentence: &'static str) -> anyhow::Result<()> {
     .context("signals cannot be listened to")
 }
 
+/// An error where a stop was asked for, for work that is left by failing.
+pub(crate) fn check() -> std::io::Result<()> {
+    if is_asked() { Err(std::io::Error::other("it was stopped")) } else { Ok(()) }
+}
+
 /// Begins to listen for work that comes again and again: between [`begin`] and [`end`] the first signal asks for a stop, at
 /// other times one ends the program.
 pub(crate) fn listen_in_between() -> anyhow::Result<()> {

@@ -27,21 +27,21 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<Outcome> {
-    let mut config = TrainConfig::from_words(&arguments.config.words).map_err(fail)?;
-    config.model.locate(&environment.hub)?;
-    train(&config, environment, &resume_command())
+    let config = TrainConfig::from_words(&arguments.config.words).map_err(fail)?;
+    train(config, environment, &resume_command())
 }
 
 /// Trains as a configuration says; `resume` is the command that goes on with it.
-pub(crate) fn train(config: &TrainConfig, environment: &Environment, resume: &str) -> anyhow::Result<Outcome> {
-    let folder = &config.output.folder;
+pub(crate) fn train(mut config: TrainConfig, environment: &Environment, resume: &str) -> anyhow::Result<Outcome> {
+    let folder = &config.output.folder.clone();
     // Before its checkpoints are looked at: another run may be about to write one.
     let mut held = if folder.is_dir() && !config.dry_run { lock(folder)? } else { None };
-    let found = find_checkpoint(config)?;
+    let found = find_checkpoint(&config)?;
     // A checkpoint of another folder begins a run in this one.
     let is_newest = config.saving.resume == Resume::Newest;
     let is_here = found.as_ref().is_some_and(|found| is_newest || lies_in(&found.path, folder));
-    config.check_files(is_here).map_err(fail)?;
+    config.find_files(is_here, &environment.hub)?;
+    let config = &config;
     for notice in &config.notices {
         eprint_line(&format!("note: {notice}"));
     }

@@ -338,6 +338,18 @@ fn models_that_cannot_be_exported() {
 }
 
 #[test]
+fn a_folder_with_a_gguf_file_means_that_file() {
+    let folder = folder();
+    fs::create_dir(folder.path().join("files")).unwrap();
+    export(folder.path(), &["--model", "model", "--output", "files/one.gguf", "--pre", "gpt-2"]);
+    let (said, _) = export(folder.path(), &["--model", "files", "--output", "again"]);
+    assert!(said.contains("exported to again"), "{said}");
+    fs::copy(folder.path().join("files/one.gguf"), folder.path().join("files/two.gguf")).unwrap();
+    let expected = "error: --model: files has several GGUF files; name one, such as files/one.gguf or files/two.gguf\n";
+    fails(folder.path(), &["--model", "files", "--output", "more"], 1, expected);
+}
+
+#[test]
 fn a_chat_template_that_cannot_be_used_is_kept() {
     for template in ["{% if %}", "{{ raise_exception('not like this') }}"] {
         let folder = folder();

@@ -12,6 +12,7 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -166,6 +167,12 @@ fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// What git calls a file.
+fn git_hash(bytes: &[u8]) -> String {
+    let whole = [format!("blob {}\0", bytes.len()).as_bytes(), bytes].concat();
+    Sha1::digest(whole).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Answers one request and closes.
 fn serve(mut stream: TcpStream, files: &HashMap<String, Vec<u8>>, behaviour: &Behaviour, heard: &Mutex<Vec<String>>) {
     let mut lines = BufReader::new(stream.try_clone().expect("a second handle")).lines();
@@ -200,7 +207,7 @@ fn serve(mut stream: TcpStream, files: &HashMap<String, Vec<u8>>, behaviour: &Be
         let siblings: Vec<_> = files
             .iter()
             .map(|(name, bytes)| {
-                let blob = &sha256(bytes)[..40];
+                let blob = git_hash(bytes);
                 let mut file = json!({ "rfilename": name, "size": bytes.len(), "blobId": blob });
                 if name.ends_with(".safetensors") {
                     file["lfs"] = json!({ "sha256": sha256(bytes), "size": bytes.len() });

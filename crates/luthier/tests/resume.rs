@@ -294,6 +294,20 @@ fn only_so_many_checkpoints_are_kept_and_the_best() {
 }
 
 #[test]
+fn the_best_state_is_found_where_the_run_began() {
+    let folder = folder("max_steps: 60\nsave_steps: 10\nval_size: 5\neval_steps: 10\nmetric_for_best_model: loss\n");
+    succeeds(&folder, &["learning_rate=0.3"]);
+    let said =
+        succeeds(&folder, &["learning_rate=0.3", "output_dir=moved", "resume_from_checkpoint=out/checkpoint-50"]);
+    let best = said.split("note: the best evaluation was after step ").nth(1).unwrap().split(' ').next().unwrap();
+    assert!(best.parse::<usize>().unwrap() < 50, "{said}");
+    assert!(!folder.path().join(format!("moved/checkpoint-{best}")).exists());
+    let read = |path: &str| fs::read(folder.path().join(path)).unwrap();
+    let kept = read(&format!("out/checkpoint-{best}/adapter_model.safetensors"));
+    assert!(read("moved/adapter_model.safetensors") == kept, "{said}");
+}
+
+#[test]
 fn evaluations_without_a_better_one_end_the_run() {
     // A rate of nothing: no evaluation can be better than the first.
     let folder = folder("max_steps: 100\nval_size: 0.2\neval_steps: 10\nearly_stopping_steps: 2\n");

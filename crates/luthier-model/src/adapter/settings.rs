@@ -28,6 +28,8 @@ pub struct AdapterSettings {
     pub alpha_pattern: Vec<(String, f64)>,
     /// `base_model_name_or_path`
     pub base_model: String,
+    /// `revision` of the base model, where it comes from a hub.
+    pub revision: Option<String>,
 }
 
 /// `adapter_config.json`: the keys of PEFT 0.18.1 in its order.
@@ -65,7 +67,7 @@ pub(super) fn config(settings: &AdapterSettings) -> Value {
         "qalora_group_size": 16,
         "r": settings.rank,
         "rank_pattern": pattern(&settings.rank_pattern),
-        "revision": null,
+        "revision": settings.revision,
         "target_modules": settings.target_modules.to_json(),
         "target_parameters": null,
         "task_type": "CAUSAL_LM",
@@ -150,6 +152,7 @@ pub(super) fn settings(file: &str, config: &Raw<'_>) -> Result<AdapterSettings, 
         rank_pattern: patterns(config, "rank_pattern")?,
         alpha_pattern: patterns(config, "alpha_pattern")?,
         base_model: config.text("base_model_name_or_path")?.unwrap_or_default().to_owned(),
+        revision: config.text("revision")?.map(str::to_owned),
     })
 }
 

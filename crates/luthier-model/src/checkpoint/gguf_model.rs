@@ -148,15 +148,24 @@ fn storage_type(gguf: &Gguf<'_>, info: &TensorInfo) -> Result<DType, Error> {
         1 => DType::F16,
         2 => DType::Q4_0,
         3 => DType::Q4_1,
+        6 => DType::Q5_0,
+        7 => DType::Q5_1,
         8 => DType::Q8_0,
+        10 => DType::Q2K,
+        11 => DType::Q3K,
+        12 => DType::Q4K,
+        13 => DType::Q5K,
+        14 => DType::Q6K,
         30 => DType::Bf16,
+        39 => DType::Mxfp4,
         other => {
             let name = TYPE_NAMES.get(other as usize).map_or_else(|| format!("type {other}"), ToString::to_string);
             return Err(Error::TensorType {
                 file: gguf.file.into(),
                 tensor: info.name.clone(),
                 found: name,
-                supported: "F32, F16, BF16, Q4_0, Q4_1 and Q8_0; convert the file with llama-quantize --allow-requantize",
+                supported: "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q6_K and MXFP4; convert the file with \
+                            llama-quantize --allow-requantize",
             });
         }
     })

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::Arguments;
 use crate::config::Precision;
+use crate::eprint_line;
 use crate::hub::{HubSettings, Token};
 use crate::sampling::{KEYS, Sampling};
 use crate::settings::file::{self, Entry, FileError, Raw};
@@ -80,12 +81,13 @@ impl ChatSettings {
         label: &str,
     ) -> Result<(Sampling, Vec<&'static str>), Problem> {
         let mut sampling = Sampling::of_chat();
-        let mut taken = match generation_config {
-            Some(config) => sampling
-                .take_model(config, self.do_sample)
-                .map_err(|error| Problem(format!("{label}/generation_config.json: {error}")))?,
-            None => Vec::new(),
+        let (mut taken, refused) = match generation_config {
+            Some(config) => sampling.take_model(config, self.do_sample),
+            None => (Vec::new(), Vec::new()),
         };
+        for clause in refused {
+            eprint_line(&format!("warning: {label}/generation_config.json: {clause}; the value is left out"));
+        }
         let mut set = Vec::new();
         for (key, text, place) in &self.sampling {
             sampling.set(key, text).map_err(|error| Problem(format!("{place}: {key} is {text:?}; {error}")))?;

@@ -1,11 +1,12 @@
 //! Whether the files that a configuration names are there, and whether its output folder is free: the first look at the disk,
 //! before anything is read or computed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{ModelSettings, Resume, TrainConfig};
 use crate::builtin;
-use crate::hub::{HubEnvironment, Wanted, locate};
+use crate::fail;
+use crate::hub::{HubEnvironment, Wanted, is_elsewhere, locate};
 use crate::settings::Problem;
 
 impl ModelSettings {
@@ -24,12 +25,24 @@ impl ModelSettings {
 }
 
 impl TrainConfig {
-    /// Looks whether the files that are named exist, and whether the output folder is free, unless a run in it goes on.
+    /// Looks whether the output folder is free, unless a run in it goes on, and whether model and adapter exist; finds those that
+    /// are named by `org/name`. Nothing is downloaded for a run that could not begin.
     ///
     /// # Errors
     /// A sentence for each that is not as it should be.
-    pub(crate) fn check_files(&self, resumes: bool) -> Result<(), Vec<Problem>> {
-        let mut problems = self.check_model_files().err().unwrap_or_default();
+    pub(crate) fn find_files(&mut self, resumes: bool, environment: &HubEnvironment) -> anyhow::Result<()> {
+        let mut problems = self.check_output(resumes);
+        let elsewhere = |name: &str| is_elsewhere(name);
+        let adapter = self.model.adapter.as_ref().is_some_and(|path| elsewhere(&path.display().to_string()));
+        if problems.is_empty() || !(elsewhere(&self.model.name) || adapter) {
+            self.model.locate(environment)?;
+            problems.splice(0..0, self.check_model_files().err().unwrap_or_default());
+        }
+        if problems.is_empty() { Ok(()) } else { Err(fail(problems)) }
+    }
+
+    fn check_output(&self, resumes: bool) -> Vec<Problem> {
+        let mut problems = Vec::new();
         let folder = &self.output.folder;
         let mut marks = vec!["adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json"];
         // A run that is to go on and was killed before its first checkpoint has left a log, and nothing that is lost.
@@ -71,7 +84,7 @@ impl TrainConfig {
             ))),
             _ => {}
         }
-        if problems.is_empty() { Ok(()) } else { Err(problems) }
+        problems
     }
 
     /// Looks whether the model and the adapter that are named exist.
@@ -100,11 +113,24 @@ pub(crate) fn check_model(path: &Path, name: &str) -> Result<(), Problem> {
         )));
     }
     if path.is_dir() && !path.join("config.json").exists() {
+        if let [one, other, ..] = gguf_files(path).as_slice() {
+            let [one, other] = [one, other].map(|path| path.display());
+            return Err(Problem(format!("{name}: {shown} has several GGUF files; name one, such as {one} or {other}")));
+        }
         return Err(Problem(format!(
             "{name}: {shown} has no config.json; expected a Hugging Face folder or a GGUF file"
         )));
     }
     Ok(())
+}
+
+/// The GGUF files in a folder, in the order of their names.
+pub(crate) fn gguf_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_gguf = |path: &PathBuf| path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"));
+    let mut found: Vec<PathBuf> = entries.filter(is_gguf).collect();
+    found.sort();
+    found
 }
 
 /// Whether there is something at the path that can be an adapter.

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::config::{ExportConfig, Format};
 use super::files::{Files, Job};
 use super::replay::{Prompts, Replay};
+use crate::manifest;
 use crate::model::Model;
 
 /// What every card says, and by which an export is known again.
@@ -52,7 +53,7 @@ pub(super) fn text(
     for sentence in &files.notes {
         let _ = writeln!(card, "\n> {sentence}.");
     }
-    for (file, title) in [("run.json", "Data and settings"), ("train_results.json", "Results")] {
+    for (file, title) in [(manifest::FILE_NAME, "Data and settings"), ("train_results.json", "Results")] {
         if let Some(found) = training_file(config, file) {
             let _ = write!(card, "\n## {title}\n\n{}", table(&found));
         }
@@ -114,10 +115,13 @@ fn license(model: &Path) -> Option<String> {
     (!license.is_empty() && license.chars().all(plain)).then(|| license.to_owned())
 }
 
-/// A file that a training left beside its result.
+/// A file that a training left beside its result, or above its checkpoints. A checkpoint has no results yet.
 fn training_file(config: &ExportConfig, name: &str) -> Option<Value> {
     let folder = config.adapter.as_deref().unwrap_or(&config.model);
-    serde_json::from_slice(&std::fs::read(folder.join(name)).ok()?).ok()
+    let is_checkpoint = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with("checkpoint-"));
+    let above = folder.parent().filter(|_| is_checkpoint && name == manifest::FILE_NAME).unwrap_or(folder);
+    let file = [folder, above].into_iter().find_map(|folder| std::fs::read(folder.join(name)).ok())?;
+    serde_json::from_slice(&file).ok()
 }
 
 /// An object as a table: a row for each value within it.

@@ -35,9 +35,9 @@ pub(crate) struct Arguments {
     /// How numbers are stored [default: as the base stores most of its own; bf16 for a quantised base]
     #[arg(long, value_enum)]
     pub(crate) outtype: Option<OutType>,
-    /// Most bytes of one safetensors file, such as 5GB or 500MB
-    #[arg(long, value_name = "SIZE", default_value = "5GB", value_parser = parse_size, conflicts_with = "config")]
-    pub(crate) max_shard_size: u64,
+    /// Most bytes of one safetensors file, such as 5GB or 500MB [default: 5GB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "config")]
+    pub(crate) max_shard_size: Option<u64>,
     /// The chat template of a model that has none of its own
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(crate) template: Option<String>,
@@ -148,7 +148,7 @@ impl ExportConfig {
                 given.adapter = arguments.adapter.clone();
                 given.output = arguments.output.clone();
                 given.template = arguments.template.clone();
-                given.shard_bytes = arguments.max_shard_size;
+                given.shard_bytes = arguments.max_shard_size.unwrap_or(crate::save::SHARD_BYTES);
             }
         }
         let names = if arguments.config.is_some() { FILE_NAMES } else { FLAG_NAMES };
@@ -191,6 +191,17 @@ impl ExportConfig {
             threads: arguments.threads.map(usize::from),
             notices: given.notices,
         };
+        let mut notices = Vec::new();
+        match config.format {
+            Format::Gguf if arguments.max_shard_size.is_some() => {
+                notices.push("--max-shard-size has no effect: a GGUF file is written as one".to_owned());
+            }
+            Format::Hf if config.pre.is_some() => {
+                notices.push("--pre has no effect: only a GGUF file names how its tokenizer splits text".to_owned());
+            }
+            _ => {}
+        }
+        let config = Self { notices: [config.notices.clone(), notices].concat(), ..config };
         config.check(&names, &mut problems);
         if problems.is_empty() { Ok(config) } else { Err(fail(problems)) }
     }

@@ -15,6 +15,7 @@ use luthier_tensor::DType;
 use super::config::{ExportConfig, Format, Target};
 use super::{file_name, modelfile};
 use crate::model::{Model, data_tokenizer};
+use crate::signals;
 
 /// The files to be written.
 pub(crate) struct Files {
@@ -58,7 +59,7 @@ pub(crate) fn stored_as(checkpoint: &Checkpoint) -> DType {
         let stored = checkpoint.tensors.values().filter(|tensor| tensor.dtype() == *dtype);
         stored.map(|tensor| tensor.tensor().len()).sum()
     };
-    let all = [DType::Bf16, DType::F32, DType::F16, DType::Q8_0, DType::Q4_0, DType::Q4_1];
+    let all = [DType::Bf16, DType::F32, DType::F16].into_iter().chain(DType::BLOCKS);
     // The first of equals.
     all.into_iter().rev().max_by_key(count).unwrap_or(DType::Bf16)
 }
@@ -211,7 +212,7 @@ impl<'a> Job<'a> {
                 let small: Vec<(&str, &[u8])> =
                     small.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
                 luthier_files::write_model(folder, &small, shards, &mut |spec, writer| {
-                    progress.tensor(&spec.name);
+                    progress.tensor(&spec.name)?;
                     self.merged.write(&spec.name, None, spec.dtype, writer)
                 })?;
             }
@@ -220,7 +221,7 @@ impl<'a> Job<'a> {
                 let mut tensors = plan.tensors.iter();
                 luthier_files::write_atomically(&folder.join(&files.model), |writer| {
                     write_gguf(&plan.metadata, &specs, writer, &mut |spec, writer| {
-                        progress.tensor(&spec.name);
+                        progress.tensor(&spec.name)?;
                         // They are asked for in the order of the list.
                         match tensors.next().map(|tensor| &tensor.source) {
                             Some(GgufSource::Model { name, rows }) => {
@@ -272,11 +273,14 @@ impl Progress {
         Self { all, done: 0, live: std::io::stderr().is_terminal() }
     }
 
-    fn tensor(&mut self, name: &str) {
+    /// The next tensor begins. Errors: the export is to stop.
+    fn tensor(&mut self, name: &str) -> std::io::Result<()> {
+        signals::check()?;
         self.done += 1;
         if self.live {
             let _ = write!(std::io::stderr(), "\r\x1b[2K{} of {}  {name}", self.done, self.all);
         }
+        Ok(())
     }
 }
 

@@ -45,7 +45,7 @@ impl Given {
                 None => problems.push(Problem(format!("command line: {text:?} is not of the form key=value"))),
             }
         }
-        let mut given = Self { shard_bytes: 5_000_000_000, ..Self::default() };
+        let mut given = Self { shard_bytes: crate::save::SHARD_BYTES, ..Self::default() };
         for (key, raw, origin) in pairs {
             if let Err(sentence) = given.take(&key, &raw) {
                 problems.push(Problem(format!("{origin}: {sentence}")));

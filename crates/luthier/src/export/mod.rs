@@ -17,7 +17,8 @@ use luthier_tensor::Device;
 
 use crate::machine::Processor;
 use crate::model::Model;
-use crate::{Environment, eprint_line, print_text};
+use crate::outcome::Outcome;
+use crate::{Environment, eprint_line, print_text, signals};
 pub(crate) use config::Arguments;
 use config::{ExportConfig, Format, Target};
 use files::{Files, Job};
@@ -27,7 +28,7 @@ use replay::{Prompts, Replay};
 /// Below this share of agreeing positions, in percent, the files are suspicious.
 const EXPECTED_AGREEMENT_PERCENT: f64 = 90.0;
 
-pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<Outcome> {
     let config = ExportConfig::read(arguments, &environment.hub)?;
     config.notices.iter().for_each(|notice| note(notice));
     let processor = Processor::choose(config.threads, environment)?;
@@ -44,6 +45,7 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     describe(&config, &model, adapter.as_ref(), &job, &files);
     check_space(&config, &files)?;
 
+    signals::listen("stopping; what was at the output stays as it was")?;
     let mut result = None;
     let fill = |folder: &Path| -> anyhow::Result<()> {
         job.write(&files, folder)?;
@@ -57,13 +59,18 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
         result = Some((replay, names(folder)?));
         Ok(())
     };
-    match &config.target {
-        Target::Folder(path) => luthier_files::write_folder_atomically(path, fill)?,
-        Target::File(path) => luthier_files::write_files_atomically(parent(path), &files.model, fill)?,
+    let written = match &config.target {
+        Target::Folder(path) => luthier_files::write_folder_atomically(path, fill),
+        Target::File(path) => luthier_files::write_files_atomically(parent(path), &files.model, fill),
+    };
+    if written.is_err() && signals::is_asked() {
+        eprint_line("stopped: nothing was exported");
+        return Ok(Outcome::Stopped);
     }
+    written?;
     let (replay, names) = result.context("nothing was written")?;
     report(&config, &prompts, &replay, &names);
-    Ok(())
+    Ok(Outcome::Saved)
 }
 
 fn note(sentence: &str) {
@@ -127,7 +134,7 @@ fn read_back(device: &Device, before: &Decoder, prompts: &Prompts, path: &Path) 
         }
     }
     eprint_line(&format!("replaying {} prompts through both models", prompts.rows.len()));
-    Ok(Replay::run(device, before, &after, prompts))
+    Ok(Replay::run(device, before, &after, prompts)?)
 }
 
 fn report(config: &ExportConfig, prompts: &Prompts, replay: &Replay, names: &[String]) {

@@ -7,6 +7,7 @@ use luthier_model::{Decoder, most_likely};
 use luthier_tensor::{Device, Precision, Segment, Tape};
 
 use crate::model::Model;
+use crate::signals;
 
 /// The texts, of different kinds.
 const PROMPTS: &str = include_str!("prompts.json");
@@ -98,10 +99,14 @@ fn rendered(
 
 impl Replay {
     /// Runs both models over the rows.
-    pub(crate) fn run(device: &Device, before: &Decoder, after: &Decoder, prompts: &Prompts) -> Self {
+    ///
+    /// # Errors
+    /// When it is to stop.
+    pub(crate) fn run(device: &Device, before: &Decoder, after: &Decoder, prompts: &Prompts) -> std::io::Result<Self> {
         let mut replay = Self { prompts: prompts.rows.len(), ..Self::default() };
         let (mut lost_before, mut lost_after, mut predicted) = (0.0f64, 0.0f64, 0usize);
         for ids in &prompts.rows {
+            signals::check()?;
             let (one, other) = (logits(device, before, ids), logits(device, after, ids));
             let width = one.len() / ids.len();
             for (place, (one, other)) in one.chunks_exact(width).zip(other.chunks_exact(width)).enumerate() {
@@ -115,7 +120,7 @@ impl Replay {
         }
         let perplexity = |lost: f64| (lost / predicted.max(1) as f64).exp();
         (replay.perplexity_before, replay.perplexity_after) = (perplexity(lost_before), perplexity(lost_after));
-        replay
+        Ok(replay)
     }
 
     /// Takes the logits of one position.

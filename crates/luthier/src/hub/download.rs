@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use luthier_model::adapter::peft::{CONFIG_FILE as ADAPTER_CONFIG, WEIGHTS_FILE as ADAPTER_WEIGHTS};
 use luthier_model::checkpoint::{INDEX_FILE, WEIGHTS_FILE, shard_names};
 use serde_json::Value;
+use sha1::{Digest, Sha1};
 use ureq::config::RedirectAuthHeaders;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
@@ -25,6 +26,8 @@ use crate::eprint_line;
 const TRIES: u32 = 4;
 const CONNECT: Duration = Duration::from_secs(15);
 const RESPONSE: Duration = Duration::from_secs(60);
+/// A connection over which nothing comes for so long is given up.
+const SILENCE: Duration = Duration::from_secs(60);
 /// A list of files is not longer.
 const LIST_BYTES: u64 = 64 << 20;
 
@@ -62,6 +65,12 @@ impl<'a> Hub<'a> {
         if token.as_ref().is_some_and(|token| !token.0.bytes().all(|byte| byte.is_ascii_graphic())) {
             bail!("the token of the hub has characters that no token has; set HF_TOKEN to the token alone");
         }
+        if token.is_some() && !endpoint.starts_with("https://") && !is_this_machine(endpoint) {
+            bail!(
+                "HF_ENDPOINT is {endpoint:?}, and everybody on the way could read the token that is sent there; expected an \
+                 address that begins with https://, or no token"
+            );
+        }
         let mut tls = TlsConfig::builder();
         if let Some(path) = certificates {
             let shown = path.display();
@@ -80,6 +89,7 @@ impl<'a> Hub<'a> {
             .timeout_resolve(Some(CONNECT))
             .timeout_connect(Some(CONNECT))
             .timeout_recv_response(Some(RESPONSE))
+            .timeout_per_read(Some(SILENCE))
             .user_agent(concat!("luthier/", env!("CARGO_PKG_VERSION")))
             .tls_config(tls.build())
             .build();
@@ -180,6 +190,17 @@ impl<'a> Hub<'a> {
         }
         request.call().map_err(|error| error.to_string())
     }
+}
+
+/// Whether an address without encryption goes to this machine.
+fn is_this_machine(endpoint: &str) -> bool {
+    let Some(rest) = endpoint.strip_prefix("http://") else { return false };
+    let host = rest.split('/').next().unwrap_or_default();
+    let host = host
+        .rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
+        .map_or(host, |(host, _)| host);
+    matches!(host, "localhost" | "127.0.0.1" | "[::1]")
 }
 
 fn of_revision(revision: &str) -> String {
@@ -427,13 +448,26 @@ impl Place<'_> {
             }
             _ => {}
         }
-        let Some(sha256) = &remote.sha256 else { return Ok(()) };
-        if luthier_files::sha256_of_file(part).map_err(broken("read"))? != *sha256 {
+        let (kind, named, found) = match (&remote.sha256, &remote.blob) {
+            (Some(sha256), _) => ("SHA-256", sha256, luthier_files::sha256_of_file(part)),
+            // What git calls a file is a hash too; of forty digits, it is SHA-1.
+            (None, Some(blob)) if blob.len() == 40 => ("git hash", blob, git_hash(part, length)),
+            _ => return Ok(()),
+        };
+        if found.map_err(broken("read"))? != *named {
             file.set_len(0).map_err(broken("written"))?;
-            return Err(Failure::Passing("its SHA-256 is not the one that the hub names".to_owned()));
+            return Err(Failure::Passing(format!("its {kind} is not the one that the hub names")));
         }
         Ok(())
     }
+}
+
+/// What git calls a file of this length: the SHA-1 of a header and the content.
+fn git_hash(path: &Path, length: u64) -> std::io::Result<String> {
+    let mut hash = Sha1::new();
+    hash.update(format!("blob {length}\0"));
+    std::io::copy(&mut File::open(path)?, &mut hash)?;
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Makes `pointer`, `depth` folders below its snapshot, stand for `content`.
@@ -548,6 +582,13 @@ mod tests {
             error("huggingface.co", ""),
             "HF_ENDPOINT is \"huggingface.co\"; expected an address that begins with https://"
         );
+        assert_eq!(
+            error("http://mirror", "hf_x"),
+            "HF_ENDPOINT is \"http://mirror\", and everybody on the way could read the token that is sent there; expected an \
+             address that begins with https://, or no token"
+        );
+        assert!(Hub::new("http://localhost:80", Token::new("hf_x"), None).is_ok());
+        assert!(Hub::new("http://localhost:80.mirror", Token::new("hf_x"), None).is_err());
         let refused = error("https://huggingface.co", "hf_secret\nX-Other: 1");
         assert!(!refused.contains("secret"), "{refused}");
     }

@@ -1,9 +1,8 @@
 //! Where models come from: a path, or `org/name` of the Hugging Face hub. The cache that Hugging Face's own tools fill is
 //! looked through first; what it lacks is downloaded into it, in its layout, so that both find what either has fetched.
 //!
-//! It refuses pickles, files outside the model's folder, and files whose size, or for weights their hash, is not what the hub
-//! names. The token
-//! is sent to the hub alone and stands in no message.
+//! It refuses pickles, files outside the model's folder, and files whose size or hash is not what the hub names. The token is
+//! sent to the hub alone, over an encrypted connection, and stands in no message.
 
 mod cache;
 mod download;
@@ -16,6 +15,7 @@ pub(crate) use cache::Cache;
 use download::Hub;
 use name::HubName;
 
+use crate::config::gguf_files;
 use crate::eprint_line;
 
 /// A secret that cannot be printed by accident.
@@ -98,6 +98,19 @@ pub(crate) enum Wanted {
     Adapter,
 }
 
+/// Whether a text names something on a hub, and no path.
+pub(crate) fn is_elsewhere(text: &str) -> bool {
+    !Path::new(text).exists() && HubName::parse(text).is_some()
+}
+
+/// What PEFT calls a base model: its name and its revision.
+pub(crate) fn name_and_revision(text: &str) -> (String, Option<String>) {
+    match HubName::parse(text).filter(|_| is_elsewhere(text)) {
+        Some(name) => (name.id, name.revision),
+        None => (text.to_owned(), None),
+    }
+}
+
 /// The path of a model or an adapter that is named by path or by `org/name`, `org/name@revision`, `org/name:file.gguf`.
 /// Downloads what is nowhere yet and says so. A text that is neither is returned as a path, for whoever opens it to refuse.
 ///
@@ -111,7 +124,14 @@ pub(crate) fn locate(
     environment: &HubEnvironment,
 ) -> anyhow::Result<PathBuf> {
     let path = Path::new(text);
-    let Some(name) = (!path.exists()).then(|| HubName::parse(text)).flatten() else { return Ok(path.to_owned()) };
+    let Some(name) = (!path.exists()).then(|| HubName::parse(text)).flatten() else {
+        // A folder with one GGUF file and nothing else of a model means that file.
+        let only = match gguf_files(path).as_slice() {
+            [only] if wanted == Wanted::Model && !path.join("config.json").exists() => Some(only.clone()),
+            _ => None,
+        };
+        return Ok(only.unwrap_or_else(|| path.to_owned()));
+    };
     locate_name(&name, wanted, settings, environment).map_err(|error| anyhow::anyhow!("{setting}: {error:#}"))
 }
 

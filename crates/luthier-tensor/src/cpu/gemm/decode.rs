@@ -1,12 +1,10 @@
 //! Stored numbers to f32, and f32 to bf16: plain Rust that the compiler vectorises when it is inlined into `Isa::run`.
 //! The scalar functions are exact for every bit pattern; a bf16 is rounded to nearest, ties to even.
 //!
-//! Block formats are ggml's: a block of 32 numbers starts with its f16 scale; byte i of 4-bit codes holds number i in its
-//! lower half and number i + 16 in its upper half.
+//! Blocks are decoded in runs of 32 numbers ([`super::decode_run`]).
 
+use super::decode_run::{RUN, decode_run};
 use crate::DType;
-
-const BLOCK: usize = 32;
 
 /// The value of a bf16.
 #[inline(always)]
@@ -62,7 +60,7 @@ pub(crate) unsafe fn decode_row(dtype: DType, row: *const u8, first: usize, coun
                     *out.add(i) = row.add(i).read_unaligned() as f32;
                 }
             }
-            DType::Q4_0 | DType::Q4_1 | DType::Q8_0 => decode_blocks(dtype, row, first, count, out),
+            blocks => decode_blocks(blocks, row, first, count, out),
         }
     }
 }
@@ -73,56 +71,19 @@ pub(crate) unsafe fn decode_row(dtype: DType, row: *const u8, first: usize, coun
 unsafe fn decode_blocks(dtype: DType, row: *const u8, first: usize, count: usize, out: *mut f32) {
     let mut done = 0;
     while done < count {
-        let (block, skip) = ((first + done) / BLOCK, (first + done) % BLOCK);
-        let taken = (BLOCK - skip).min(count - done);
+        let (at, skip) = ((first + done) / RUN * RUN, (first + done) % RUN);
+        let taken = (RUN - skip).min(count - done);
+        let (block, run) = (at / dtype.block_len(), at % dtype.block_len() / RUN);
         // SAFETY: the block is one that the numbers lie in; `taken` numbers are left to write.
         unsafe {
-            let block = row.add(block * dtype.block_bytes());
-            if taken == BLOCK {
-                decode_block(dtype, block, out.add(done));
+            let numbers = decode_run(dtype, row.add(block * dtype.block_bytes()), run);
+            if taken == RUN {
+                out.add(done).cast::<[f32; RUN]>().write_unaligned(numbers);
             } else {
-                let mut whole = [0.0; BLOCK];
-                decode_block(dtype, block, whole.as_mut_ptr());
-                std::ptr::copy_nonoverlapping(whole.as_ptr().add(skip), out.add(done), taken);
+                std::ptr::copy_nonoverlapping(numbers.as_ptr().add(skip), out.add(done), taken);
             }
         }
         done += taken;
-    }
-}
-
-/// # Safety
-/// `block` is a whole block of this type; `out` has room for 32 numbers.
-#[inline(always)]
-unsafe fn decode_block(dtype: DType, block: *const u8, out: *mut f32) {
-    // Codes and numbers pass through arrays of our own: the compiler then knows that they do not overlap.
-    let mut numbers = [0.0f32; BLOCK];
-    // SAFETY: offsets are inside a block, whose length `DType::block_bytes` tells.
-    unsafe {
-        let scale = f16_to_f32(block.cast::<u16>().read_unaligned());
-        match dtype {
-            DType::Q4_0 => {
-                let codes = block.add(2).cast::<[u8; BLOCK / 2]>().read();
-                for (i, code) in codes.into_iter().enumerate() {
-                    numbers[i] = scale * (i32::from(code & 15) - 8) as f32;
-                    numbers[i + BLOCK / 2] = scale * (i32::from(code >> 4) - 8) as f32;
-                }
-            }
-            DType::Q4_1 => {
-                let minimum = f16_to_f32(block.add(2).cast::<u16>().read_unaligned());
-                let codes = block.add(4).cast::<[u8; BLOCK / 2]>().read();
-                for (i, code) in codes.into_iter().enumerate() {
-                    numbers[i] = scale * i32::from(code & 15) as f32 + minimum;
-                    numbers[i + BLOCK / 2] = scale * i32::from(code >> 4) as f32 + minimum;
-                }
-            }
-            _ => {
-                let codes = block.add(2).cast::<[i8; BLOCK]>().read();
-                for (number, code) in numbers.iter_mut().zip(codes) {
-                    *number = scale * i32::from(code) as f32;
-                }
-            }
-        }
-        out.cast::<[f32; BLOCK]>().write_unaligned(numbers);
     }
 }
 

@@ -46,9 +46,20 @@ impl Stored {
                         .copy_from_slice(&(F16_ONE - 0x400).wrapping_add_signed((value * 500.0) as i16).to_le_bytes()),
                     _ => {
                         place.fill_with(|| (random(&mut state) * 127.0) as i8 as u8);
-                        place[..2].copy_from_slice(&(F16_ONE - 0x1400).to_le_bytes());
-                        if dtype == DType::Q4_1 {
-                            place[2..4].copy_from_slice(&(F16_ONE - 0x800).to_le_bytes());
+                        // Where a block has its scale, and what is added or taken off.
+                        let (scale, minimum) = match dtype {
+                            DType::Q2K => (80, Some(82)),
+                            DType::Q3K => (108, None),
+                            DType::Q6K => (208, None),
+                            DType::Q4_1 | DType::Q5_1 | DType::Q4K | DType::Q5K => (0, Some(2)),
+                            _ => (0, None),
+                        };
+                        place[scale..scale + 2].copy_from_slice(&(F16_ONE - 0x1400).to_le_bytes());
+                        if let Some(minimum) = minimum {
+                            place[minimum..minimum + 2].copy_from_slice(&(F16_ONE - 0x1800).to_le_bytes());
+                        }
+                        if dtype == DType::Mxfp4 {
+                            place[0] = 126; // 2^-1
                         }
                     }
                 }
@@ -177,9 +188,9 @@ fn every_kernel_layout_and_size() {
 #[test]
 fn every_storage_type_on_either_side() {
     let [_, pool] = pools();
-    let dtypes = [DType::F32, DType::Bf16, DType::F16, DType::Q4_0, DType::Q4_1, DType::Q8_0];
+    let dtypes = [DType::F32, DType::Bf16, DType::F16].into_iter().chain(DType::BLOCKS);
     for (isa, compute) in sets() {
-        for dtype in dtypes {
+        for dtype in dtypes.clone() {
             for (la, lb) in [(LAYOUTS[0], LAYOUTS[0]), (LAYOUTS[0], LAYOUTS[1]), (LAYOUTS[1], LAYOUTS[1])] {
                 let round = |size: usize, layout, along| {
                     if layout == along { size.next_multiple_of(dtype.block_len()) } else { size }
@@ -459,9 +470,9 @@ fn scratch_memory_has_a_bound() {
 #[test]
 fn few_rows_of_any_weight() {
     let pools = pools();
-    let dtypes = [DType::F32, DType::Bf16, DType::F16, DType::Q4_0, DType::Q4_1, DType::Q8_0];
+    let dtypes = [DType::F32, DType::Bf16, DType::F16].into_iter().chain(DType::BLOCKS);
     for isa in Isa::available() {
-        for dtype in dtypes {
+        for dtype in dtypes.clone() {
             for (m, n, k) in [(1, 1, 1usize), (2, 33, 257), (4, 70, 300), (3, 200, 1024), (1, 257, 64)] {
                 let k = k.next_multiple_of(dtype.block_len());
                 let [along, _] = LAYOUTS;
