@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use luthier_data::{Report, Tokenizer};
 use serde_json::{Value, json};
 
-use crate::config::TrainConfig;
+use crate::config::{Stage, TrainConfig};
 use crate::model::Model;
 use crate::rows::{self, Rows, Wanted};
 use crate::settings::{Problem, words};
@@ -57,7 +57,7 @@ struct Preview {
     tokenizer: Option<Tokenizer>,
     model: String,
     datasets: Vec<String>,
-    /// What was cut, dropped, added or weighed.
+    /// What was cut, dropped, added, weighed or packed.
     losses: Vec<String>,
 }
 
@@ -121,8 +121,12 @@ impl Preview {
         for note in &read.notes {
             eprint_line(&format!("note: {note}"));
         }
+        let mut losses = rows::losses(&read.tokenized.report, &data.datasets, data.cutoff_len);
+        if data.packing && config.stage == Stage::SupervisedFineTuning {
+            losses.push(rows::packing(&read.tokenized.examples, data.cutoff_len));
+        }
         Ok(Self {
-            losses: rows::losses(&read.tokenized.report, &data.datasets, data.cutoff_len),
+            losses,
             // Records that are tokens already can be shown as text where the model has a tokenizer.
             tokenizer: model.tokenizer().ok(),
             model: model.files.label.clone(),

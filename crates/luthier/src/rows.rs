@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::{BatchSettings, DataSettings, RowOrder, RunLength, Scored, Span, Stage};
 use crate::model::Model;
-use crate::wording::thousands;
+use crate::wording::{count, thousands};
 
 /// Datasets as rows of tokens, and what made them.
 pub(crate) struct Rows {
@@ -276,11 +276,11 @@ impl RowSteps {
         self.bins.as_ref().map_or(self.examples.len(), Bins::len)
     }
 
-    /// Rows that several records share, the tokens that each may have, and the share of them that is filled.
-    pub(crate) fn packing(&self) -> Option<(usize, usize, f64)> {
+    /// How full rows are that several records share, where they do: a sentence.
+    pub(crate) fn packing(&self) -> Option<String> {
         let (bins, room) = (self.bins.as_ref()?, self.room?);
-        let [_, tokens, _] = self.totals();
-        Some((bins.len(), room, tokens as f64 / (bins.len() * room).max(1) as f64))
+        let [records, tokens, _] = self.totals();
+        Some(filled(records, tokens, bins, room))
     }
 
     /// The rows of a step.
@@ -389,6 +389,21 @@ impl RowSteps {
         let trained = vec![true; longest.ids.len()];
         MicroBatch::of(&vec![Row::new(&longest.ids, &trained, 0); count])
     }
+}
+
+/// Records in rows that are packed: `packing: 1,090 records in 212 rows of 2,048 tokens, 99.4 % filled`.
+fn filled(records: usize, tokens: usize, bins: &Bins, room: usize) -> String {
+    let share = 100.0 * tokens as f64 / (bins.len() * room).max(1) as f64;
+    let (records, rows, room) = (count(records, "record"), count(bins.len(), "row"), thousands(room));
+    format!("packing: {records} in {rows} of {room} tokens, {share:.1} % filled")
+}
+
+/// The same for rows that are only shown.
+pub(crate) fn packing(examples: &[Example], room: usize) -> String {
+    let lengths: Vec<usize> = examples.iter().map(|example| example.ids.len()).collect();
+    // Which of equal ones goes where does not matter for their number.
+    let order: Vec<usize> = (0..lengths.len()).collect();
+    filled(lengths.len(), lengths.iter().sum(), &first_fit_decreasing(&lengths, room, &order), room)
 }
 
 fn totals(examples: &[Example]) -> [usize; 3] {

@@ -93,7 +93,7 @@ fn training_on_conversations() {
     let model = ["model_name_or_path=builtin", "dataset=faq.json"];
     let with = |words: &[&'static str]| words.iter().copied().chain(model).collect::<Vec<_>>();
     check("data_preview", &place, &with(&["data", "preview", "train.yaml"]));
-    let weighted = ["role_weights=user=0.5", "truncation=right", "cutoff_len=22", "--rows=1"];
+    let weighted = ["--role_weights", "user=0.5", "truncation=right", "cutoff_len=22", "--rows=1", "packing=true"];
     check("data_preview_weights", &place, &[&with(&["data", "preview", "train.yaml"])[..], &weighted].concat());
     check("data_preview_json", &place, &with(&["data", "preview", "--json", "train.yaml", "role_weights=user=0.5"]));
     check(

@@ -128,7 +128,7 @@ impl Reader {
             Raw::Text(text) => text.trim().to_owned(),
             Raw::List(items) if items.len() == 1 => items[0].trim().to_owned(),
             Raw::List(_) if key == "stop" => String::new(),
-            Raw::List(_) | Raw::Nested => return self.expected(key, raw, origin, "one text"),
+            Raw::List(_) | Raw::Map(_) | Raw::Nested => return self.expected(key, raw, origin, "one text"),
         };
         let names = KEYS.iter().find(|known| **known == key);
         match key {

@@ -59,7 +59,7 @@ impl Given {
             Raw::Null => return Ok(()),
             Raw::Text(text) => text.trim().to_owned(),
             Raw::List(items) => items.join(","),
-            Raw::Nested => String::new(),
+            Raw::Map(_) | Raw::Nested => String::new(),
         };
         let switched_on = || matches!(text.to_ascii_lowercase().as_str(), "true" | "yes" | "on");
         match key {

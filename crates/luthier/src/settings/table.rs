@@ -3,7 +3,7 @@
 use super::differences::{Difference, Told};
 use super::{Group, Kind, Setting, Status};
 use Group::{Batch, Data, Evaluation, Hub, Lora, Machine, Method, Model, Optimiser, Output};
-use Kind::{Anything, Choice, Names, Number, Switch, Text, Whole};
+use Kind::{Anything, Choice, Names, Number, Switch, Text, Weights, Whole};
 
 /// Every key that Luthier knows, in the order of the reference page.
 pub(crate) const SETTINGS: &[Setting] = &[
@@ -237,7 +237,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(
         Data,
         "role_weights",
-        Names,
+        Weights(&["user", "assistant", "system", "tool"]),
         "",
         "Weights of messages in the loss by role, as user=0.1,tool=0; a record's own win.",
     )
