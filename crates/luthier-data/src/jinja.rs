@@ -77,7 +77,14 @@ impl JinjaTemplate {
         environment.add_filter("__reply", |text: String| format!("{BEGIN}{text}{END}"));
         let (compiled, marks_replies) = generation_as_filter(source);
         environment.add_template_owned(TEMPLATE, compiled).map_err(compiles)?;
-        Ok(Self { environment, name: name.to_owned(), source: source.to_owned(), texts, marks_replies, enable_thinking })
+        Ok(Self {
+            environment,
+            name: name.to_owned(),
+            source: source.to_owned(),
+            texts,
+            marks_replies,
+            enable_thinking,
+        })
     }
 
     /// The source, as the model has it.

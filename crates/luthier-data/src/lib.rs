@@ -8,6 +8,7 @@
 //! What it refuses to do: read a clock, print, repair a broken record in silence, or compare token ids to find replies.
 
 mod conversation;
+mod conversation_json;
 mod dataset;
 mod dataset_info;
 mod error;
@@ -39,8 +40,8 @@ pub use dataset::Dataset;
 pub use error::Error;
 pub use example::{Example, Origin, Report, SftOptions, Tokenized, tokenize_sft};
 pub use gguf_tokenizer::GgufTokenizer;
-pub use layout::{AlpacaLayout, Layout, MessagesLayout};
 pub use jinja::{Rendered, SpecialTexts};
+pub use layout::{AlpacaLayout, Layout, MessagesLayout};
 pub use mask::{MaskedText, masked_text};
 pub use named::{TemplateFacts, TemplateOptions, template_facts, template_names};
 pub use order::permutation;

@@ -87,7 +87,14 @@ pub(crate) fn number_text(number: &Number) -> String {
 /// `repr` of a float: the shortest digits, with an exponent from 1e16 on and below 1e-4.
 pub(crate) fn float_text(float: f64) -> String {
     if !float.is_finite() {
-        return if float.is_nan() { "nan" } else if float > 0.0 { "inf" } else { "-inf" }.to_owned();
+        return if float.is_nan() {
+            "nan"
+        } else if float > 0.0 {
+            "inf"
+        } else {
+            "-inf"
+        }
+        .to_owned();
     }
     let scientific = format!("{float:e}");
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));

@@ -19,6 +19,7 @@ pub struct ChatTemplate {
     texts: SpecialTexts,
     default_system: Option<String>,
     notes: Vec<String>,
+    replaces_own: bool,
 }
 
 #[derive(Debug)]
@@ -45,13 +46,17 @@ impl ChatTemplate {
                 let named = NamedTemplate::new(name, options)?;
                 let texts = SpecialTexts { end: text(named.end_id(tokenizer)), ..texts };
                 let mut this = Self::of_named(named, texts);
-                this.notes = this.misfits(model, tokenizer, own, options);
+                this.notes = this.unknown_tokens(model, tokenizer);
+                let difference = own.map(|own| this.difference(model, own, options));
+                this.replaces_own = difference.as_ref().is_none_or(Option::is_some);
+                this.notes.extend(difference.flatten());
                 Ok(this)
             }
             (None, Some(source)) => {
                 let mut this = Self::from_jinja(model, source, texts, options)?;
                 if options.tool_format.is_some() {
-                    let note = format!("tool_format has no effect: the chat template of {model} writes tools in its own way");
+                    let note =
+                        format!("tool_format has no effect: the chat template of {model} writes tools in its own way");
                     this.notes.push(note);
                 }
                 Ok(this)
@@ -67,7 +72,14 @@ impl ChatTemplate {
 
     fn of_named(named: NamedTemplate, texts: SpecialTexts) -> Self {
         let name = named.name.to_owned();
-        Self { kind: Kind::Named(Box::new(named)), name, texts, default_system: None, notes: Vec::new() }
+        Self {
+            kind: Kind::Named(Box::new(named)),
+            name,
+            texts,
+            default_system: None,
+            notes: Vec::new(),
+            replaces_own: true,
+        }
     }
 
     /// A template from its Jinja source. Errors: it does not compile.
@@ -75,7 +87,8 @@ impl ChatTemplate {
         let (now, thinking) = (options.now_unix_seconds, options.enable_thinking);
         let jinja = JinjaTemplate::new(name, source, texts.clone(), now, thinking)?;
         let default_system = options.default_system.clone();
-        Ok(Self { kind: Kind::Jinja(Box::new(jinja)), name: name.to_owned(), texts, default_system, notes: Vec::new() })
+        let (kind, name) = (Kind::Jinja(Box::new(jinja)), name.to_owned());
+        Ok(Self { kind, name, texts, default_system, notes: Vec::new(), replaces_own: false })
     }
 
     /// The name that messages use: the model's, or the template's.
@@ -98,6 +111,19 @@ impl ChatTemplate {
         match &self.kind {
             Kind::Jinja(jinja) => jinja.marks_replies(),
             Kind::Named(_) => true,
+        }
+    }
+
+    /// Whether this is a named template and the model has none of its own, or one that writes something else.
+    pub fn replaces_own(&self) -> bool {
+        self.replaces_own
+    }
+
+    /// Stop words that are more than one token, so that [`Self::end_ids`] cannot have them.
+    pub fn stop_texts(&self, tokenizer: &Tokenizer) -> Vec<String> {
+        match &self.kind {
+            Kind::Jinja(_) => Vec::new(),
+            Kind::Named(named) => named.stop_texts(tokenizer),
         }
     }
 
@@ -209,40 +235,42 @@ impl ChatTemplate {
         Some(turns.and_then(|turns| named.encode(&turns, tokenizer)))
     }
 
-    /// Where a named template and the model do not fit each other.
-    fn misfits(&self, model: &str, tokenizer: &Tokenizer, own: Option<&str>, options: &TemplateOptions) -> Vec<String> {
+    /// A sentence about what the template writes and the tokenizer does not know as one token.
+    fn unknown_tokens(&self, model: &str, tokenizer: &Tokenizer) -> Vec<String> {
         let Kind::Named(named) = &self.kind else { return Vec::new() };
-        let mut notes = Vec::new();
         let unknown = named.unknown_tokens(tokenizer);
-        if !unknown.is_empty() {
-            notes.push(format!(
+        let sentence = || {
+            format!(
                 "template {}: the tokenizer of {model} has no token of its own for {}; it is written as text, since the \
                  vocabulary is not changed",
                 self.name,
                 unknown.join(", ")
-            ));
-        }
+            )
+        };
+        (!unknown.is_empty()).then(sentence).into_iter().collect()
+    }
+
+    /// A sentence about how the model's own template writes a plain conversation, where that is in another way.
+    fn difference(&self, model: &str, own: &str, options: &TemplateOptions) -> Option<String> {
         let plain = [
             Message::new(Role::User, "Hello"),
             Message::new(Role::Assistant, "Hi."),
             Message::new(Role::User, "How are you?"),
         ];
-        let Some(own) = own.and_then(|source| Self::from_jinja(model, source, self.texts.clone(), options).ok()) else {
-            return notes;
+        let own =
+            Self::from_jinja(model, own, self.texts.clone(), options).and_then(|own| own.render(&plain, &[], true));
+        let here = self.render(&plain, &[], true).ok()?.text;
+        let there = match own {
+            Ok(there) if there.text == here => return None,
+            Ok(there) => there.text,
+            Err(error) => return Some(format!("template {} is used: {error}", self.name)),
         };
-        let rendered = [self, &own].map(|template| template.render(&plain, &[], true).map(|rendered| rendered.text));
-        match rendered {
-            [Ok(here), Ok(there)] if here != there => {
-                let at = parting(&here, &there);
-                let [here, there] = [here, there].map(|text| text[at..].chars().take(40).collect::<String>());
-                notes.push(format!(
-                    "template {}: the chat template of {model} itself writes a plain conversation differently, {there:?} \
-                     where {} has {here:?}; give other programs the template that it is trained with",
-                    self.name, self.name
-                ));
-            }
-            _ => {}
-        }
-        notes
+        let at = parting(&here, &there);
+        let [here, there] = [here, there].map(|text| text[at..].chars().take(40).collect::<String>());
+        let name = &self.name;
+        Some(format!(
+            "template {name}: the chat template of {model} itself writes a plain conversation differently, {there:?} where \
+             {name} has {here:?}; give other programs the template that it is trained with"
+        ))
     }
 }

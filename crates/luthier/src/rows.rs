@@ -67,14 +67,14 @@ pub(crate) fn read(model: &Model, stage: Stage, names: &[String], settings: &Dat
             &PtOptions { cutoff_len: settings.cutoff_len, packing: settings.packing },
         )?,
         Stage::SupervisedFineTuning => {
-            let template = model.template(settings.template.as_deref(), &tokenizer)?;
+            let template = model.template(&settings.template, &tokenizer)?;
             let options = SftOptions {
                 cutoff_len: settings.cutoff_len,
                 truncation: Truncation::LlamaFactory,
                 train_on_prompt: settings.scored == Scored::Everything,
                 mask_history: settings.scored == Scored::LastReply,
             };
-            notes.extend(template.note().map(str::to_owned));
+            notes.extend(template.notes().iter().cloned());
             named = Some(template.name().to_owned());
             tokenize_sft(&datasets, &tokenizer, &template, &options)?
         }

@@ -29,6 +29,12 @@ impl NamedTemplate {
         ids
     }
 
+    /// Stop words that are more than one token.
+    pub(crate) fn stop_texts(&self, tokenizer: &Tokenizer) -> Vec<String> {
+        let words = self.row.stop_words.iter().filter(|word| single(tokenizer, word).is_none());
+        words.map(|word| (*word).to_owned()).collect()
+    }
+
     /// The text of pieces.
     pub(crate) fn text(&self, pieces: &[Piece], begin: Option<&str>, end: Option<&str>) -> String {
         let text = |piece: &Piece| match piece {
@@ -92,8 +98,10 @@ impl NamedTemplate {
     /// Puts the end token behind the content of a reply, or behind all of it where the template has it there.
     fn add_end(&self, reply: &mut Vec<u32>, turn: &PieceTurn, tokenizer: &Tokenizer) -> Result<usize, Error> {
         let Some(end) = self.end_id(tokenizer) else {
-            let problem =
-                format!("the template {} does not end replies with an end token, and the tokenizer names none", self.name);
+            let problem = format!(
+                "the template {} does not end replies with an end token, and the tokenizer names none",
+                self.name
+            );
             return Err(Error::Tokenizer { problem });
         };
         let (index, at) = turn.content_end;

@@ -35,10 +35,8 @@ const CHATML: Row = Row {
     ..PLAIN
 };
 
-const CHATML_TOOL: Row = Row {
-    observation: "<|im_start|>tool\n{{content}}<|im_end|>\n<|im_start|>assistant\n",
-    ..CHATML
-};
+const CHATML_TOOL: Row =
+    Row { observation: "<|im_start|>tool\n{{content}}<|im_end|>\n<|im_start|>assistant\n", ..CHATML };
 
 const QWEN: Row = Row {
     observation: "<|im_start|>user\n<tool_response>\n{{content}}\n</tool_response><|im_end|>\n<|im_start|>assistant\n",
@@ -187,11 +185,7 @@ pub(super) const TEMPLATES: [Row; 116] = [
         assistant: "{{content}}{{eos}}\n\n",
         ..PLAIN
     },
-    Row {
-        name: "bluelm",
-        user: "{{token:[|Human|]:}}{{content}}{{token:[|AI|]:}}",
-        ..PLAIN
-    },
+    Row { name: "bluelm", user: "{{token:[|Human|]:}}{{content}}{{token:[|AI|]:}}", ..PLAIN },
     Row {
         name: "breeze",
         prefix: "{{bos}}",
@@ -217,12 +211,7 @@ pub(super) const TEMPLATES: [Row; 116] = [
         observation: "{{token:<|observation|>}}\n{{apart}}{{content}}{{token:<|assistant|>}}",
         ..GLM4
     },
-    Row {
-        name: "chatml",
-        stop_words: &["<|im_end|>", "<|im_start|>"],
-        replace_eos: true,
-        ..CHATML_TOOL
-    },
+    Row { name: "chatml", stop_words: &["<|im_end|>", "<|im_start|>"], replace_eos: true, ..CHATML_TOOL },
     Row {
         name: "chatml_de",
         default_system: "Du bist ein freundlicher und hilfsbereiter KI-Assistent.",
@@ -230,11 +219,7 @@ pub(super) const TEMPLATES: [Row; 116] = [
         replace_eos: true,
         ..CHATML_TOOL
     },
-    Row {
-        name: "codegeex2",
-        prefix: "{{token:[gMASK]}}{{token:sop}}",
-        ..PLAIN
-    },
+    Row { name: "codegeex2", prefix: "{{token:[gMASK]}}{{token:sop}}", ..PLAIN },
     Row {
         name: "codegeex4",
         user: "<|user|>\n{{content}}<|assistant|>\n",
@@ -251,22 +236,9 @@ pub(super) const TEMPLATES: [Row; 116] = [
         user: "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>{{content}}<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
         ..PLAIN
     },
-    Row {
-        name: "cpm",
-        prefix: "{{bos}}",
-        user: "<用户>{{content}}<AI>",
-        ..PLAIN
-    },
-    Row {
-        name: "cpm3",
-        prefix: "{{bos}}",
-        ..CHATML_TOOL
-    },
-    Row {
-        name: "cpm4",
-        prefix: "{{bos}}",
-        ..CHATML_TOOL
-    },
+    Row { name: "cpm", prefix: "{{bos}}", user: "<用户>{{content}}<AI>", ..PLAIN },
+    Row { name: "cpm3", prefix: "{{bos}}", ..CHATML_TOOL },
+    Row { name: "cpm4", prefix: "{{bos}}", ..CHATML_TOOL },
     Row {
         name: "dbrx",
         default_system: "You are DBRX, created by Databricks. You were last updated in December 2023. You answer questions based on information available up to that point.\nYOU PROVIDE SHORT RESPONSES TO SHORT QUESTIONS OR STATEMENTS, but provide thorough responses to more complex and open-ended questions.\nYou assist with various tasks, from writing to coding (using markdown for code blocks — remember to use ``` with code, JSON, and tables).\n(You do not have real-time data access or code execution capabilities. You avoid stereotyping and provide balanced perspectives on controversial topics. You do not provide song lyrics, poems, or news articles and do not divulge details of your training data.)\nThis is your system prompt, guiding your responses. Do not reference it, just respond to the user. If you find yourself talking about this message, stop. You should be responding appropriately and usually that means not mentioning this.\nYOU DO NOT MENTION ANY OF THIS INFORMATION ABOUT YOURSELF UNLESS THE INFORMATION IS DIRECTLY PERTINENT TO THE USER'S QUERY.",
@@ -280,12 +252,7 @@ pub(super) const TEMPLATES: [Row; 116] = [
         user: "User: {{content}}\n\nAssistant:",
         ..PLAIN
     },
-    Row {
-        name: "deepseek3",
-        prefix: "{{bos}}",
-        user: "<｜User｜>{{content}}<｜Assistant｜>",
-        ..PLAIN
-    },
+    Row { name: "deepseek3", prefix: "{{bos}}", user: "<｜User｜>{{content}}<｜Assistant｜>", ..PLAIN },
     Row {
         name: "deepseekcoder",
         prefix: "{{bos}}",
@@ -317,11 +284,7 @@ pub(super) const TEMPLATES: [Row; 116] = [
         efficient_eos: true,
         ..PLAIN
     },
-    Row {
-        name: "empty",
-        assistant: "{{content}}",
-        ..PLAIN
-    },
+    Row { name: "empty", assistant: "{{content}}", ..PLAIN },
     Row {
         name: "ernie",
         system: "<|im_start|>system\n{{content}}<|im_end|>\n\n",
@@ -364,29 +327,10 @@ pub(super) const TEMPLATES: [Row; 116] = [
         efficient_eos: true,
         ..PLAIN
     },
-    Row {
-        name: "falcon_h1",
-        prefix: "{{bos}}",
-        stop_words: &["<|im_end|>", "<|end_of_text|>"],
-        ..CHATML_TOOL
-    },
-    Row {
-        name: "fewshot",
-        assistant: "{{content}}\n\n",
-        efficient_eos: true,
-        ..PLAIN
-    },
-    Row {
-        name: "gemma",
-        ..GEMMA
-    },
-    Row {
-        name: "gemma2",
-        stop_words: &["<eos>", "<end_of_turn>"],
-        efficient_eos: true,
-        replace_eos: false,
-        ..GEMMA
-    },
+    Row { name: "falcon_h1", prefix: "{{bos}}", stop_words: &["<|im_end|>", "<|end_of_text|>"], ..CHATML_TOOL },
+    Row { name: "fewshot", assistant: "{{content}}\n\n", efficient_eos: true, ..PLAIN },
+    Row { name: "gemma", ..GEMMA },
+    Row { name: "gemma2", stop_words: &["<eos>", "<end_of_turn>"], efficient_eos: true, replace_eos: false, ..GEMMA },
     Row {
         name: "gemma4",
         system: "<|turn>system\n<|think|>{{content}}<turn|>\n",
@@ -402,10 +346,7 @@ pub(super) const TEMPLATES: [Row; 116] = [
         thinks: Thinks::OpenAndClose,
         ..LLAMA3
     },
-    Row {
-        name: "glm4",
-        ..GLM4
-    },
+    Row { name: "glm4", ..GLM4 },
     Row {
         name: "glm4_5v",
         calls: ToolFormat::Glm4Moe,
@@ -435,11 +376,7 @@ pub(super) const TEMPLATES: [Row; 116] = [
         thinks: Thinks::OpenAndClose,
         ..GLM4
     },
-    Row {
-        name: "glmz1",
-        thinks: Thinks::OpenAndClose,
-        ..GLM4
-    },
+    Row { name: "glmz1", thinks: Thinks::OpenAndClose, ..GLM4 },
     Row {
         name: "gpt_oss",
         system: "<|start|>system<|message|>{{content}}<|end|>",
@@ -527,11 +464,7 @@ pub(super) const TEMPLATES: [Row; 116] = [
         default_system: "You are an AI assistant whose name is InternLM (书生·浦语).\n- InternLM (书生·浦语) is a conversational language model that is developed by Shanghai AI Laboratory (上海人工智能实验室). It is designed to be helpful, honest, and harmless.\n- InternLM (书生·浦语) can understand and communicate fluently in the language chosen by the user such as English and 中文.",
         ..CHATML
     },
-    Row {
-        name: "intern_s1",
-        prefix: "{{bos}}",
-        ..CHATML
-    },
+    Row { name: "intern_s1", prefix: "{{bos}}", ..CHATML },
     Row {
         name: "intern_vl",
         prefix: "{{bos}}",
@@ -564,19 +497,11 @@ pub(super) const TEMPLATES: [Row; 116] = [
         default_system: "You are a helpful multimodal assistant by Liquid AI.",
         ..QWEN
     },
+    Row { name: "llama2", ..LLAMA2 },
     Row {
-        name: "llama2",
-        ..LLAMA2
+        name: "llama2_zh", default_system: "You are a helpful assistant. 你是一个乐于助人的助手。", ..LLAMA2
     },
-    Row {
-        name: "llama2_zh",
-        default_system: "You are a helpful assistant. 你是一个乐于助人的助手。",
-        ..LLAMA2
-    },
-    Row {
-        name: "llama3",
-        ..LLAMA3
-    },
+    Row { name: "llama3", ..LLAMA3 },
     Row {
         name: "llama4",
         system: "<|header_start|>system<|header_end|>\n\n{{content}}<|eot|>",
@@ -591,12 +516,7 @@ pub(super) const TEMPLATES: [Row; 116] = [
         default_system: "你是一个经过良好训练的AI助手，你的名字是Marco-o1.由阿里国际数字商业集团的AI Business创造.\n## 重要！！！！！\n当你回答问题时，你的思考应该在<Thought>内完成，<Output>内输出你的结果。\n<Thought>应该尽可能是英文，但是有2个特例，一个是对原文中的引用，另一个是是数学应该使用markdown格式，<Output>内的输出需要遵循用户输入的语言。\n",
         ..CHATML_TOOL
     },
-    Row {
-        name: "mimo",
-        default_system: "You are a helpful assistant.",
-        thinks: Thinks::OpenAndClose,
-        ..QWEN
-    },
+    Row { name: "mimo", default_system: "You are a helpful assistant.", thinks: Thinks::OpenAndClose, ..QWEN },
     Row {
         name: "mimo_v2",
         default_system: "You are MiMo, a helpful AI assistant engineered by Xiaomi.",
@@ -615,11 +535,7 @@ pub(super) const TEMPLATES: [Row; 116] = [
         default_system: "You are a helpful assistant. You can accept audio and text input and output voice and text.",
         ..CHATML
     },
-    Row {
-        name: "minicpm_v",
-        default_system: "You are a helpful assistant.",
-        ..CHATML
-    },
+    Row { name: "minicpm_v", default_system: "You are a helpful assistant.", ..CHATML },
     Row {
         name: "minimax1",
         system: "<beginning_of_sentence>system ai_setting=assistant\n{{content}}<end_of_sentence>\n",
@@ -645,10 +561,7 @@ pub(super) const TEMPLATES: [Row; 116] = [
         thinks: Thinks::OpenAndClose,
         ..PLAIN
     },
-    Row {
-        name: "ministral",
-        ..MISTRAL
-    },
+    Row { name: "ministral", ..MISTRAL },
     Row {
         name: "mistral",
         user: "[INST] {{content}}[/INST]",
@@ -672,12 +585,7 @@ pub(super) const TEMPLATES: [Row; 116] = [
         replace_eos: true,
         ..CHATML
     },
-    Row {
-        name: "olmo",
-        prefix: "{{eos}}",
-        user: "<|user|>\n{{content}}<|assistant|>\n",
-        ..PLAIN
-    },
+    Row { name: "olmo", prefix: "{{eos}}", user: "<|user|>\n{{content}}<|assistant|>\n", ..PLAIN },
     Row {
         name: "openchat",
         prefix: "{{bos}}",
@@ -691,35 +599,16 @@ pub(super) const TEMPLATES: [Row; 116] = [
         stop_words: &["<|eot_id|>"],
         ..PLAIN
     },
-    Row {
-        name: "opencoder",
-        default_system: "You are OpenCoder, created by OpenCoder Team.",
-        ..CHATML_TOOL
-    },
+    Row { name: "opencoder", default_system: "You are OpenCoder, created by OpenCoder Team.", ..CHATML_TOOL },
     Row {
         name: "orca",
         default_system: "You are Orca, an AI language model created by Microsoft. You are a cautious assistant. You carefully follow instructions. You are helpful and harmless and you follow ethical guidelines and promote positive behavior.",
         replace_eos: true,
         ..CHATML
     },
-    Row {
-        name: "orion",
-        prefix: "{{bos}}",
-        user: "Human: {{content}}\n\nAssistant: {{eos}}",
-        ..PLAIN
-    },
-    Row {
-        name: "paligemma",
-        prefix: "{{bos}}",
-        user: "{{content}}\n",
-        system_in_user: true,
-        ..PLAIN
-    },
-    Row {
-        name: "paligemma_chat",
-        system: "{{content}}",
-        ..GEMMA
-    },
+    Row { name: "orion", prefix: "{{bos}}", user: "Human: {{content}}\n\nAssistant: {{eos}}", ..PLAIN },
+    Row { name: "paligemma", prefix: "{{bos}}", user: "{{content}}\n", system_in_user: true, ..PLAIN },
+    Row { name: "paligemma_chat", system: "{{content}}", ..GEMMA },
     Row {
         name: "phi",
         system: "<|system|>\n{{content}}<|end|>\n",
@@ -752,45 +641,13 @@ pub(super) const TEMPLATES: [Row; 116] = [
         default_system: "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
         ..QWEN
     },
-    Row {
-        name: "qwen1",
-        default_system: "You are a helpful assistant.",
-        replace_eos: true,
-        ..CHATML_TOOL
-    },
-    Row {
-        name: "qwen2_audio",
-        default_system: "You are a helpful assistant.",
-        replace_eos: true,
-        ..CHATML
-    },
-    Row {
-        name: "qwen2_vl",
-        default_system: "You are a helpful assistant.",
-        ..QWEN
-    },
-    Row {
-        name: "qwen3",
-        thinks: Thinks::OpenAndClose,
-        ..QWEN
-    },
-    Row {
-        name: "qwen3_5",
-        calls: ToolFormat::Qwen35,
-        tools: ToolFormat::Qwen35,
-        thinks: Thinks::OpenAndClose,
-        ..QWEN
-    },
-    Row {
-        name: "qwen3_5_nothink",
-        calls: ToolFormat::Qwen35,
-        tools: ToolFormat::Qwen35,
-        ..QWEN
-    },
-    Row {
-        name: "qwen3_nothink",
-        ..QWEN
-    },
+    Row { name: "qwen1", default_system: "You are a helpful assistant.", replace_eos: true, ..CHATML_TOOL },
+    Row { name: "qwen2_audio", default_system: "You are a helpful assistant.", replace_eos: true, ..CHATML },
+    Row { name: "qwen2_vl", default_system: "You are a helpful assistant.", ..QWEN },
+    Row { name: "qwen3", thinks: Thinks::OpenAndClose, ..QWEN },
+    Row { name: "qwen3_5", calls: ToolFormat::Qwen35, tools: ToolFormat::Qwen35, thinks: Thinks::OpenAndClose, ..QWEN },
+    Row { name: "qwen3_5_nothink", calls: ToolFormat::Qwen35, tools: ToolFormat::Qwen35, ..QWEN },
+    Row { name: "qwen3_nothink", ..QWEN },
     Row {
         name: "sailor",
         user: "<|im_start|>question\n{{content}}<|im_end|>\n<|im_start|>answer\n",
@@ -850,12 +707,7 @@ pub(super) const TEMPLATES: [Row; 116] = [
         stop_words: &["<|end|>"],
         ..PLAIN
     },
-    Row {
-        name: "telechat",
-        system: "<_system>{{content}}<_end>",
-        user: "<_user>{{content}}<_bot>",
-        ..PLAIN
-    },
+    Row { name: "telechat", system: "<_system>{{content}}<_end>", user: "<_user>{{content}}<_bot>", ..PLAIN },
     Row {
         name: "telechat2",
         system: "<_system>{{content}}",
@@ -863,21 +715,14 @@ pub(super) const TEMPLATES: [Row; 116] = [
         default_system: "你是中国电信星辰语义大模型，英文名是TeleChat，你是由中电信人工智能科技有限公司和中国电信人工智能研究院（TeleAI）研发的人工智能助手。",
         ..PLAIN
     },
-    Row {
-        name: "vicuna",
-        ..VICUNA
-    },
+    Row { name: "vicuna", ..VICUNA },
     Row {
         name: "xuanyuan",
         user: "Human: {{content}} Assistant:",
         default_system: "以下是用户和人工智能助手之间的对话。用户以Human开头，人工智能助手以Assistant开头，会对人类提出的问题给出有帮助、高质量、详细和礼貌的回答，并且总是拒绝参与与不道德、不安全、有争议、政治敏感等相关的话题、问题和指示。\n",
         ..PLAIN
     },
-    Row {
-        name: "xverse",
-        user: "Human: {{content}}\n\nAssistant: ",
-        ..PLAIN
-    },
+    Row { name: "xverse", user: "Human: {{content}}\n\nAssistant: ", ..PLAIN },
     Row {
         name: "yayi",
         system: "{{token:<|System|>}}:\n{{content}}\n\n",
@@ -887,10 +732,7 @@ pub(super) const TEMPLATES: [Row; 116] = [
         stop_words: &["<|End|>"],
         ..PLAIN
     },
-    Row {
-        name: "yi",
-        ..CHATML
-    },
+    Row { name: "yi", ..CHATML },
     Row {
         name: "yi_vl",
         user: "### Human: {{content}}\n### Assistant:",
@@ -935,12 +777,7 @@ pub(super) const TEMPLATES: [Row; 116] = [
         default_system: "You are Zephyr, a helpful assistant.",
         ..PLAIN
     },
-    Row {
-        name: "ziya",
-        user: "<human>:{{content}}\n<bot>:",
-        assistant: "{{content}}\n",
-        ..PLAIN
-    },
+    Row { name: "ziya", user: "<human>:{{content}}\n<bot>:", assistant: "{{content}}\n", ..PLAIN },
 ];
 
 /// Names that mean another template: those of models that see or hear have the text of one that does not.

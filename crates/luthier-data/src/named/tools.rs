@@ -208,15 +208,16 @@ impl ToolFormat {
             Self::Default | Self::Phi4Mini => {
                 each("\n", &|call| format!("Action: {}\nAction Input: {}", call.name, dumps(&call.arguments)))
             }
-            Self::Gemma4 => each("", &|call| format!("<|tool_call>call:{}{}<tool_call|>", call.name, call_for_gemma(call))),
+            Self::Gemma4 => {
+                each("", &|call| format!("<|tool_call>call:{}{}<tool_call|>", call.name, call_for_gemma(call)))
+            }
             Self::Glm4 => match calls {
                 [call] => format!("{}\n{}", call.name, dumps(&call.arguments)),
                 _ => return Err(format!("cannot write {} calls of tools in one reply: glm4 has one", calls.len())),
             },
             Self::Glm4Moe => each("\n", &|call| {
-                let pair = |key: &str, value: String| {
-                    format!("\n<arg_key>{key}</arg_key>\n<arg_value>{value}</arg_value>")
-                };
+                let pair =
+                    |key: &str, value: String| format!("\n<arg_key>{key}</arg_key>\n<arg_value>{value}</arg_value>");
                 format!("\n<tool_call>{}{}", call.name, pairs(call, pair))
             }),
             Self::Lfm2 => {
@@ -252,7 +253,11 @@ impl ToolFormat {
             Self::SeedOss => each("\n", &|call| {
                 let pair = |key: &str, value: String| format!("\n<parameter={key}>{value}</parameter>");
                 // LLaMA-Factory leaves the tag of the function open, and models that it trained do too.
-                format!("\n<seed:tool_call>\n<function={}{}\n</function>\n</seed:tool_call>", call.name, pairs(call, pair))
+                format!(
+                    "\n<seed:tool_call>\n<function={}{}\n</function>\n</seed:tool_call>",
+                    call.name,
+                    pairs(call, pair)
+                )
             }),
         })
     }
@@ -270,7 +275,10 @@ fn describe_by_default(tools: &[Value]) -> Result<String, String> {
     for tool in tools.iter().map(function) {
         let name = name(tool)?;
         names.push(name);
-        described.push_str(&format!("> Tool Name: {name}\nTool Description: {}\nTool Args:\n", text_at(tool, "description")));
+        described.push_str(&format!(
+            "> Tool Name: {name}\nTool Description: {}\nTool Args:\n",
+            text_at(tool, "description")
+        ));
         let parameters = tool.get("parameters");
         let required = parameters.and_then(|found| found.get("required")).and_then(Value::as_array);
         let properties = parameters.and_then(|found| found.get("properties")).and_then(Value::as_object);

@@ -107,7 +107,9 @@ impl NamedTemplate {
             match message.role {
                 Role::System if index == 0 => {}
                 Role::System => {
-                    return Err(self.problem(format!("has no place for the system message {number}: it must be the first")));
+                    return Err(
+                        self.problem(format!("has no place for the system message {number}: it must be the first"))
+                    );
                 }
                 Role::Tool => match said.last_mut() {
                     Some(Said::Tool(before)) => {
@@ -121,7 +123,9 @@ impl NamedTemplate {
                 Role::User if reply_before => said.push(Said::User(&message.content)),
                 Role::User => return Err(self.no_turn(number, "a message of the user", "another without a reply")),
                 Role::Assistant if said.is_empty() => {
-                    return Err(self.problem(format!("needs a message of the user before the reply in message {number}")));
+                    return Err(
+                        self.problem(format!("needs a message of the user before the reply in message {number}"))
+                    );
                 }
                 Role::Assistant if reply_before => return Err(self.no_turn(number, "a reply", "another")),
                 Role::Assistant => {
