@@ -75,7 +75,8 @@ impl JinjaTemplate {
         environment.set_recursion_limit(RECURSION);
         add_functions(&mut environment, now_unix_seconds);
         environment.add_filter("__reply", |text: String| format!("{BEGIN}{text}{END}"));
-        let (compiled, marks_replies) = generation_as_filter(source);
+        let lines = source.replace("\r\n", "\n").replace('\r', "\n"); // as Jinja2's lexer does
+        let (compiled, marks_replies) = generation_as_filter(&lines);
         environment.add_template_owned(TEMPLATE, compiled).map_err(compiles)?;
         Ok(Self {
             environment,

@@ -3,7 +3,7 @@
 use minijinja::value::{Kwargs, Value as Jinja, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State};
 
-use crate::python_json::Style;
+use crate::python_json::{Style, text};
 use crate::strftime::strftime;
 
 /// Adds `raise_exception`, `strftime_now`, `tojson`, Python's methods and Python's way to write values.
@@ -11,6 +11,7 @@ pub(crate) fn add_functions(environment: &mut Environment<'_>, now_unix_seconds:
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.set_formatter(format_like_python);
     environment.add_filter("tojson", to_json);
+    environment.add_filter("string", |value: Jinja| python_text(&value).map_or_else(|| value.to_string(), |text| text));
     // As in Python, None is not iterable: templates ask so before they take the length of `tools`.
     environment.add_test("iterable", |value: &Jinja| !value.is_none() && value.try_iter().is_ok());
     environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
@@ -25,15 +26,23 @@ pub(crate) fn add_functions(environment: &mut Environment<'_>, now_unix_seconds:
 /// Marks a message of `raise_exception` in an error's text.
 pub(crate) const RAISED: &str = "raised: ";
 
-/// Python writes `True`, `False` and `None` with capitals.
+/// As Python writes a value that is no text: `True`, `None`, `2e-07`, `{'a': 1}`.
 fn format_like_python(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Jinja) -> Result<(), Error> {
-    let name = match value.kind() {
-        ValueKind::Bool if value.is_true() => "True",
-        ValueKind::Bool => "False",
-        ValueKind::None => "None",
-        _ => return minijinja::escape_formatter(out, state, value),
+    match python_text(value) {
+        Some(text) => out.write_str(&text).map_err(Error::from),
+        None => minijinja::escape_formatter(out, state, value),
+    }
+}
+
+/// `str(value)`, for values that minijinja writes in another way.
+fn python_text(value: &Jinja) -> Option<String> {
+    let is_plain = match value.kind() {
+        ValueKind::Bool | ValueKind::None | ValueKind::Map | ValueKind::Seq => true,
+        ValueKind::Number => !value.is_integer(),
+        _ => false,
     };
-    out.write_str(name).map_err(Error::from)
+    let plain = is_plain.then(|| serde_json::to_value(value).ok()).flatten()?;
+    Some(text(&plain))
 }
 
 /// `json.dumps(value, ensure_ascii=False, indent=..., separators=..., sort_keys=...)`
