@@ -186,7 +186,7 @@ impl ChatTemplate {
             rendered.text.push_str(&named.text(&turn.prompt, begin, end));
             let from = rendered.text.len();
             rendered.text.push_str(&named.text(&turn.reply, begin, end));
-            if !turn.reply.is_empty() {
+            if turn.content_end.is_some() {
                 rendered.generation.push(from..rendered.text.len());
             }
         }
@@ -241,7 +241,7 @@ impl ChatTemplate {
         let unknown = named.unknown_tokens(tokenizer);
         let sentence = || {
             format!(
-                "template {}: the tokenizer of {model} has no token of its own for {}; it is written as text, since the \
+                "template {}: the tokenizer of {model} has no token of its own for {}; they are written as text, since the \
                  vocabulary is not changed",
                 self.name,
                 unknown.join(", ")
@@ -266,7 +266,8 @@ impl ChatTemplate {
             Err(error) => return Some(format!("template {} is used: {error}", self.name)),
         };
         let at = parting(&here, &there);
-        let [here, there] = [here, there].map(|text| text[at..].chars().take(40).collect::<String>());
+        let from = here[..at].char_indices().rev().take(16).last().map_or(at, |(index, _)| index);
+        let [here, there] = [here, there].map(|text| text[from..].chars().take(48).collect::<String>());
         let name = &self.name;
         Some(format!(
             "template {name}: the chat template of {model} itself writes a plain conversation differently, {there:?} where \

@@ -72,10 +72,10 @@ impl NamedTemplate {
         let mut added = 0;
         for (number, turn) in turns.iter().enumerate() {
             let prompt = std::mem::take(&mut prompts[number]);
-            if turn.reply.is_empty() {
+            let Some(content_end) = turn.content_end else {
                 encoded.push(Turn { prompt, ..Turn::default() });
                 continue;
-            }
+            };
             let mut reply = self.ids(&turn.reply, tokenizer)?;
             let end = match end_position(&reply, &ends, tokenizer)? {
                 Some(end) => end,
@@ -86,7 +86,7 @@ impl NamedTemplate {
                     }
                     next => {
                         added += usize::from(next.is_some() || !self.row.efficient_eos);
-                        self.add_end(&mut reply, turn, tokenizer)?
+                        self.add_end(&mut reply, &turn.reply, content_end, tokenizer)?
                     }
                 },
             };
@@ -96,7 +96,13 @@ impl NamedTemplate {
     }
 
     /// Puts the end token behind the content of a reply, or behind all of it where the template has it there.
-    fn add_end(&self, reply: &mut Vec<u32>, turn: &PieceTurn, tokenizer: &Tokenizer) -> Result<usize, Error> {
+    fn add_end(
+        &self,
+        reply: &mut Vec<u32>,
+        pieces: &[Piece],
+        (index, at): (usize, usize),
+        tokenizer: &Tokenizer,
+    ) -> Result<usize, Error> {
         let Some(end) = self.end_id(tokenizer) else {
             let problem = format!(
                 "the template {} does not end replies with an end token, and the tokenizer names none",
@@ -104,14 +110,13 @@ impl NamedTemplate {
             );
             return Err(Error::Tokenizer { problem });
         };
-        let (index, at) = turn.content_end;
-        let behind = match turn.reply.get(index) {
+        let behind = match pieces.get(index) {
             Some(Piece::Text(text)) if !self.row.efficient_eos && at < text.len() => {
-                let mut before = turn.reply[..index].to_vec();
+                let mut before = pieces[..index].to_vec();
                 before.push(Piece::Text(text[..at].to_owned()));
                 *reply = self.ids(&before, tokenizer)?;
                 let mut behind = vec![Piece::Text(text[at..].to_owned())];
-                behind.extend_from_slice(&turn.reply[index + 1..]);
+                behind.extend_from_slice(&pieces[index + 1..]);
                 self.ids(&behind, tokenizer)?
             }
             _ => Vec::new(),

@@ -26,8 +26,8 @@ pub(crate) enum Piece {
 pub(crate) struct PieceTurn {
     pub(crate) prompt: Vec<Piece>,
     pub(crate) reply: Vec<Piece>,
-    /// The piece of the reply in which its content ends, and the byte there.
-    pub(crate) content_end: (usize, usize),
+    /// The piece of the reply in which its content ends, and the byte there; `None` where there is no reply.
+    pub(crate) content_end: Option<(usize, usize)>,
 }
 
 /// What is said to the model, or by it.
@@ -215,7 +215,7 @@ impl NamedTemplate {
         }
         if self.thinking() {
             turn.reply.insert(0, Piece::Text(thought));
-            turn.content_end.0 += 1;
+            turn.content_end = turn.content_end.map(|(piece, byte)| (piece + 1, byte));
         } else {
             turn.prompt.push(Piece::Text(thought));
         }
@@ -249,7 +249,8 @@ impl NamedTemplate {
                     let Some(turn) = turns.last_mut() else { continue };
                     let text = self.reply_text(content, &message.tool_calls)?;
                     let slots = if message.tool_calls.is_empty() { assistant } else { self.function };
-                    (turn.reply, turn.content_end) = fill(slots, &text, number - 1);
+                    let (reply, content_end) = fill(slots, &text, number - 1);
+                    (turn.reply, turn.content_end) = (reply, Some(content_end));
                 }
                 Said::User(text) => {
                     let text = std::mem::take(&mut inside) + text;
