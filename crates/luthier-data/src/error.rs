@@ -62,14 +62,14 @@ pub enum Error {
         problem: String,
     },
     /// A record was read, but cannot be turned into tokens.
-    #[error("dataset {dataset}, record {record}: {source}")]
+    #[error("dataset {dataset}, record {record}: {problem}")]
     Conversation {
         /// The dataset's name.
         dataset: String,
         /// The record's number, from 1.
         record: usize,
-        /// What is wrong.
-        source: Box<Error>,
+        /// What is wrong. It is told with the place, so it is no source, which would be told again.
+        problem: Box<Error>,
     },
     /// The tokenizer's file or metadata cannot be used, or the tokenizer failed.
     #[error("tokenizer: {problem}")]

@@ -132,7 +132,7 @@ pub fn tokenize_sft(
 
 /// Puts an error into its place.
 pub(crate) fn in_record(dataset: &Dataset, index: usize, source: Error) -> Error {
-    Error::Conversation { dataset: dataset.name.clone(), record: index + 1, source: Box::new(source) }
+    Error::Conversation { dataset: dataset.name.clone(), record: index + 1, problem: Box::new(source) }
 }
 
 /// The turns of a conversation, and the number of end tokens that had to be added.

@@ -7,7 +7,7 @@ use crate::conversation::{Conversation, Message, Role};
 use crate::error::Error;
 use crate::jinja::{JinjaTemplate, Rendered, SpecialTexts};
 use crate::mask::{needs_reply, parting};
-use crate::named::{NamedTemplate, PieceTurn, TemplateOptions};
+use crate::named::{NamedTemplate, PieceTurn, TemplateOptions, written_from};
 use crate::tokenizer::{Specials, Tokenizer};
 use crate::truncate::Turn;
 
@@ -53,6 +53,10 @@ impl ChatTemplate {
                 Ok(this)
             }
             (None, Some(source)) => {
+                if let Some(named) = Self::recognise(source, options) {
+                    let texts = SpecialTexts { end: text(named.end_id(tokenizer)), ..texts };
+                    return Ok(Self { replaces_own: false, ..Self::of_named(named, texts) });
+                }
                 let mut this = Self::from_jinja(model, source, texts, options)?;
                 if options.tool_format.is_some() {
                     let note =
@@ -68,6 +72,13 @@ impl ChatTemplate {
     /// A template of the table, with the texts that begin and end token have. Errors: no such name or tool format.
     pub fn named(name: &str, texts: SpecialTexts, options: &TemplateOptions) -> Result<Self, Error> {
         Ok(Self::of_named(NamedTemplate::new(name, options)?, texts))
+    }
+
+    /// The named template that a source was written from, if it writes the same with these settings: it knows tools, and
+    /// which tokens are replies.
+    fn recognise(source: &str, options: &TemplateOptions) -> Option<NamedTemplate> {
+        let named = NamedTemplate::new(written_from(source)?, options).ok()?;
+        (named.jinja() == source).then_some(named)
     }
 
     fn of_named(named: NamedTemplate, texts: SpecialTexts) -> Self {
@@ -271,7 +282,7 @@ impl ChatTemplate {
         let name = &self.name;
         Some(format!(
             "template {name}: the chat template of {model} itself writes a plain conversation differently, {there:?} where \
-             {name} has {here:?}; give other programs the template that it is trained with"
+             {name} has {here:?}"
         ))
     }
 }

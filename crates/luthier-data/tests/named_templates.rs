@@ -196,6 +196,20 @@ fn its_jinja_source_writes_the_same() {
     }
 }
 
+#[test]
+fn a_model_with_a_template_that_luthier_wrote_has_the_named_one() {
+    let source = choose("glm4", &KNOWS_ALL, &options()).jinja_source();
+    let model = Tokenizer::from_gguf(&gguf()).expect("the tokenizer builds").with_chat_template(source.clone());
+    let found = ChatTemplate::choose(None, "tuned", &model, &options()).expect("it has one");
+    let conversation = Conversation { messages: vec![user("w"), calls("")], tools: vec![tool()] };
+    let written = found.turn_texts(&conversation).expect("it is written").expect("it is named");
+    assert_eq!(written[0][1], "get_weather\n{\"city\": \"Oslo\", \"days\": 2}");
+    // One that somebody changed is what it says it is.
+    let changed = Tokenizer::from_gguf(&gguf()).expect("the tokenizer builds").with_chat_template(source + "!");
+    let found = ChatTemplate::choose(None, "tuned", &changed, &options()).expect("it has one");
+    assert!(found.render(&[user("a")], &[], true).expect("renders").text.ends_with("<|assistant|>!"));
+}
+
 fn turns(name: &str, options: &TemplateOptions, messages: Vec<Message>) -> Vec<[String; 2]> {
     let template = ChatTemplate::named(name, SpecialTexts::default(), options).expect("known");
     template.turn_texts(&messages.into()).expect("it is written").expect("it is named")

@@ -175,7 +175,7 @@ fn a_named_template_that_does_not_fit_the_model_says_so() {
              <|eot_id|>, <|eom_id|>; they are written as text, since the vocabulary is not changed",
             "template llama3: the chat template of tiny itself writes a plain conversation differently, \
              \"<|im_start|>user\\nHello<|im_end|>\\n<|im_start|>ass\" where llama3 has \
-             \"<|im_start|><|start_header_id|>user<|end_header_\"; give other programs the template that it is trained with",
+             \"<|im_start|><|start_header_id|>user<|end_header_\"",
         ]
     );
 }

@@ -79,7 +79,7 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     let (precision, _) = processor.precision(Precision::from(arguments.precision));
     let model = Model::open(&model_path)?;
     let adapter = adapter_path.as_deref().map(luthier_files::read_adapter).transpose()?;
-    let tokenizer = model.tokenizer()?;
+    let tokenizer = model.tokenizer_with(adapter_path.as_deref())?;
     let mut stop_ids = tokenizer.end_ids().to_vec();
     let prompt = match (&arguments.prompt, &arguments.message) {
         (Some(text), _) => tokenizer.encode(text, Specials::Add)?,

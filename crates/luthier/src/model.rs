@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use anyhow::Context;
 use luthier_data::{ChatTemplate, TemplateOptions, Tokenizer};
 use luthier_model::Checkpoint;
 use luthier_model::checkpoint::ModelFiles;
 
 use crate::builtin;
 use crate::config::{TemplateSettings, TrainConfig};
+use crate::eprint_line;
 
 /// A model's files, read.
 pub(crate) struct Model {
@@ -51,6 +53,21 @@ impl Model {
         };
         let template = self.files.get("chat_template.jinja").map(std::str::from_utf8).transpose()?;
         Ok(Tokenizer::from_json(tokenizer, self.files.get("tokenizer_config.json"), template)?)
+    }
+
+    /// Its tokenizer, with the chat template that lies beside an adapter: the one that the adapter was trained with.
+    pub(crate) fn tokenizer_with(&self, adapter: Option<&Path>) -> anyhow::Result<Tokenizer> {
+        let tokenizer = self.tokenizer()?;
+        let Some(path) = adapter.map(|adapter| adapter.join("chat_template.jinja")).filter(|path| path.is_file())
+        else {
+            return Ok(tokenizer);
+        };
+        let source = std::fs::read_to_string(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
+        if tokenizer.chat_template() == Some(source.as_str()) {
+            return Ok(tokenizer);
+        }
+        eprint_line(&format!("note: the chat template is that of the adapter, {}", path.display()));
+        Ok(tokenizer.with_chat_template(source))
     }
 
     /// The template named, else the model's own.

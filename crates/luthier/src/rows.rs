@@ -23,8 +23,15 @@ pub(crate) struct Rows {
     pub(crate) notes: Vec<String>,
     /// `None` where the records were tokens already.
     pub(crate) tokenizer: Option<Tokenizer>,
-    /// The chat template's name, where one was used.
-    pub(crate) template: Option<String>,
+    /// The chat template, where one was used.
+    pub(crate) template: Option<UsedTemplate>,
+}
+
+/// The chat template that wrote the rows.
+pub(crate) struct UsedTemplate {
+    pub(crate) name: String,
+    /// Its Jinja source, where it was named and the model's own is missing or writes something else: what is saved has it.
+    pub(crate) replacement: Option<String>,
 }
 
 impl Rows {
@@ -75,7 +82,11 @@ pub(crate) fn read(model: &Model, stage: Stage, names: &[String], settings: &Dat
                 mask_history: settings.scored == Scored::LastReply,
             };
             notes.extend(template.notes().iter().cloned());
-            named = Some(template.name().to_owned());
+            let replacement = template.replaces_own().then(|| template.jinja_source());
+            if replacement.is_some() {
+                notes.push(format!("what is saved gets the template {} as chat_template.jinja", template.name()));
+            }
+            named = Some(UsedTemplate { name: template.name().to_owned(), replacement });
             tokenize_sft(&datasets, &tokenizer, &template, &options)?
         }
     };

@@ -5,6 +5,15 @@
 
 use super::{NamedTemplate, Thinks};
 
+/// What the source begins with, around the name.
+const COMMENT: &str = "{# Written by Luthier from the template ";
+const COMMENT_END: &str = " #}";
+
+/// The name of the template that a source was written from.
+pub(crate) fn written_from(source: &str) -> Option<&str> {
+    Some(source.strip_prefix(COMMENT)?.split_once(COMMENT_END)?.0)
+}
+
 /// A text as a literal of Jinja.
 fn literal(text: &str) -> String {
     let escaped = text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n");
@@ -43,7 +52,7 @@ impl NamedTemplate {
         let row = &self.row;
         let name = self.name;
         let mut out = format!(
-            "{{% if tools %}}{{{{ raise_exception('the template {name} is written here without tools') }}}}{{% endif %}}\
+            "{COMMENT}{name}{COMMENT_END}{{% if tools %}}{{{{ raise_exception('the template {name} is written here without tools') }}}}{{% endif %}}\
              {{% if messages and messages[0]['role'] == 'system' and messages[0]['content'] %}}\
              {{% set instructions = messages[0]['content'] %}}{{% else %}}{{% set instructions = {} %}}{{% endif %}}\
              {{% set state = namespace(turn=0, inside='') %}}",

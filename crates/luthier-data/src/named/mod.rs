@@ -11,6 +11,7 @@ mod table;
 mod tools;
 mod turns;
 
+pub(crate) use jinja::written_from;
 pub(crate) use tools::ToolFormat;
 pub(crate) use turns::{Piece, PieceTurn};
 

@@ -90,7 +90,7 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
         eprint_line(&format!("note: {note}"));
     }
     let adapter = adapter_path.as_deref().map(luthier_files::read_adapter).transpose()?;
-    let tokenizer = model.tokenizer()?;
+    let tokenizer = model.tokenizer_with(adapter_path.as_deref())?;
     let template = model.template(&settings.template, &tokenizer)?;
     for note in template.notes() {
         eprint_line(&format!("note: {note}"));
