@@ -8,7 +8,8 @@ use std::path::Path;
 
 use common::{assistant, system, template, tokenizer, user};
 use luthier_data::{
-    ChatTemplate, Dataset, Example, Message, Record, Role, SftOptions, Tokenized, Tokenizer, Truncation, tokenize_sft,
+    ChatTemplate, Dataset, Example, Message, Record, Role, SftOptions, TemplateOptions, Tokenized, Tokenizer,
+    Truncation, template_names, tokenize_sft,
 };
 
 /// Conversations for each template and tokenizer.
@@ -22,9 +23,6 @@ const OPTIONS: SftOptions = SftOptions {
     role_weights: None,
     roles: false,
 };
-
-/// Templates that are built in, by name.
-const NAMED: [&str; 1] = ["chatml"];
 
 /// Templates of every shape that models have: a system message of their own, one that stands in the first turn, blocks
 /// that mark replies, texts that are trimmed, an end token that nothing follows, none at all.
@@ -123,6 +121,11 @@ impl Random {
     }
 }
 
+/// The tokens that end a reply.
+fn end_ids(tokenizer: &Tokenizer, template: &ChatTemplate) -> Vec<u32> {
+    template.end_ids(tokenizer)
+}
+
 fn builtin() -> Tokenizer {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../builtin/model");
     let read = |file: &str| std::fs::read(folder.join(file)).expect("the built-in model");
@@ -130,8 +133,9 @@ fn builtin() -> Tokenizer {
 }
 
 fn templates(tokenizer: &Tokenizer) -> Vec<(&'static str, ChatTemplate)> {
-    let choose = |name| ChatTemplate::choose(name, "test", tokenizer, None).expect("it is chosen");
-    let named = NAMED.into_iter().map(|name| (name, choose(Some(name))));
+    let options = TemplateOptions::default();
+    let choose = |name| ChatTemplate::choose(name, "test", tokenizer, &options).expect("it is chosen");
+    let named = template_names().into_iter().map(|name| (name, choose(Some(name))));
     let own = tokenizer.chat_template().map(|_| ("its own", choose(None)));
     let shapes = SHAPES.map(|(name, source)| (name, template(source)));
     named.chain(own).chain(shapes).collect()
@@ -188,8 +192,8 @@ fn trained(messages: &[Message], tokenizer: &Tokenizer, template: &ChatTemplate)
 }
 
 /// The texts of tokens that end a reply.
-fn ends(tokenizer: &Tokenizer) -> Vec<String> {
-    tokenizer.end_ids().iter().filter_map(|id| tokenizer.token(*id)).collect()
+fn ends(tokenizer: &Tokenizer, template: &ChatTemplate) -> Vec<String> {
+    end_ids(tokenizer, template).into_iter().filter_map(|id| tokenizer.token(id)).collect()
 }
 
 #[test]
@@ -198,7 +202,7 @@ fn the_trained_spans_are_the_replies_with_their_end_tokens() {
         // What the template writes around replies, such as an empty thought that the model is to write itself.
         let probe = trained(&[user("a"), assistant("PROBE")], tokenizer, template).remove(0);
         let (begin, end) = probe.split_once("PROBE").expect(what);
-        let ends = ends(tokenizer);
+        let ends = ends(tokenizer, template);
         assert_eq!(ends.iter().map(|token| end.matches(token.as_str()).count()).sum::<usize>(), 1, "{what}: {end:?}");
         let spans = trained(messages, tokenizer, template);
         let replies: Vec<&Message> = messages.iter().filter(|message| message.role == Role::Assistant).collect();
@@ -226,7 +230,7 @@ fn all_tokens_decode_to_what_the_template_writes() {
         let tokenized = tokenized(messages, tokenizer, template, &OPTIONS);
         let text = template.render(messages, &[], false).expect(what).text;
         let found = tokenizer.decode(&tokenized.examples[0].ids).expect(what);
-        let ends = ends(tokenizer);
+        let ends = ends(tokenizer, template);
         if tokenized.report.end_tokens_added == 0 {
             // Some write the end token of a reply only when the next turn begins: the last one has it nevertheless.
             assert!(

@@ -169,7 +169,12 @@ fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
         ));
     }
     if let Some(tokenizer) = &facts.tokenizer {
-        lines.extend(proof(config, run.steps.first(), facts.template.as_deref(), tokenizer));
+        lines.extend(proof(
+            config,
+            run.steps.first(),
+            facts.template.as_ref().map(|template| template.name.as_str()),
+            tokenizer,
+        ));
     }
     let name = precision_name(run.trainer.precision);
     lines.push(format!("machine: {} threads, {}; {name} ({})", facts.threads, run.isa.name(), facts.precision_reason));

@@ -24,8 +24,15 @@ pub(crate) struct Rows {
     pub(crate) notes: Vec<String>,
     /// `None` where the records were tokens already.
     pub(crate) tokenizer: Option<Tokenizer>,
-    /// The chat template's name, where one was used.
-    pub(crate) template: Option<String>,
+    /// The chat template, where one was used.
+    pub(crate) template: Option<UsedTemplate>,
+}
+
+/// The chat template that wrote the rows.
+pub(crate) struct UsedTemplate {
+    pub(crate) name: String,
+    /// Its Jinja source, where it was named and the model's own is missing or writes something else: what is saved has it.
+    pub(crate) replacement: Option<String>,
 }
 
 impl Rows {
@@ -86,7 +93,7 @@ pub(crate) fn read(
             &PtOptions { cutoff_len: settings.cutoff_len, packing: settings.packing, truncation: settings.truncation },
         )?,
         Stage::SupervisedFineTuning => {
-            let template = model.template(settings.template.as_deref(), &tokenizer)?;
+            let template = model.template(&settings.template, &tokenizer)?;
             let options = SftOptions {
                 cutoff_len: settings.cutoff_len,
                 truncation: settings.truncation,
@@ -95,8 +102,12 @@ pub(crate) fn read(
                 role_weights: settings.role_weights,
                 roles: wanted == Wanted::Roles,
             };
-            notes.extend(template.note().map(str::to_owned));
-            named = Some(template.name().to_owned());
+            notes.extend(template.notes().iter().cloned());
+            let replacement = template.replaces_own().then(|| template.jinja_source());
+            if replacement.is_some() {
+                notes.push(format!("what is saved gets the template {} as chat_template.jinja", template.name()));
+            }
+            named = Some(UsedTemplate { name: template.name().to_owned(), replacement });
             tokenize_sft(&datasets, &tokenizer, &template, &options)?
         }
     };

@@ -340,10 +340,10 @@ fn wrong_arguments() {
     );
     fails(
         path,
-        &["--model", "model", "--template", "alpaca"],
+        &["--model", "model", "--template", "alpacca"],
         1,
-        "error: template: alpaca begins a turn with \"### Instruction\", which the chat template of model does not write, so they \
-         belong to different models; remove `template` to use the model's own\n",
+        "error: template: there is no template \"alpacca\" (did you mean alpaca?); expected a name of `luthier template list`, \
+         or nothing for the model's own\n",
     );
     fails(
         path,
@@ -364,7 +364,7 @@ fn wrong_arguments() {
     assert_eq!(code, Some(1));
     assert_eq!(
         said,
-        "error: model has no chat template, so its conversations cannot be written as it expects them; set `template` to one \
-         of chatml\n"
+        "error: model has no chat template, so its conversations cannot be written as it expects them; set `template` to \
+         the name of one (luthier template list)\n"
     );
 }

@@ -27,7 +27,7 @@ pub(super) fn page(preview: &Preview, rows: Range<usize>) -> anyhow::Result<Stri
     let report = &preview.read.tokenized.report;
     let data = json!({
         "model": preview.model,
-        "template": preview.read.template,
+        "template": preview.read.template.as_ref().map(|template| &template.name),
         "datasets": counts.collect::<Vec<_>>(),
         "total": format!(
             "{} rows, {} tokens, {} of them trained",
