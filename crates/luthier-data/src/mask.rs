@@ -1,15 +1,16 @@
 //! Which bytes of a rendered conversation are replies.
 //!
-//! From `{% generation %}` blocks where the template has them. Otherwise by rendering the conversation turn by turn:
+//! From the table for a named template, from `{% generation %}` blocks where a Jinja template has them. Otherwise by rendering the conversation turn by turn:
 //! the text before a reply, with the generation prompt, must begin the text through that reply, which must begin the
 //! whole; what lies between is the reply with all that the template closes it with. A template for which that does not
 //! hold is refused: comparing token ids, or searching for the reply, would train the wrong tokens in silence.
 
 use std::ops::Range;
 
-use crate::conversation::{Conversation, Role};
+use crate::conversation::{Conversation, Message, Role};
 use crate::error::Error;
-use crate::template::{ChatTemplate, Rendered};
+use crate::jinja::Rendered;
+use crate::template::ChatTemplate;
 
 /// A rendered conversation and its replies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,10 +26,7 @@ pub struct MaskedText {
 /// Errors: there is no assistant message, the template fails, or it is not prefix-stable.
 pub fn masked_text(template: &ChatTemplate, conversation: &Conversation) -> Result<MaskedText, Error> {
     let Conversation { messages, tools } = conversation;
-    if !messages.iter().any(|message| message.role == Role::Assistant) {
-        let problem = "the conversation has no message of the assistant, so there is nothing to train".to_owned();
-        return Err(Error::NothingToTrain { problem });
-    }
+    needs_reply(messages)?;
     let whole = template.render(messages, tools, false)?;
     if template.marks_replies() {
         let Rendered { text, mut generation } = whole;
@@ -73,8 +71,17 @@ pub fn masked_text(template: &ChatTemplate, conversation: &Conversation) -> Resu
     Ok(MaskedText { text: whole.text, replies })
 }
 
+/// Errors: there is no assistant message.
+pub(crate) fn needs_reply(messages: &[Message]) -> Result<(), Error> {
+    if messages.iter().any(|message| message.role == Role::Assistant) {
+        return Ok(());
+    }
+    let problem = "the conversation has no message of the assistant, so there is nothing to train".to_owned();
+    Err(Error::NothingToTrain { problem })
+}
+
 /// The first byte at which two texts differ, at a border of characters.
-fn parting(first: &str, second: &str) -> usize {
+pub(crate) fn parting(first: &str, second: &str) -> usize {
     let same = first.chars().zip(second.chars()).take_while(|(a, b)| a == b);
     same.map(|(character, _)| character.len_utf8()).sum()
 }

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use common::{assistant, system, template, tokenizer, user};
 use luthier_data::{
-    ChatTemplate, Dataset, Example, Message, Record, Role, SftOptions, Tokenizer, Truncation, masked_text, tokenize_sft,
+    ChatTemplate, Dataset, Example, Message, Record, Role, SftOptions, TemplateOptions, Tokenizer, Truncation,
+    masked_text, tokenize_sft,
 };
 
 /// Conversations for each template and tokenizer.
@@ -128,8 +129,12 @@ fn builtin() -> Tokenizer {
 }
 
 fn templates(tokenizer: &Tokenizer) -> Vec<(&'static str, ChatTemplate)> {
-    let named = NAMED.map(|name| (name, ChatTemplate::choose(Some(name), "test", tokenizer, None).expect(name)));
-    let own = tokenizer.chat_template().map(|_| ChatTemplate::choose(None, "test", tokenizer, None).expect("its own"));
+    let named = NAMED.map(|name| {
+        (name, ChatTemplate::choose(Some(name), "test", tokenizer, &TemplateOptions::default()).expect(name))
+    });
+    let own = tokenizer
+        .chat_template()
+        .map(|_| ChatTemplate::choose(None, "test", tokenizer, &TemplateOptions::default()).expect("its own"));
     let shapes = SHAPES.map(|(name, source)| (name, template(source)));
     named.into_iter().chain(own.map(|own| ("its own", own))).chain(shapes).collect()
 }

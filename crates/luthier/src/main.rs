@@ -39,6 +39,7 @@ mod shell;
 mod signals;
 mod sitting;
 mod stop;
+mod template;
 mod tensorboard;
 mod terminal;
 mod train;
@@ -86,6 +87,9 @@ enum Command {
     /// Look at data before training on it
     #[command(subcommand)]
     Data(DataCommand),
+    /// Look at chat templates: their names, what they are, what they make of a conversation
+    #[command(subcommand)]
+    Template(template::Command),
     /// Show what Luthier finds on this machine
     Env,
     /// Print the version
@@ -223,6 +227,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Generate(arguments) => generate::run(&arguments, &environment)?,
         Command::Bench(arguments) => bench::run(&arguments, &environment)?,
         Command::Data(DataCommand::Preview(arguments)) => data_preview::run(&arguments, &environment)?,
+        Command::Template(command) => template::run(&command)?,
         Command::Env => environment::run(&environment)?,
         Command::Version => print_text(&format!("luthier {}\n", environment::version())),
         Command::Completions(arguments) => shell::completions(&arguments),

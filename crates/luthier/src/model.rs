@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use luthier_data::{ChatTemplate, Tokenizer};
+use luthier_data::{ChatTemplate, TemplateOptions, Tokenizer};
 use luthier_model::Checkpoint;
 use luthier_model::checkpoint::ModelFiles;
 
 use crate::builtin;
-use crate::config::TrainConfig;
+use crate::config::{TemplateSettings, TrainConfig};
 
 /// A model's files, read.
 pub(crate) struct Model {
@@ -54,9 +54,9 @@ impl Model {
     }
 
     /// The template named, else the model's own.
-    pub(crate) fn template(&self, name: Option<&str>, tokenizer: &Tokenizer) -> anyhow::Result<ChatTemplate> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs() as i64);
-        Ok(ChatTemplate::choose(name, &self.files.label, tokenizer, now)?)
+    pub(crate) fn template(&self, settings: &TemplateSettings, tokenizer: &Tokenizer) -> anyhow::Result<ChatTemplate> {
+        let options = template_options(settings);
+        Ok(ChatTemplate::choose(settings.name.as_deref(), &self.files.label, tokenizer, &options)?)
     }
 }
 
@@ -70,6 +70,17 @@ impl Model {
             head_dim: decoder.head_dim,
             order: names.head_order,
         }
+    }
+}
+
+/// The settings as the crate that writes conversations takes them, with the time.
+pub(crate) fn template_options(settings: &TemplateSettings) -> TemplateOptions {
+    TemplateOptions {
+        default_system: settings.default_system.clone(),
+        tool_format: settings.tool_format.clone(),
+        enable_thinking: settings.enable_thinking,
+        preserve_thinking: settings.preserve_thinking,
+        now_unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs() as i64),
     }
 }
 

@@ -86,7 +86,7 @@ pub(crate) fn read(
             &PtOptions { cutoff_len: settings.cutoff_len, packing: settings.packing, truncation: settings.truncation },
         )?,
         Stage::SupervisedFineTuning => {
-            let template = model.template(settings.template.as_deref(), &tokenizer)?;
+            let template = model.template(&settings.template, &tokenizer)?;
             let options = SftOptions {
                 cutoff_len: settings.cutoff_len,
                 truncation: settings.truncation,
@@ -95,7 +95,7 @@ pub(crate) fn read(
                 role_weights: settings.role_weights,
                 roles: wanted == Wanted::Roles,
             };
-            notes.extend(template.note().map(str::to_owned));
+            notes.extend(template.notes().iter().cloned());
             named = Some(template.name().to_owned());
             tokenize_sft(&datasets, &tokenizer, &template, &options)?
         }

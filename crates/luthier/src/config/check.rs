@@ -213,7 +213,7 @@ impl Check<'_> {
         DataSettings {
             datasets,
             folder: PathBuf::from(self.settings.text("dataset_dir").unwrap_or_default()),
-            template: self.settings.text("template").map(str::to_owned),
+            template: self.template(),
             max_samples: self.optional_count("max_samples"),
             cutoff_len: self.count("cutoff_len"),
             truncation,
@@ -275,6 +275,18 @@ impl Check<'_> {
             (true, false) => RowOrder::AsGiven,
             (false, true) => RowOrder::ByLength,
             (false, false) => RowOrder::Shuffled,
+        }
+    }
+
+    fn template(&self) -> TemplateSettings {
+        let text = |name: &str| self.settings.text(name).filter(|text| !text.is_empty()).map(str::to_owned);
+        let given = self.settings.is_given("enable_thinking");
+        TemplateSettings {
+            name: text("template"),
+            default_system: text("default_system"),
+            tool_format: text("tool_format"),
+            enable_thinking: self.settings.switch("enable_thinking").filter(|_| given),
+            preserve_thinking: self.is_on("preserve_thinking"),
         }
     }
 
@@ -572,7 +584,7 @@ mod tests {
             data: DataSettings {
                 datasets: vec!["d".to_owned()],
                 folder: "data".into(),
-                template: None,
+                template: TemplateSettings::default(),
                 max_samples: None,
                 cutoff_len: 2048,
                 truncation: Truncation::LlamaFactory,

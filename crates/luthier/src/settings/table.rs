@@ -227,7 +227,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Data, "template", Text, "", "How turns become one text. Default: the model's own chat template.")
         .only("stage: sft")
         .differs_quietly(
-            "the model's own chat template, rendered as transformers does; a name of LLaMA-Factory's means it too, where it is of the same family",
+            "the model's own chat template, rendered as transformers does",
             "its pieces, taken out of it by rendering examples; without one, the template `empty`",
             "What is trained is what transformers, vLLM and Ollama will write in front of the model.",
         ),
@@ -261,10 +261,33 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Data, "streaming", Switch, "false", "Read the data while training.").refused(NOT_YET),
     row(Data, "mix_strategy", Text, "concat", "How datasets are mixed.").refused(NOT_YET),
     row(Data, "interleave_probs", Names, "", "Shares of the datasets.").refused(NOT_YET),
-    row(Data, "tool_format", Text, "", "How tools are written.").refused(NOT_YET),
-    row(Data, "default_system", Text, "", "A system message for every record.").refused(NOT_YET),
-    row(Data, "enable_thinking", Switch, "true", "Reasoning templates.").refused(NOT_YET),
-    row(Data, "preserve_thinking", Switch, "false", "Reasoning templates.").refused(NOT_YET),
+    row(
+        Data,
+        "tool_format",
+        Text,
+        "",
+        "How a named template writes tools: default, glm4, llama3, qwen ... Default: its own way.",
+    )
+    .only("stage: sft"),
+    row(Data, "default_system", Text, "", "The system message of records that have none. Default: the template's.")
+        .only("stage: sft"),
+    row(
+        Data,
+        "enable_thinking",
+        Switch,
+        "true",
+        "Named templates that think: train thoughts, and empty ones where a reply has none; false: remove thoughts, and \
+         give an empty one. A model's own template gets it as a variable, where it is set.",
+    )
+    .only("stage: sft"),
+    row(
+        Data,
+        "preserve_thinking",
+        Switch,
+        "false",
+        "Named templates that think: keep the thoughts of earlier replies, in chats and with mask_history.",
+    )
+    .only("stage: sft"),
     row(Data, "tokenized_path", Text, "", "Where prepared data is kept.")
         .refused("prepared data is not kept in files, since preparing it takes seconds; remove the line and give dataset"),
     row(
