@@ -110,7 +110,7 @@ const LLAMA2: Row = Row {
 };
 
 /// The templates, by name.
-pub(super) const TEMPLATES: [Row; 116] = [
+pub(super) static TEMPLATES: [Row; 116] = [
     Row {
         name: "aeva",
         calls: ToolFormat::Glm4Moe,

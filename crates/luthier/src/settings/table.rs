@@ -266,7 +266,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "tool_format",
         Text,
         "",
-        "How a named template writes tools: default, glm4, llama3, mistral, qwen ... Default: its own way.",
+        "How a named template writes tools: default, glm4, llama3, qwen ... Default: its own way.",
     )
     .only("stage: sft"),
     row(Data, "default_system", Text, "", "The system message of records that have none. Default: the template's.")
