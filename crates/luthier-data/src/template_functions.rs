@@ -11,7 +11,7 @@ pub(crate) fn add_functions(environment: &mut Environment<'_>, now_unix_seconds:
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.set_formatter(format_like_python);
     environment.add_filter("tojson", to_json);
-    environment.add_filter("string", |value: Jinja| python_text(&value).map_or_else(|| value.to_string(), |text| text));
+    environment.add_filter("string", |value: Jinja| python_text(&value).unwrap_or_else(|| value.to_string()));
     // As in Python, None is not iterable: templates ask so before they take the length of `tools`.
     environment.add_test("iterable", |value: &Jinja| !value.is_none() && value.try_iter().is_ok());
     environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
