@@ -41,6 +41,7 @@ mod sitting;
 mod stop;
 mod tensorboard;
 mod terminal;
+mod tokenizer_command;
 mod train;
 mod trainer_log;
 mod wording;
@@ -86,6 +87,9 @@ enum Command {
     /// Look at data before training on it
     #[command(subcommand)]
     Data(DataCommand),
+    /// Split texts into tokens and put them together, as a model does
+    #[command(subcommand)]
+    Tokenizer(tokenizer_command::Command),
     /// Show what Luthier finds on this machine
     Env,
     /// Print the version
@@ -223,6 +227,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Generate(arguments) => generate::run(&arguments, &environment)?,
         Command::Bench(arguments) => bench::run(&arguments, &environment)?,
         Command::Data(DataCommand::Preview(arguments)) => data_preview::run(&arguments, &environment)?,
+        Command::Tokenizer(command) => tokenizer_command::run(&command)?,
         Command::Env => environment::run(&environment)?,
         Command::Version => print_text(&format!("luthier {}\n", environment::version())),
         Command::Completions(arguments) => shell::completions(&arguments),

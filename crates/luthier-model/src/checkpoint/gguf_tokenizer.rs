@@ -39,6 +39,14 @@ pub struct GgufTokenizer {
 }
 
 impl GgufTokenizer {
+    /// Of a GGUF file's bytes, whatever else is in it: a file that holds a vocabulary and no tensors will do.
+    ///
+    /// # Errors
+    /// When the bytes are no GGUF file, or its tables are damaged.
+    pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, Error> {
+        Self::read(&Gguf::parse(file, bytes)?)
+    }
+
     pub(super) fn read(gguf: &Gguf<'_>) -> Result<Self, Error> {
         let tokens = gguf.texts("tokenizer.ggml.tokens")?;
         let id = |key: &str| -> Result<Option<u32>, Error> {
