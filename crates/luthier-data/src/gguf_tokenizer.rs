@@ -1,7 +1,8 @@
 //! The tokenizer that a GGUF file carries in its metadata, made into the pieces of the `tokenizers` crate.
 //!
-//! `gpt2` is byte-level BPE with merges; `llama` is SentencePiece BPE whose merges follow from the scores, derived as
-//! transformers does (`convert_slow_tokenizer.py`, `generate_merges`). Other kinds are refused by name.
+//! `gpt2` is byte-level BPE with merges; `gemma4` is BPE with merges over the letters themselves; `llama` is SentencePiece
+//! BPE whose merges follow from the scores, derived as transformers does (`convert_slow_tokenizer.py`, `generate_merges`);
+//! `bert` is WordPiece. Other kinds are refused by name.
 
 use std::collections::HashMap;
 
@@ -12,6 +13,8 @@ use tokenizers::decoders::sequence::Sequence as Decoders;
 use tokenizers::decoders::strip::Strip;
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::{NFC, Prepend, Replace, Sequence as Normalizers};
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::tokenizer::SplitDelimiterBehavior;
 use tokenizers::{AddedToken, NormalizerWrapper};
 
 use crate::error::Error;
@@ -20,7 +23,7 @@ use crate::pre_tokenizer::PreTokenizer;
 /// Tokenizer metadata of a GGUF file, key by key (`tokenizer.ggml.*`, `tokenizer.chat_template`).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GgufTokenizer {
-    /// `model`: `gpt2` or `llama`.
+    /// `model`: `gpt2`, `gemma4`, `llama` or `bert`.
     pub model: String,
     /// `pre`: the name of the split before the merges, for `gpt2`.
     pub pre: Option<String>,
@@ -46,10 +49,16 @@ pub struct GgufTokenizer {
     pub add_end: Option<bool>,
     /// `add_space_prefix`: whether a blank is put before the first word; for `llama`, yes unless said.
     pub add_space_prefix: Option<bool>,
+    /// `normalizer.lowercase`: for `bert`, yes unless said.
+    pub lowercase: Option<bool>,
+    /// `normalizer.strip_accents`: for `bert`, where letters become small ones unless said.
+    pub strip_accents: Option<bool>,
     /// `chat_template`.
     pub chat_template: Option<String>,
 }
 
+/// Names of splits whose merges work on the letters of a text instead of its bytes.
+const RAW: [&str; 3] = ["gemma4", "granite-embed-multi-311m", "sarvam-moe"];
 pub(crate) const NORMAL: i32 = 1;
 pub(crate) const UNKNOWN: i32 = 2;
 pub(crate) const CONTROL: i32 = 3;
@@ -57,7 +66,7 @@ pub(crate) const USER_DEFINED: i32 = 4;
 pub(crate) const UNUSED: i32 = 5;
 pub(crate) const BYTE: i32 = 6;
 /// SentencePiece's mark for a blank.
-const BLANK: &str = "\u{2581}";
+pub(crate) const BLANK: &str = "\u{2581}";
 
 /// What [`GgufTokenizer::build`] gives.
 pub(crate) struct Built {
@@ -70,9 +79,12 @@ pub(crate) struct Built {
 impl GgufTokenizer {
     /// Builds the tokenizer. Errors: an unknown kind or pre-tokenizer, merges that do not fit the tokens.
     pub(crate) fn build(&self) -> Result<Built, Error> {
+        let pre = self.pre.as_deref();
         let (mut start, mut continuing, add_begin) = match self.model.as_str() {
+            "gemma4" => (self.raw_pairs().map_err(failed)?, None, true),
+            "gpt2" if pre.is_some_and(|pre| RAW.contains(&pre)) => (self.raw_pairs().map_err(failed)?, None, false),
             "gpt2" => {
-                let pre = PreTokenizer::named(self.pre.as_deref().unwrap_or("default"))?;
+                let pre = PreTokenizer::named(pre.unwrap_or("default"))?;
                 (self.byte_level(pre).map_err(failed)?, None, pre.add_begin)
             }
             "llama" => {
@@ -83,9 +95,11 @@ impl GgufTokenizer {
                     (self.sentence_piece(true).map_err(failed)?, Some(plain), true)
                 }
             }
+            "bert" => (self.word_piece().map_err(failed)?, None, true),
             other => {
+                let supported = "gpt2, gemma4, llama, bert";
                 return Err(failed(
-                    format!("the kind {other:?} of the GGUF file is not supported; supported: gpt2, llama").into(),
+                    format!("the kind {other:?} of the GGUF file is not supported; supported: {supported}").into(),
                 ));
             }
         };
@@ -109,11 +123,14 @@ impl GgufTokenizer {
         of_type.map(|(_, text)| AddedToken::from(text.clone(), special).normalized(false)).collect()
     }
 
-    fn byte_level(&self, pre: &PreTokenizer) -> tokenizers::Result<tokenizers::Tokenizer> {
+    fn pairs(&self) -> tokenizers::Result<Vec<(String, String)>> {
         let pairs = self.merges.iter().map(|merge| merge.split_once(' ').map(|(l, r)| (l.to_owned(), r.to_owned())));
-        let merges = pairs.collect::<Option<Vec<_>>>().ok_or("a merge is not two tokens with a blank between")?;
+        Ok(pairs.collect::<Option<Vec<_>>>().ok_or("a merge is not two tokens with a blank between")?)
+    }
+
+    fn byte_level(&self, pre: &PreTokenizer) -> tokenizers::Result<tokenizers::Tokenizer> {
         let bpe = BPE::builder()
-            .vocab_and_merges(self.vocabulary().into_iter().collect::<tokenizers::models::bpe::Vocab>(), merges)
+            .vocab_and_merges(self.vocabulary().into_iter().collect::<tokenizers::models::bpe::Vocab>(), self.pairs()?)
             .ignore_merges(pre.ignore_merges)
             .build()?;
         let mut tokenizer = tokenizers::Tokenizer::new(bpe);
@@ -122,6 +139,25 @@ impl GgufTokenizer {
         if pre.compose {
             tokenizer.with_normalizer(Some(NormalizerWrapper::NFC(NFC)));
         }
+        Ok(tokenizer)
+    }
+
+    /// Merges over the letters of a text, blanks marked; what no token has is spelled in bytes.
+    fn raw_pairs(&self) -> tokenizers::Result<tokenizers::Tokenizer> {
+        let mut bpe = BPE::builder()
+            .vocab_and_merges(self.vocabulary().into_iter().collect::<tokenizers::models::bpe::Vocab>(), self.pairs()?)
+            .fuse_unk(true)
+            .byte_fallback(true);
+        if let Some(unknown) = self.unknown_id.and_then(|id| self.tokens.get(id as usize)) {
+            bpe = bpe.unk_token(unknown.clone());
+        }
+        let mut tokenizer = tokenizers::Tokenizer::new(bpe.build()?);
+        tokenizer.with_normalizer(Some(Replace::new(" ", BLANK)?));
+        // No token has an end of line and something else, so that lines can be merged one by one.
+        let lines = SplitPattern::Regex(r"\n+".to_owned());
+        tokenizer.with_pre_tokenizer(Some(Split::new(lines, SplitDelimiterBehavior::Isolated, false)?));
+        let decoders = vec![Replace::new(BLANK, " ")?.into(), ByteFallback::new().into(), Fuse::new().into()];
+        tokenizer.with_decoder(Some(Decoders::new(decoders)));
         Ok(tokenizer)
     }
 

@@ -15,6 +15,7 @@ mod example;
 mod gguf_from_json;
 mod gguf_to_json;
 mod gguf_tokenizer;
+mod gguf_word_piece;
 mod layout;
 mod mask;
 mod order;

@@ -104,6 +104,8 @@ pub(crate) fn data_tokenizer(found: &GgufTokenizer) -> luthier_data::GgufTokeniz
         add_begin: found.add_bos,
         add_end: found.add_eos,
         add_space_prefix: found.add_space_prefix,
+        lowercase: found.lowercase,
+        strip_accents: found.strip_accents,
         chat_template: found.chat_template.clone(),
     }
 }

@@ -34,6 +34,10 @@ pub struct GgufTokenizer {
     pub add_eos: Option<bool>,
     /// Text gets a space in front (SentencePiece).
     pub add_space_prefix: Option<bool>,
+    /// Letters become small ones before they are split (WordPiece).
+    pub lowercase: Option<bool>,
+    /// Accents are taken off before letters are split (WordPiece).
+    pub strip_accents: Option<bool>,
     /// The Jinja template of conversations.
     pub chat_template: Option<String>,
 }
@@ -82,6 +86,8 @@ impl GgufTokenizer {
             add_bos: gguf.flag("tokenizer.ggml.add_bos_token")?,
             add_eos: gguf.flag("tokenizer.ggml.add_eos_token")?,
             add_space_prefix: gguf.flag("tokenizer.ggml.add_space_prefix")?,
+            lowercase: gguf.flag("tokenizer.ggml.normalizer.lowercase")?,
+            strip_accents: gguf.flag("tokenizer.ggml.normalizer.strip_accents")?,
             chat_template: text("tokenizer.chat_template")?,
             tokens,
             token_types,

@@ -200,6 +200,8 @@ impl<'a> Job<'a> {
             merges: found.merges,
             scores: found.scores,
             add_space_prefix: found.add_space_prefix,
+            lowercase: found.lowercase,
+            strip_accents: found.strip_accents,
             chat_template: self.template_source()?,
         })
     }
