@@ -2,7 +2,7 @@
 //!
 //! `gpt2` is byte-level BPE with merges; `gemma4` is BPE with merges over the letters themselves; `llama` is SentencePiece
 //! BPE whose merges follow from the scores, derived as transformers does (`convert_slow_tokenizer.py`, `generate_merges`);
-//! `bert` is WordPiece. Other kinds are refused by name.
+//! `t5` is SentencePiece's Unigram; `bert` is WordPiece. Other kinds are refused by name.
 
 use std::collections::HashMap;
 
@@ -19,11 +19,12 @@ use tokenizers::{AddedToken, NormalizerWrapper};
 
 use crate::error::Error;
 use crate::pre_tokenizer::PreTokenizer;
+use crate::sentence_piece::SentenceNormalizer;
 
 /// Tokenizer metadata of a GGUF file, key by key (`tokenizer.ggml.*`, `tokenizer.chat_template`).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GgufTokenizer {
-    /// `model`: `gpt2`, `gemma4`, `llama` or `bert`.
+    /// `model`: `gpt2`, `gemma4`, `llama`, `t5` or `bert`.
     pub model: String,
     /// `pre`: the name of the split before the merges, for `gpt2`.
     pub pre: Option<String>,
@@ -49,6 +50,10 @@ pub struct GgufTokenizer {
     pub add_end: Option<bool>,
     /// `add_space_prefix`: whether a blank is put before the first word; for `llama`, yes unless said.
     pub add_space_prefix: Option<bool>,
+    /// `remove_extra_whitespaces`: whether several blanks count as one; no unless said.
+    pub remove_extra_whitespaces: Option<bool>,
+    /// `precompiled_charsmap`: SentencePiece's table of replaced letters; empty where there is none.
+    pub charsmap: Vec<u8>,
     /// `normalizer.lowercase`: for `bert`, yes unless said.
     pub lowercase: Option<bool>,
     /// `normalizer.strip_accents`: for `bert`, where letters become small ones unless said.
@@ -73,7 +78,10 @@ pub(crate) struct Built {
     pub(crate) start: tokenizers::Tokenizer,
     /// The same for text that goes on from other text, where that differs: without the blank before the first word.
     pub(crate) continuing: Option<tokenizers::Tokenizer>,
+    /// What is done to a text before `start` splits it, where the `tokenizers` crate cannot do it.
+    pub(crate) sentence: Option<SentenceNormalizer>,
     pub(crate) add_begin: bool,
+    pub(crate) add_end: bool,
 }
 
 impl GgufTokenizer {
@@ -95,26 +103,44 @@ impl GgufTokenizer {
                     (self.sentence_piece(true).map_err(failed)?, Some(plain), true)
                 }
             }
+            "t5" => return self.build_pieces(false),
             "bert" => (self.word_piece().map_err(failed)?, None, true),
             other => {
-                let supported = "gpt2, gemma4, llama, bert";
+                let supported = "gpt2, gemma4, llama, t5, bert";
                 return Err(failed(
                     format!("the kind {other:?} of the GGUF file is not supported; supported: {supported}").into(),
                 ));
             }
         };
         for tokenizer in std::iter::once(&mut start).chain(continuing.as_mut()) {
-            tokenizer.add_special_tokens(&self.added(&[UNKNOWN, CONTROL], true));
-            tokenizer.add_tokens(&self.added(&[USER_DEFINED], false));
+            self.add_tokens(tokenizer);
         }
-        Ok(Built { start, continuing, add_begin: self.add_begin.unwrap_or(add_begin) })
+        let add_begin = self.add_begin.unwrap_or(add_begin);
+        Ok(Built { start, continuing, sentence: None, add_begin, add_end: self.add_end == Some(true) })
+    }
+
+    /// Builds the tokenizer of SentencePiece's pieces as SentencePiece itself splits: its Unigram models, and the BPE models
+    /// of `tokenizer.model`, which say more than GGUF files do. `prefix_after_special`: a blank goes before the first word
+    /// after a special token too.
+    pub(crate) fn build_pieces(&self, prefix_after_special: bool) -> Result<Built, Error> {
+        let mut start = self.pieces().map_err(failed)?;
+        self.add_tokens(&mut start);
+        let sentence = Some(self.sentence_normalizer(prefix_after_special).map_err(failed)?);
+        let is_bpe = self.model == "llama";
+        let (add_begin, add_end) = (self.add_begin.unwrap_or(is_bpe), self.add_end.unwrap_or(!is_bpe));
+        Ok(Built { start, continuing: None, sentence, add_begin, add_end })
+    }
+
+    fn add_tokens(&self, tokenizer: &mut tokenizers::Tokenizer) {
+        tokenizer.add_special_tokens(&self.added(&[UNKNOWN, CONTROL], true));
+        tokenizer.add_tokens(&self.added(&[USER_DEFINED], false));
     }
 
     fn vocabulary(&self) -> HashMap<String, u32> {
         self.tokens.iter().cloned().zip(0..).collect()
     }
 
-    fn token_type(&self, id: usize) -> i32 {
+    pub(crate) fn token_type(&self, id: usize) -> i32 {
         self.token_types.get(id).copied().unwrap_or(NORMAL)
     }
 
@@ -161,7 +187,7 @@ impl GgufTokenizer {
         Ok(tokenizer)
     }
 
-    fn sentence_piece(&self, prefix: bool) -> tokenizers::Result<tokenizers::Tokenizer> {
+    pub(crate) fn sentence_piece(&self, prefix: bool) -> tokenizers::Result<tokenizers::Tokenizer> {
         let vocabulary = self.vocabulary();
         let merges = self.merges_of_scores(&vocabulary);
         let mut bpe = BPE::builder()

@@ -22,6 +22,7 @@ mod order;
 mod pre_tokenizer;
 mod pretrain;
 mod records;
+mod sentence_piece;
 mod stream;
 mod strftime;
 mod template;
@@ -29,6 +30,7 @@ mod template_functions;
 mod template_names;
 mod tokenizer;
 mod tokenizer_json;
+mod tokenizer_model;
 mod tokens;
 mod truncate;
 

@@ -50,7 +50,7 @@ fn unknown_kinds_are_named() {
     let error = |gguf: GgufTokenizer| Tokenizer::from_gguf(&gguf).expect_err("it is refused").to_string();
     assert_eq!(
         error(GgufTokenizer { model: "rwkv".to_owned(), ..gguf() }),
-        "tokenizer: the kind \"rwkv\" of the GGUF file is not supported; supported: gpt2, gemma4, llama, bert"
+        "tokenizer: the kind \"rwkv\" of the GGUF file is not supported; supported: gpt2, gemma4, llama, t5, bert"
     );
     let message = error(GgufTokenizer { pre: Some("new-model".to_owned()), ..gguf() });
     assert!(

@@ -122,6 +122,7 @@ pub fn read_tokenizer(path: &Path) -> Result<ModelFiles, Error> {
         let name = match extension(&name).as_str() {
             "gguf" => name,
             "json" => "tokenizer.json".to_owned(),
+            "model" => "tokenizer.model".to_owned(),
             _ => return Err(no_model(path, format!("it is no tokenizer; give {TOKENIZERS}"))),
         };
         return Ok(ModelFiles { label, files: BTreeMap::from([(name, map(path)?)]) });
@@ -143,7 +144,7 @@ pub fn read_tokenizer(path: &Path) -> Result<ModelFiles, Error> {
 }
 
 /// Where tokenizers are read from, in messages.
-const TOKENIZERS: &str = "a .gguf file, a tokenizer.json, or a folder with one of them";
+const TOKENIZERS: &str = "a .gguf file, a tokenizer.json, a tokenizer.model, or a folder with one of them";
 
 /// Reads a PEFT LoRA folder.
 ///

@@ -62,20 +62,21 @@ impl Model {
     }
 }
 
-/// The tokenizer of a model's files: the one that a GGUF file carries, or `tokenizer.json`.
+/// The tokenizer of a model's files: the one that a GGUF file carries, `tokenizer.json` or
+/// `tokenizer.model`.
 fn tokenizer_of(files: &ModelFiles, gguf: Option<&GgufTokenizer>) -> anyhow::Result<Tokenizer> {
     if let Some(found) = gguf {
         return Ok(Tokenizer::from_gguf(&data_tokenizer(found))?);
     }
-    let Some(tokenizer) = files.get("tokenizer.json") else {
-        anyhow::bail!(
-            "{}: tokenizer.json is missing; expected the tokenizer of the model in the same folder (other formats are \
-             not read yet)",
-            files.label
-        );
-    };
     let template = files.get("chat_template.jinja").map(std::str::from_utf8).transpose()?;
-    Ok(Tokenizer::from_json(tokenizer, files.get("tokenizer_config.json"), template)?)
+    let config = files.get("tokenizer_config.json");
+    if let Some(tokenizer) = files.get("tokenizer.json") {
+        return Ok(Tokenizer::from_json(tokenizer, config, template)?);
+    }
+    if let Some(pieces) = files.get("tokenizer.model") {
+        return Ok(Tokenizer::from_sentence_piece(pieces, config, files.get("added_tokens.json"), template)?);
+    }
+    anyhow::bail!("{}: it has no tokenizer; expected tokenizer.json or tokenizer.model in the same folder", files.label)
 }
 
 /// The tokenizer at a path, where weights are not needed: of a vocabulary alone too.
@@ -104,6 +105,8 @@ pub(crate) fn data_tokenizer(found: &GgufTokenizer) -> luthier_data::GgufTokeniz
         add_begin: found.add_bos,
         add_end: found.add_eos,
         add_space_prefix: found.add_space_prefix,
+        remove_extra_whitespaces: found.remove_extra_whitespaces,
+        charsmap: found.charsmap.clone(),
         lowercase: found.lowercase,
         strip_accents: found.strip_accents,
         chat_template: found.chat_template.clone(),

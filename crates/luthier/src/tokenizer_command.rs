@@ -23,7 +23,7 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("input").required(true))]
 pub(crate) struct EncodeArguments {
-    /// A model folder, a GGUF file (with or without tensors), or a tokenizer.json
+    /// A model folder, a GGUF file (with or without tensors), a tokenizer.json, or a tokenizer.model
     #[arg(long, value_name = "PATH")]
     model: PathBuf,
     /// A file whose whole content is one text
@@ -44,7 +44,7 @@ pub(crate) struct EncodeArguments {
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("input").required(true))]
 pub(crate) struct DecodeArguments {
-    /// A model folder, a GGUF file (with or without tensors), or a tokenizer.json
+    /// A model folder, a GGUF file (with or without tensors), a tokenizer.json, or a tokenizer.model
     #[arg(long, value_name = "PATH")]
     model: PathBuf,
     /// A file with ids, with blanks, commas or ends of lines between them
