@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use luthier_data::{ChatTemplate, TemplateOptions, Tokenizer};
 use luthier_model::Checkpoint;
-use luthier_model::checkpoint::ModelFiles;
+use luthier_model::checkpoint::{GgufTokenizer, ModelFiles};
 
 use crate::builtin;
 use crate::config::{TemplateSettings, TrainConfig};
@@ -39,20 +39,9 @@ impl Model {
         Ok(Self { files, checkpoint })
     }
 
-    /// Its tokenizer: `tokenizer.json`, or the one that a GGUF file carries.
+    /// Its tokenizer.
     pub(crate) fn tokenizer(&self) -> anyhow::Result<Tokenizer> {
-        if let Some(found) = &self.checkpoint.gguf_tokenizer {
-            return Ok(Tokenizer::from_gguf(&data_tokenizer(found))?);
-        }
-        let Some(tokenizer) = self.files.get("tokenizer.json") else {
-            anyhow::bail!(
-                "{}: tokenizer.json is missing; expected the tokenizer of the model in the same folder (other formats \
-                 are not read yet)",
-                self.files.label
-            );
-        };
-        let template = self.files.get("chat_template.jinja").map(std::str::from_utf8).transpose()?;
-        Ok(Tokenizer::from_json(tokenizer, self.files.get("tokenizer_config.json"), template)?)
+        tokenizer_of(&self.files, self.checkpoint.gguf_tokenizer.as_ref())
     }
 
     /// Its tokenizer, with the chat template that lies beside an adapter: the one that the adapter was trained with.
@@ -101,8 +90,35 @@ pub(crate) fn template_options(settings: &TemplateSettings) -> TemplateOptions {
     }
 }
 
+/// The tokenizer of a model's files: the one that a GGUF file carries, `tokenizer.json` or
+/// `tokenizer.model`.
+fn tokenizer_of(files: &ModelFiles, gguf: Option<&GgufTokenizer>) -> anyhow::Result<Tokenizer> {
+    if let Some(found) = gguf {
+        return Ok(Tokenizer::from_gguf(&data_tokenizer(found))?);
+    }
+    let template = files.get("chat_template.jinja").map(std::str::from_utf8).transpose()?;
+    let config = files.get("tokenizer_config.json");
+    if let Some(tokenizer) = files.get("tokenizer.json") {
+        return Ok(Tokenizer::from_json(tokenizer, config, template)?);
+    }
+    if let Some(pieces) = files.get("tokenizer.model") {
+        return Ok(Tokenizer::from_sentence_piece(pieces, config, files.get("added_tokens.json"), template)?);
+    }
+    anyhow::bail!("{}: it has no tokenizer; expected tokenizer.json or tokenizer.model in the same folder", files.label)
+}
+
+/// The tokenizer at a path, where weights are not needed: of a vocabulary alone too.
+pub(crate) fn open_tokenizer(path: &Path) -> anyhow::Result<Tokenizer> {
+    let files = if builtin::is_named(path) { builtin::files() } else { luthier_files::read_tokenizer(path)? };
+    let gguf = match files.gguf_name() {
+        Some(name) => Some(GgufTokenizer::parse(&files.path(name), (*files.files[name]).as_ref())?),
+        None => None,
+    };
+    tokenizer_of(&files, gguf.as_ref())
+}
+
 /// The tokenizer of a GGUF file, as the crate that encodes with it takes it.
-pub(crate) fn data_tokenizer(found: &luthier_model::checkpoint::GgufTokenizer) -> luthier_data::GgufTokenizer {
+pub(crate) fn data_tokenizer(found: &GgufTokenizer) -> luthier_data::GgufTokenizer {
     luthier_data::GgufTokenizer {
         model: found.model.clone(),
         pre: found.pre.clone(),
@@ -117,6 +133,10 @@ pub(crate) fn data_tokenizer(found: &luthier_model::checkpoint::GgufTokenizer) -
         add_begin: found.add_bos,
         add_end: found.add_eos,
         add_space_prefix: found.add_space_prefix,
+        remove_extra_whitespaces: found.remove_extra_whitespaces,
+        charsmap: found.charsmap.clone(),
+        lowercase: found.lowercase,
+        strip_accents: found.strip_accents,
         chat_template: found.chat_template.clone(),
     }
 }

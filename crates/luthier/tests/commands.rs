@@ -59,6 +59,8 @@ fn help() {
         check(&format!("help_{command}"), &place, &[command, "--help"]);
     }
     check("help_data_preview", &place, &["data", "preview", "--help"]);
+    check("help_tokenizer_encode", &place, &["tokenizer", "encode", "--help"]);
+    check("help_tokenizer_decode", &place, &["tokenizer", "decode", "--help"]);
 }
 
 #[test]

@@ -59,6 +59,7 @@ impl Real {
             add_end: found.add_eos,
             add_space_prefix: found.add_space_prefix,
             chat_template: found.chat_template,
+            ..GgufTokenizer::default()
         })
         .unwrap();
         let template = ChatTemplate::choose(None, "SmolLM2", &tokenizer, &TemplateOptions::default()).unwrap();

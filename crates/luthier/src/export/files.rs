@@ -208,6 +208,10 @@ impl<'a> Job<'a> {
             merges: found.merges,
             scores: found.scores,
             add_space_prefix: found.add_space_prefix,
+            remove_extra_whitespaces: found.remove_extra_whitespaces,
+            charsmap: found.charsmap,
+            lowercase: found.lowercase,
+            strip_accents: found.strip_accents,
             chat_template: self.template_source()?,
         })
     }
