@@ -63,6 +63,9 @@ WEATHER = {
 TIME = {"type": "function", "function": {"name": "now", "description": "The time", "parameters": {"type": "object", "properties": {}}}}
 
 
+WHOLE = 2  # of the conversations: the one on which replies are looked for
+
+
 def call(name, arguments):
     return {"type": "function", "function": {"name": name, "arguments": arguments}}
 
@@ -213,13 +216,15 @@ def main():
     Path(options.packages).mkdir(parents=True, exist_ok=True)
     packages = fetch(options.packages)
     templates = [found for found in collect(packages) if not options.only or options.only in found[1]]
-    counts = {package: [0, 0] for package in packages}
+    counts = {package: [0, 0, 0, 0] for package in packages}
     differing, rendered, refused = [], 0, 0
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
         files = []
         for index, (_, messages, tools, *_rest) in enumerate(CONVERSATIONS):
             files.append(Path(folder) / f"{index}.json")
             files[-1].write_text(json.dumps({"messages": messages, "tools": tools}))
+        single = Path(folder) / "single.json"
+        single.write_text(json.dumps([USER, REPLY]))
         for package, name, source in templates:
             path = Path(folder) / "template.jinja"
             path.write_bytes(source.encode())
@@ -235,6 +240,9 @@ def main():
                 found = difference(run.result(), theirs)
                 if found:
                     differences.append(f"{label}: {found}")
+            for place, masked in enumerate([single, files[WHOLE]]):
+                found = by_luthier(options.luthier, path, masked, False, True, {})
+                counts[package][2 + place] += not isinstance(found, Exception)
             counts[package][0] += 1
             counts[package][1] += not differences
             if differences:
@@ -242,7 +250,7 @@ def main():
                 print(f"{name}: {len(differences)} of {len(CONVERSATIONS)}")
                 for line in differences if options.only else differences[:2]:
                     print(f"    {line}")
-    equal = sum(same for _, same in counts.values())
+    equal = sum(same for _, same, *_ in counts.values())
     marking = sum(marks_replies(source, False) for _, _, source in templates)
     print(f"{equal} of {len(templates)} templates equal; {rendered} renderings, {refused} refused by transformers")
     if options.output:
@@ -257,7 +265,7 @@ def page(options, counts, differing, rendered, refused, marking):
     rows = [line.split(None, 1) for line in names.splitlines()]
     aliases = [(name, what.removeprefix("as ")) for name, what in rows if what.startswith("as ")]
     own = [name + ("*" if what.startswith("thinks; ") else "") for name, what in rows if not what.startswith("as ")]
-    total, equal = sum(count for count, _ in counts.values()), sum(same for _, same in counts.values())
+    sums = [sum(column) for column in zip(*counts.values())]
     lines = [
         "# Chat templates",
         "",
@@ -271,10 +279,14 @@ def page(options, counts, differing, rendered, refused, marking):
         f"too ({marking} templates). Where both refuse a conversation, they agree ({refused} of {rendered} renderings: most of them",
         "templates that want roles to alternate, or ids of calls).",
         "",
-        "| package | templates | equal |",
-        "| --- | --- | --- |",
-        *(f"| {package} | {count} | {same} |" for package, (count, same) in counts.items()),
-        f"| all | {total} | {equal} |",
+        "The last columns count the templates that can be trained with: those whose replies are found in a conversation of one turn,",
+        "and of several. The others write another text before a reply once it is there (a prompt that ends with an open thought,",
+        "often), so that what is trained would not be what the model is asked with; that is an error, with both texts.",
+        "",
+        "| package | templates | equal | replies found, one turn | several |",
+        "| --- | --- | --- | --- | --- |",
+        *(f"| {package} | {' | '.join(map(str, row))} |" for package, row in counts.items()),
+        f"| all | {' | '.join(map(str, sums))} |",
         "",
     ]
     if differing:
@@ -283,6 +295,18 @@ def page(options, counts, differing, rendered, refused, marking):
         lines += [""]
     lines += [
         "## Named",
+        "",
+        "Names and texts are LLaMA-Factory's; `cargo xtask fixtures fixtures` compares the text of every turn. Where Luthier does",
+        "something else:",
+        "",
+        "- Nothing is added to the vocabulary (`replace_eos`, stop words): a token that the tokenizer does not know as one is said",
+        "  before the training starts, and replies end with the tokenizer's end token.",
+        "- Every reply ends with a trained end token. Where LLaMA-Factory writes none between turns (`efficient_eos`) and puts a",
+        "  label for it on the first token of the next prompt, that token ends the reply and is trained itself, if it is a stop",
+        "  word (`<|user|>`, for GLM); else the end token is written, and counted.",
+        "- Results of several tools that follow one another are joined by `</tool_response>` and `<tool_response>` only where the",
+        "  template has these tags, else by a line break.",
+        "- A call of a tool keeps the text that stands before it.",
         "",
         f"{len(own)} templates (those with a star begin replies with a thought), and {len(aliases)} names that mean one of them.",
         "`luthier template show NAME` tells what one writes.",

@@ -64,6 +64,25 @@ fn replies_by_turns() {
 }
 
 #[test]
+fn an_empty_thought_before_the_last_reply_only() {
+    // As Qwen3's own template does.
+    check_mask(
+        "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' and loop.last %}<think></think>{% endif %}\
+         {{ m.content }}<end>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}",
+        &[user("a"), assistant("b"), user("b"), assistant("b")],
+        "<user>a<end><assistant>|b<end>|<user>b<end><assistant>|<think></think>b<end>|",
+    );
+    fails(
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if loop.last %}<last>{% else %}<end>{% endif %}{% endfor %}\
+         {% if add_generation_prompt %}<assistant>{% endif %}",
+        &[user("a"), assistant("b"), user("c"), assistant("d")],
+        "the chat template of test is not prefix-stable, so it is unknown which tokens belong to the reply in message 2: \
+         the prompt alone is\n  \"<user>a<last><assistant>\"\nand the prompt with its reply is\n  \"<user>a<end><assistant>b<last>\"\n\
+         Use a template with {% generation %} blocks, or name another one with `template`",
+    );
+}
+
+#[test]
 fn replies_by_generation_blocks() {
     check_mask(
         "{% for m in messages %}\n{% if m.role == 'assistant' %}\n[{% generation %}\n{{ m.content }};{% endgeneration %}\n]\n\

@@ -211,9 +211,13 @@ fn a_configuration_of_llama_factory() {
     assert_eq!(
         said,
         "note: cutoff_len has no effect on a chat\n\
+         note: template chatml: the tokenizer of model has no token of its own for <|im_start|>, <|im_end|>; they are written \
+         as text, since the vocabulary is not changed\n\
+         note: template chatml: the chat template of model itself writes a plain conversation differently, \
+         \"u:Hello\\na:Hi.\\nu:How are you?\\na:\" where chatml has \"<|im_start|>user\\nHello<|im_end|>\\n<|im_start|>ass\"\n\
          model: model (llama), adapter adapter, fp32, a context of 256 tokens\n\
          sampling: temperature 0.3, top_k 5, top_p 0.7, min_p 0, repetition_penalty 1, seed 42, max_new_tokens 7, stop \"a\", \
-         stop \"b\"\n\
+         stop \"b\", stop \"<|im_end|>\", stop \"<|im_start|>\"\n\
          system message: Be brief.\n"
     );
     let (_, _, said) = run(folder.path(), &["chat", "chat.yaml", "do_sample=false", "stop="], "");

@@ -781,7 +781,7 @@ pub(super) static TEMPLATES: [Row; 116] = [
 ];
 
 /// Names that mean another template: those of models that see or hear have the text of one that does not.
-pub(super) const ALIASES: [(&str, &str); 29] = [
+pub(super) static ALIASES: [(&str, &str); 29] = [
     ("gemma3", "gemma"),
     ("gemma3n", "gemma"),
     ("gemma4n", "gemma4"),

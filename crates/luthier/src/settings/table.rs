@@ -266,7 +266,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "tool_format",
         Text,
         "",
-        "How a named template writes tools: default, glm4, llama3, qwen ... Default: its own way.",
+        "How a named template writes tools, such as llama3 or qwen. Default: its own way.",
     )
     .only("stage: sft"),
     row(Data, "default_system", Text, "", "The system message of records that have none. Default: the template's.")
@@ -276,8 +276,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "enable_thinking",
         Switch,
         "true",
-        "Named templates that think: train thoughts, and empty ones where a reply has none; false: remove thoughts, and \
-         give an empty one. A model's own template gets it as a variable, where it is set.",
+        "Train thoughts, or give empty ones. A model's own template is told.",
     )
     .only("stage: sft"),
     row(
@@ -285,7 +284,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "preserve_thinking",
         Switch,
         "false",
-        "Named templates that think: keep the thoughts of earlier replies, in chats and with mask_history.",
+        "Keep thoughts of earlier replies with mask_history and in chats.",
     )
     .only("stage: sft"),
     row(Data, "tokenized_path", Text, "", "Where prepared data is kept.")
