@@ -1,6 +1,6 @@
 """Trains small tiktoken vocabularies and compares what Luthier reads out of their files with tiktoken itself.
 
-See README.md beside this file. The lines that it prints are in docs/tokenizers.md.
+See README.md beside this file. It writes a section of docs/tokenizers.md.
 """
 
 import argparse
@@ -13,6 +13,8 @@ import unicodedata
 from pathlib import Path
 
 import tiktoken
+
+import sections
 from sentence_pieces import ROOT, corpus, texts
 from tiktoken import _educational
 
@@ -26,7 +28,7 @@ SPECIAL = {"qwen": ["<|endoftext|>", "<|im_start|>", "<|im_end|>"], "llama": ["<
 
 
 def compare(binary, family, lines):
-    """Whether all is equal; prints a row of the table."""
+    """A row of the table, and whether all is equal."""
     ranks = _educational.bpe_train("\n".join(lines[:2000]), 1000, PATTERNS[family], visualise=None)
     special = {text: len(ranks) + place for place, text in enumerate(SPECIAL[family])}
     model = tiktoken.Encoding("small", pat_str=PATTERNS[family], mergeable_ranks=ranks, special_tokens=special)
@@ -47,17 +49,26 @@ def compare(binary, family, lines):
     differing = [place for place, ids in enumerate(found) if ids != expected[place]]
     for place in differing[:3]:
         print(f"{family}: {given[place]!r}\n  tiktoken {expected[place]}\n  Luthier  {found[place]}")
-    agreeing = len(given) - len(differing)
-    print(f"| {family} | {len(given)} | {sum(map(len, expected))} | {agreeing} |", flush=True)
-    return not differing
+    row = (family, FILES[family], len(given), sum(map(len, expected)), len(given) - len(differing))
+    print(*row, flush=True)
+    return row, not differing
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--binary", type=Path, default=ROOT / "target/release/luthier")
+    parser.add_argument("--output", type=Path, help="the page to write a section of")
     arguments = parser.parse_args()
     lines = corpus()
-    if not all([compare(arguments.binary, family, lines) for family in PATTERNS]):
+    results = [compare(arguments.binary, family, lines) for family in PATTERNS]
+    if arguments.output:
+        text = f"""
+Vocabularies of 1000 tokens, trained by tiktoken {tiktoken.__version__} with the pattern of each family, and the special tokens
+that the models' own code adds.
+"""
+        header = ["model_type", "file", "texts", "tokens", "texts that agree"]
+        sections.write(arguments.output, "tiktoken files", text, header, [row for row, _ in results])
+    if not all(equal for _, equal in results):
         sys.exit("not all texts agree")
 
 
