@@ -1,6 +1,6 @@
 """Compares the tokens of real vocabularies, text for text, with those that llama.cpp's own tests expect.
 
-See README.md beside this file. The page that it writes is docs/tokenizers.md.
+See README.md beside this file. It writes a section of docs/tokenizers.md, and one more where llama-cpp-python is installed.
 """
 
 import argparse
@@ -10,6 +10,9 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
+
+import pre_tokenizers
+import sections
 
 ROOT = Path(__file__).resolve().parents[2]
 # The source package of llama-cpp-python holds llama.cpp's sources, and with them vocabularies without weights, each with
@@ -56,13 +59,13 @@ def compare(binary, vocabulary, show):
     found, error = encode(binary, vocabulary, [text for text, _ in expected])
     if error is not None:
         print(f"{name}: {error}")
-        return f"| {name} | {len(expected)} | refused: {error} |", False
+        return (name, len(expected), "", f"refused: {error}"), False
     differing = [(text, ids, ours) for (text, ids), ours in zip(expected, found) if ids != ours["ids"]]
     for text, ids, ours in differing[:show]:
         print(f"{name}: {text!r}\n  expected {ids}\n  found    {ours['ids']}\n  {ours['tokens']}")
     tokens = sum(len(ids) for _, ids in expected)
     print(f"{name}: {len(expected) - len(differing)} of {len(expected)}", flush=True)
-    return f"| {name} | {len(expected)} | {tokens} | {len(expected) - len(differing)} |", not differing
+    return (name, len(expected), tokens, len(expected) - len(differing)), not differing
 
 
 def main():
@@ -71,6 +74,7 @@ def main():
     parser.add_argument("--source", type=Path, help="an unpacked source package; otherwise it is fetched")
     parser.add_argument("--output", type=Path, help="the page to write")
     parser.add_argument("--only", help="the vocabulary to look at")
+    parser.add_argument("--names", action="store_true", help="also ask llama.cpp about every name of a pre-tokenizer")
     parser.add_argument("--show", type=int, default=3, help="how many differences to print of each")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
@@ -78,22 +82,25 @@ def main():
         found = [Path(str(file).removesuffix(".inp")) for file in sorted(source.rglob("ggml-vocab-*.gguf.inp"))]
         found = [file for file in found if arguments.only is None or arguments.only in file.name]
         rows = [compare(arguments.binary, vocabulary, arguments.show) for vocabulary in found]
+        names = []
+        if arguments.names:
+            vocabulary = next(source.rglob("ggml-vocab-gpt-2.gguf"))
+            names = list(pre_tokenizers.rows_of_names(lambda *given: encode(arguments.binary, *given), vocabulary))
     if arguments.output:
-        arguments.output.write_text(page([row for row, _ in rows]))
+        write(arguments.output, [row for row, _ in rows], names)
     if not rows or not all(equal for _, equal in rows):
         sys.exit("not all vocabularies agree")
 
 
-def page(rows):
-    """The page of results."""
-    return f"""# Real vocabularies
-
-Written by `tests/external/vocabularies.py`: the vocabularies that llama.cpp's tests have, from the source package
-{PACKAGE}, read by `luthier tokenizer encode`. Agreement is that of all ids of a text.
-
-| vocabulary | texts | tokens | texts that agree |
-| --- | --- | --- | --- |
-""" + "\n".join(rows) + "\n"
+def write(output, rows, names):
+    """The sections of the page."""
+    text = f"""
+The vocabularies that llama.cpp's tests have, with the texts and ids that stand beside them, from the source package
+{PACKAGE}.
+"""
+    sections.write(output, "Vocabularies of llama.cpp", text, ["vocabulary", "texts", "tokens", "texts that agree"], rows)
+    if names:
+        sections.write(output, "Names of pre-tokenizers", pre_tokenizers.TEXT, ["name", "texts", "texts that agree"], names)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ impl Tokenizer {
 }
 
 /// Puts the tokens that the other files add into the list of pieces, by their ids.
-fn add_tokens(pieces: &mut GgufTokenizer, config: &Value, added: &Value) -> Result<(), Error> {
+pub(crate) fn add_tokens(pieces: &mut GgufTokenizer, config: &Value, added: &Value) -> Result<(), Error> {
     let wrong = |file: &str, problem: String| Err(Error::Tokenizer { problem: format!("{file}: {problem}") });
     let mut found: Vec<(usize, String, bool, &str)> = Vec::new();
     for (text, id) in added.as_object().into_iter().flatten() {
@@ -74,7 +74,9 @@ fn add_tokens(pieces: &mut GgufTokenizer, config: &Value, added: &Value) -> Resu
         while pieces.tokens.len() <= id {
             pieces.tokens.push(format!("<unused-id-{}>", pieces.tokens.len()));
             pieces.token_types.push(UNUSED);
-            pieces.scores.push(0.0);
+            if !pieces.scores.is_empty() {
+                pieces.scores.push(0.0);
+            }
         }
         pieces.tokens[id] = text;
         pieces.token_types[id] = if special { CONTROL } else { USER_DEFINED };

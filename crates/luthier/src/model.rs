@@ -90,8 +90,8 @@ pub(crate) fn template_options(settings: &TemplateSettings) -> TemplateOptions {
     }
 }
 
-/// The tokenizer of a model's files: the one that a GGUF file carries, `tokenizer.json` or
-/// `tokenizer.model`.
+/// The tokenizer of a model's files: the one that a GGUF file carries, `tokenizer.json`, or
+/// what older models have in its place.
 fn tokenizer_of(files: &ModelFiles, gguf: Option<&GgufTokenizer>) -> anyhow::Result<Tokenizer> {
     if let Some(found) = gguf {
         return Ok(Tokenizer::from_gguf(&data_tokenizer(found))?);
@@ -101,10 +101,26 @@ fn tokenizer_of(files: &ModelFiles, gguf: Option<&GgufTokenizer>) -> anyhow::Res
     if let Some(tokenizer) = files.get("tokenizer.json") {
         return Ok(Tokenizer::from_json(tokenizer, config, template)?);
     }
-    if let Some(pieces) = files.get("tokenizer.model") {
-        return Ok(Tokenizer::from_sentence_piece(pieces, config, files.get("added_tokens.json"), template)?);
+    // Some models call a tiktoken file `tokenizer.model`.
+    let found = ["tokenizer.model", "qwen.tiktoken", "tiktoken.model"].into_iter();
+    match found.filter_map(|name| Some((name, files.get(name)?))).next() {
+        Some((name, bytes)) if luthier_data::is_tiktoken(bytes) => {
+            let family = files.json("config.json")?;
+            let family = family.as_ref().and_then(|config| config["model_type"].as_str());
+            Ok(Tokenizer::from_tiktoken(name, bytes, family, config, template)?)
+        }
+        Some(("tokenizer.model", bytes)) => {
+            Ok(Tokenizer::from_sentence_piece(bytes, config, files.get("added_tokens.json"), template)?)
+        }
+        Some((name, _)) => anyhow::bail!(
+            "{}: it is no tiktoken file; expected a token in base64 and its rank on each line",
+            files.path(name)
+        ),
+        None => anyhow::bail!(
+            "{}: it has no tokenizer; expected tokenizer.json, tokenizer.model or a tiktoken file in the same folder",
+            files.label
+        ),
     }
-    anyhow::bail!("{}: it has no tokenizer; expected tokenizer.json or tokenizer.model in the same folder", files.label)
 }
 
 /// The tokenizer at a path, where weights are not needed: of a vocabulary alone too.
