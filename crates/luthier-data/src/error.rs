@@ -76,7 +76,7 @@ pub enum Error {
         dataset: String,
         /// The record's number, from 1.
         record: usize,
-        /// What is wrong.
+        /// What is wrong. It is told with the place, so it is no source, which would be told again.
         problem: Box<Error>,
     },
     /// A row has more tokens than it may have, and cutting it is not wanted.
@@ -111,47 +111,30 @@ pub enum Error {
     },
     /// The model has no chat template and none was named.
     #[error(
-        "{model} has no chat template, so its conversations cannot be written as it expects them; \
-         set `template` to one of {known}"
+        "{model} has no chat template, so its conversations cannot be written as it expects them; set `template` to the name \
+         of one (luthier template list)"
     )]
     TemplateMissing {
         /// The model's name.
         model: String,
-        /// The built-in templates.
-        known: String,
     },
-    /// A template was named that is not built in.
+    /// A template was named that is not known.
     #[error(
-        "template: there is no template {name:?}; expected {known}, a name of LLaMA-Factory's that fits the model, or \
-         nothing for the model's own"
+        "template: there is no template {name:?}{}; expected a name of `luthier template list`, or nothing for the model's own",
+        nearest.map(|nearest| format!(" (did you mean {nearest}?)")).unwrap_or_default()
     )]
     UnknownTemplate {
         /// The name as the user wrote it.
         name: String,
-        /// The built-in templates.
-        known: String,
+        /// The known name that is most like it.
+        nearest: Option<&'static str>,
     },
-    /// A template of LLaMA-Factory's was named, and the model's own begins turns in another way.
-    #[error(
-        "template: {name} begins a turn with {begin:?}, which the chat template of {model} does not write, so they belong to \
-         different models; remove `template` to use the model's own"
-    )]
-    TemplateOfAnotherFamily {
+    /// A way to write tools was named that is not known.
+    #[error("tool_format: there is no format {name:?}; expected one of {known}")]
+    UnknownToolFormat {
         /// The name as the user wrote it.
         name: String,
-        /// What that template writes.
-        begin: &'static str,
-        /// The model's name.
-        model: String,
-    },
-    /// A template of LLaMA-Factory's was named that nothing here can stand for.
-    #[error("template: {name} is not built in yet{reason}; built in: {known}")]
-    TemplateNotBuiltIn {
-        /// The name as the user wrote it.
-        name: String,
-        /// What else is missing, as the rest of the clause.
-        reason: String,
-        /// The built-in templates.
+        /// The known names.
         known: String,
     },
     /// The template does not compile, raised an exception, or ran out of fuel or room.

@@ -174,7 +174,7 @@ pub fn tokenize_sft(
                 };
                 return Err(Error::NothingToTrain { problem: problem.to_owned() });
             };
-            let (turns, added) = encode_turns(conversation, tokenizer, template)?;
+            let (turns, added) = encode_turns(conversation, tokenizer, template, options.mask_history)?;
             let owners = owners(conversation, &turns, tokenizer, template, options)?;
             let weights = turn_weights(conversation, &turns, &owners, options)?;
             Ok((fit(&turns, weights.as_deref(), &owners, options), added))
@@ -208,7 +208,11 @@ fn encode_turns(
     conversation: &Conversation,
     tokenizer: &Tokenizer,
     template: &ChatTemplate,
+    last_reply_only: bool,
 ) -> Result<(Vec<Turn>, usize), Error> {
+    if let Some(turns) = template.named_turns(conversation, tokenizer, last_reply_only) {
+        return turns;
+    }
     let masked = masked_text(template, conversation)?;
     let mut pieces = Vec::with_capacity(2 * masked.replies.len() + 1);
     let mut at = 0;

@@ -11,7 +11,11 @@ impl GgufTokenizer {
     ///
     /// Errors: those of building the tokenizer.
     pub fn to_json(&self, max_positions: Option<usize>) -> Result<(Vec<u8>, Vec<u8>), Error> {
-        let Built { start, add_begin, .. } = self.build()?;
+        let Built { start, add_begin, sentence, .. } = self.build()?;
+        if sentence.is_some() {
+            let problem = format!("a tokenizer of the kind {:?} cannot be written as tokenizer.json", self.model);
+            return Err(Error::Tokenizer { problem });
+        }
         let text = start.to_string(false).map_err(failed)?;
         let mut tokenizer: Value =
             serde_json::from_str(&text).map_err(|error| Error::Tokenizer { problem: error.to_string() })?;

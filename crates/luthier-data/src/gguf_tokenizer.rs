@@ -1,7 +1,8 @@
 //! The tokenizer that a GGUF file carries in its metadata, made into the pieces of the `tokenizers` crate.
 //!
-//! `gpt2` is byte-level BPE with merges; `llama` is SentencePiece BPE whose merges follow from the scores, derived as
-//! transformers does (`convert_slow_tokenizer.py`, `generate_merges`). Other kinds are refused by name.
+//! `gpt2` is byte-level BPE with merges; `gemma4` is BPE with merges over the letters themselves; `llama` is SentencePiece
+//! BPE whose merges follow from the scores, derived as transformers does (`convert_slow_tokenizer.py`, `generate_merges`);
+//! `t5` is SentencePiece's Unigram; `bert` is WordPiece. Other kinds are refused by name.
 
 use std::collections::HashMap;
 
@@ -12,15 +13,18 @@ use tokenizers::decoders::sequence::Sequence as Decoders;
 use tokenizers::decoders::strip::Strip;
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::{NFC, Prepend, Replace, Sequence as Normalizers};
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::tokenizer::SplitDelimiterBehavior;
 use tokenizers::{AddedToken, NormalizerWrapper};
 
 use crate::error::Error;
 use crate::pre_tokenizer::PreTokenizer;
+use crate::sentence_piece::SentenceNormalizer;
 
 /// Tokenizer metadata of a GGUF file, key by key (`tokenizer.ggml.*`, `tokenizer.chat_template`).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GgufTokenizer {
-    /// `model`: `gpt2` or `llama`.
+    /// `model`: `gpt2`, `gemma4`, `llama`, `t5` or `bert`.
     pub model: String,
     /// `pre`: the name of the split before the merges, for `gpt2`.
     pub pre: Option<String>,
@@ -46,10 +50,20 @@ pub struct GgufTokenizer {
     pub add_end: Option<bool>,
     /// `add_space_prefix`: whether a blank is put before the first word; for `llama`, yes unless said.
     pub add_space_prefix: Option<bool>,
+    /// `remove_extra_whitespaces`: whether several blanks count as one; no unless said.
+    pub remove_extra_whitespaces: Option<bool>,
+    /// `precompiled_charsmap`: SentencePiece's table of replaced letters; empty where there is none.
+    pub charsmap: Vec<u8>,
+    /// `normalizer.lowercase`: for `bert`, yes unless said.
+    pub lowercase: Option<bool>,
+    /// `normalizer.strip_accents`: for `bert`, where letters become small ones unless said.
+    pub strip_accents: Option<bool>,
     /// `chat_template`.
     pub chat_template: Option<String>,
 }
 
+/// Names of splits whose merges work on the letters of a text instead of its bytes.
+const RAW: [&str; 3] = ["gemma4", "granite-embed-multi-311m", "sarvam-moe"];
 pub(crate) const NORMAL: i32 = 1;
 pub(crate) const UNKNOWN: i32 = 2;
 pub(crate) const CONTROL: i32 = 3;
@@ -57,22 +71,28 @@ pub(crate) const USER_DEFINED: i32 = 4;
 pub(crate) const UNUSED: i32 = 5;
 pub(crate) const BYTE: i32 = 6;
 /// SentencePiece's mark for a blank.
-const BLANK: &str = "\u{2581}";
+pub(crate) const BLANK: &str = "\u{2581}";
 
 /// What [`GgufTokenizer::build`] gives.
 pub(crate) struct Built {
     pub(crate) start: tokenizers::Tokenizer,
     /// The same for text that goes on from other text, where that differs: without the blank before the first word.
     pub(crate) continuing: Option<tokenizers::Tokenizer>,
+    /// What is done to a text before `start` splits it, where the `tokenizers` crate cannot do it.
+    pub(crate) sentence: Option<SentenceNormalizer>,
     pub(crate) add_begin: bool,
+    pub(crate) add_end: bool,
 }
 
 impl GgufTokenizer {
     /// Builds the tokenizer. Errors: an unknown kind or pre-tokenizer, merges that do not fit the tokens.
     pub(crate) fn build(&self) -> Result<Built, Error> {
+        let pre = self.pre.as_deref();
         let (mut start, mut continuing, add_begin) = match self.model.as_str() {
+            "gemma4" => (self.raw_pairs().map_err(failed)?, None, true),
+            "gpt2" if pre.is_some_and(|pre| RAW.contains(&pre)) => (self.raw_pairs().map_err(failed)?, None, false),
             "gpt2" => {
-                let pre = PreTokenizer::named(self.pre.as_deref().unwrap_or("default"))?;
+                let pre = PreTokenizer::named(pre.unwrap_or("default"))?;
                 (self.byte_level(pre).map_err(failed)?, None, pre.add_begin)
             }
             "llama" => {
@@ -83,24 +103,44 @@ impl GgufTokenizer {
                     (self.sentence_piece(true).map_err(failed)?, Some(plain), true)
                 }
             }
+            "t5" => return self.build_pieces(false),
+            "bert" => (self.word_piece().map_err(failed)?, None, true),
             other => {
+                let supported = "gpt2, gemma4, llama, t5, bert";
                 return Err(failed(
-                    format!("the kind {other:?} of the GGUF file is not supported; supported: gpt2, llama").into(),
+                    format!("the kind {other:?} of the GGUF file is not supported; supported: {supported}").into(),
                 ));
             }
         };
         for tokenizer in std::iter::once(&mut start).chain(continuing.as_mut()) {
-            tokenizer.add_special_tokens(&self.added(&[UNKNOWN, CONTROL], true));
-            tokenizer.add_tokens(&self.added(&[USER_DEFINED], false));
+            self.add_tokens(tokenizer);
         }
-        Ok(Built { start, continuing, add_begin: self.add_begin.unwrap_or(add_begin) })
+        let add_begin = self.add_begin.unwrap_or(add_begin);
+        Ok(Built { start, continuing, sentence: None, add_begin, add_end: self.add_end == Some(true) })
+    }
+
+    /// Builds the tokenizer of SentencePiece's pieces as SentencePiece itself splits: its Unigram models, and the BPE models
+    /// of `tokenizer.model`, which say more than GGUF files do. `prefix_after_special`: a blank goes before the first word
+    /// after a special token too.
+    pub(crate) fn build_pieces(&self, prefix_after_special: bool) -> Result<Built, Error> {
+        let mut start = self.pieces().map_err(failed)?;
+        self.add_tokens(&mut start);
+        let sentence = Some(self.sentence_normalizer(prefix_after_special).map_err(failed)?);
+        let is_bpe = self.model == "llama";
+        let (add_begin, add_end) = (self.add_begin.unwrap_or(is_bpe), self.add_end.unwrap_or(!is_bpe));
+        Ok(Built { start, continuing: None, sentence, add_begin, add_end })
+    }
+
+    fn add_tokens(&self, tokenizer: &mut tokenizers::Tokenizer) {
+        tokenizer.add_special_tokens(&self.added(&[UNKNOWN, CONTROL], true));
+        tokenizer.add_tokens(&self.added(&[USER_DEFINED], false));
     }
 
     fn vocabulary(&self) -> HashMap<String, u32> {
         self.tokens.iter().cloned().zip(0..).collect()
     }
 
-    fn token_type(&self, id: usize) -> i32 {
+    pub(crate) fn token_type(&self, id: usize) -> i32 {
         self.token_types.get(id).copied().unwrap_or(NORMAL)
     }
 
@@ -109,11 +149,14 @@ impl GgufTokenizer {
         of_type.map(|(_, text)| AddedToken::from(text.clone(), special).normalized(false)).collect()
     }
 
-    fn byte_level(&self, pre: &PreTokenizer) -> tokenizers::Result<tokenizers::Tokenizer> {
+    fn pairs(&self) -> tokenizers::Result<Vec<(String, String)>> {
         let pairs = self.merges.iter().map(|merge| merge.split_once(' ').map(|(l, r)| (l.to_owned(), r.to_owned())));
-        let merges = pairs.collect::<Option<Vec<_>>>().ok_or("a merge is not two tokens with a blank between")?;
+        Ok(pairs.collect::<Option<Vec<_>>>().ok_or("a merge is not two tokens with a blank between")?)
+    }
+
+    fn byte_level(&self, pre: &PreTokenizer) -> tokenizers::Result<tokenizers::Tokenizer> {
         let bpe = BPE::builder()
-            .vocab_and_merges(self.vocabulary().into_iter().collect::<tokenizers::models::bpe::Vocab>(), merges)
+            .vocab_and_merges(self.vocabulary().into_iter().collect::<tokenizers::models::bpe::Vocab>(), self.pairs()?)
             .ignore_merges(pre.ignore_merges)
             .build()?;
         let mut tokenizer = tokenizers::Tokenizer::new(bpe);
@@ -125,7 +168,26 @@ impl GgufTokenizer {
         Ok(tokenizer)
     }
 
-    fn sentence_piece(&self, prefix: bool) -> tokenizers::Result<tokenizers::Tokenizer> {
+    /// Merges over the letters of a text, blanks marked; what no token has is spelled in bytes.
+    fn raw_pairs(&self) -> tokenizers::Result<tokenizers::Tokenizer> {
+        let mut bpe = BPE::builder()
+            .vocab_and_merges(self.vocabulary().into_iter().collect::<tokenizers::models::bpe::Vocab>(), self.pairs()?)
+            .fuse_unk(true)
+            .byte_fallback(true);
+        if let Some(unknown) = self.unknown_id.and_then(|id| self.tokens.get(id as usize)) {
+            bpe = bpe.unk_token(unknown.clone());
+        }
+        let mut tokenizer = tokenizers::Tokenizer::new(bpe.build()?);
+        tokenizer.with_normalizer(Some(Replace::new(" ", BLANK)?));
+        // No token has an end of line and something else, so that lines can be merged one by one.
+        let lines = SplitPattern::Regex(r"\n+".to_owned());
+        tokenizer.with_pre_tokenizer(Some(Split::new(lines, SplitDelimiterBehavior::Isolated, false)?));
+        let decoders = vec![Replace::new(BLANK, " ")?.into(), ByteFallback::new().into(), Fuse::new().into()];
+        tokenizer.with_decoder(Some(Decoders::new(decoders)));
+        Ok(tokenizer)
+    }
+
+    pub(crate) fn sentence_piece(&self, prefix: bool) -> tokenizers::Result<tokenizers::Tokenizer> {
         let vocabulary = self.vocabulary();
         let merges = self.merges_of_scores(&vocabulary);
         let mut bpe = BPE::builder()

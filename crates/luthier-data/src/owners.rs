@@ -133,10 +133,18 @@ fn turn_owners(
     let mut owners = TurnOwners::default();
     let mut at = 0;
     for (span, message) in written {
-        let first = begins.partition_point(|begin| *begin < span.start);
-        let mut last = begins.partition_point(|begin| *begin < span.end);
-        if first >= last || first < at {
+        if span.start >= end || begins.first().is_none_or(|begin| span.end <= *begin) {
             continue; // in another turn
+        }
+        let mut first = begins.partition_point(|begin| *begin < span.start);
+        let mut last = begins.partition_point(|begin| *begin < span.end);
+        // A token that begins before the message, with the blank before a word, says some of it.
+        if begins.get(first) != Some(&span.start) {
+            first = first.saturating_sub(1);
+        }
+        first = first.max(at);
+        if first >= last {
+            continue;
         }
         if turn.prompt.get(last).is_some_and(|id| tokenizer.is_special(*id) || tokenizer.end_ids().contains(id)) {
             last += 1;

@@ -4,10 +4,12 @@
 //! which stop a reply, and how a piece of text is encoded that goes on from another piece, so that a rendered
 //! conversation can be encoded reply by reply and still decodes to itself.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use crate::error::Error;
-use crate::gguf_tokenizer::GgufTokenizer;
+use crate::gguf_tokenizer::{Built, GgufTokenizer};
+use crate::sentence_piece::{Part, SentenceNormalizer};
 
 /// What happens with tokens beside the text's own. Those written in the text are always recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub enum Specials {
 pub struct Tokenizer {
     start: tokenizers::Tokenizer,
     continuing: Option<Box<tokenizers::Tokenizer>>,
+    /// What is done to a text before it is split, where the `tokenizers` crate cannot do it.
+    sentence: Option<Box<SentenceNormalizer>>,
     /// The first piece after a special token counts as a start, not as going on.
     special_starts: bool,
     special: HashSet<u32>,
@@ -57,15 +61,20 @@ impl Tokenizer {
     ///
     /// Errors: an unknown kind of tokenizer, an unknown pre-tokenizer (named), merges that do not fit the tokens.
     pub fn from_gguf(gguf: &GgufTokenizer) -> Result<Self, Error> {
-        let built = gguf.build()?;
+        Ok(Self::from_built(gguf, gguf.build()?))
+    }
+
+    pub(crate) fn from_built(gguf: &GgufTokenizer, built: Built) -> Self {
         let in_vocabulary = |id: Option<u32>| id.filter(|id| (*id as usize) < gguf.tokens.len());
         let (begin_id, end_id) = (in_vocabulary(gguf.begin_id), in_vocabulary(gguf.end_id));
         let padding_id = in_vocabulary(gguf.padding_id);
         let mut this = Self::new(built.start, built.continuing, true, begin_id, end_id, padding_id);
         this.added_before = begin_id.filter(|_| built.add_begin).into_iter().collect();
-        this.added_after = end_id.filter(|_| gguf.add_end == Some(true)).into_iter().collect();
+        this.added_after = end_id.filter(|_| built.add_end).into_iter().collect();
         this.chat_template = gguf.chat_template.clone();
-        Ok(this)
+        this.special_starts = built.sentence.as_ref().is_none_or(|sentence| sentence.prefix_after_special);
+        this.sentence = built.sentence.map(Box::new);
+        this
     }
 
     pub(crate) fn new(
@@ -88,6 +97,7 @@ impl Tokenizer {
         Self {
             start,
             continuing: continuing.map(Box::new),
+            sentence: None,
             special_starts,
             special,
             begin_id,
@@ -102,7 +112,7 @@ impl Tokenizer {
 
     /// The ids of a text.
     pub fn encode(&self, text: &str, specials: Specials) -> Result<Vec<u32>, Error> {
-        let ids = ids(&self.start, text)?;
+        let ids = ids(&self.start, &self.prepared(text, Part::Whole))?;
         Ok(match specials {
             Specials::None => ids,
             Specials::Add => [self.added_before.as_slice(), &ids, &self.added_after].concat(),
@@ -117,11 +127,21 @@ impl Tokenizer {
         for piece in pieces {
             let starts = last.is_none_or(|last| self.special_starts && self.special.contains(&last));
             let tokenizer = self.continuing.as_deref().filter(|_| !starts).unwrap_or(&self.start);
-            let ids = if piece.is_empty() { Vec::new() } else { ids(tokenizer, piece)? };
+            let ids = match piece.is_empty() {
+                true => Vec::new(),
+                false => ids(tokenizer, &self.prepared(piece, Part::Piece { starts }))?,
+            };
             last = ids.last().copied().or(last);
             encoded.push(ids);
         }
         Ok(encoded)
+    }
+
+    fn prepared<'a>(&self, text: &'a str, part: Part) -> Cow<'a, str> {
+        match &self.sentence {
+            Some(sentence) => Cow::Owned(sentence.apply(text, part)),
+            None => Cow::Borrowed(text),
+        }
     }
 
     /// The text of ids, special tokens written out.
@@ -172,6 +192,11 @@ impl Tokenizer {
     /// Whether plain text gets a begin token.
     pub fn adds_begin(&self) -> bool {
         self.begin_id.is_some_and(|id| self.added_before.first() == Some(&id))
+    }
+
+    /// The same with another chat template.
+    pub fn with_chat_template(self, source: String) -> Self {
+        Self { chat_template: Some(source), ..self }
     }
 
     /// The checkpoint's own chat template.

@@ -97,7 +97,7 @@ fn added_around(tokenizer: &tokenizers::Tokenizer) -> Result<(Vec<u32>, Vec<u32>
 }
 
 /// `chat_template`: one text, or a list of named ones of which `default` is meant.
-fn configured_template(config: &Value) -> Option<String> {
+pub(crate) fn configured_template(config: &Value) -> Option<String> {
     match &config["chat_template"] {
         Value::String(template) => Some(template.clone()),
         Value::Array(list) => {

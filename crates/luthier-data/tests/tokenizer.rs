@@ -49,8 +49,8 @@ fn the_begin_token_is_added_where_the_file_says_so() {
 fn unknown_kinds_are_named() {
     let error = |gguf: GgufTokenizer| Tokenizer::from_gguf(&gguf).expect_err("it is refused").to_string();
     assert_eq!(
-        error(GgufTokenizer { model: "bert".to_owned(), ..gguf() }),
-        "tokenizer: the kind \"bert\" of the GGUF file is not supported; supported: gpt2, llama"
+        error(GgufTokenizer { model: "rwkv".to_owned(), ..gguf() }),
+        "tokenizer: the kind \"rwkv\" of the GGUF file is not supported; supported: gpt2, gemma4, llama, t5, bert"
     );
     let message = error(GgufTokenizer { pre: Some("new-model".to_owned()), ..gguf() });
     assert!(

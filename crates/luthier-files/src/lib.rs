@@ -11,7 +11,7 @@ mod write;
 
 pub use error::Error;
 pub use map::map;
-pub use model::{COMPANIONS, read_adapter, read_model, read_model_without_weights};
+pub use model::{COMPANIONS, read_adapter, read_model, read_model_without_weights, read_tokenizer};
 pub use sealed::{SEAL_FILE, check_sealed, write_sealed};
 pub use sha256::{hexadecimal, sha256_of_file};
 pub use space::free_bytes;

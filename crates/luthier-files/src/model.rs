@@ -9,12 +9,14 @@ use luthier_model::checkpoint::{INDEX_FILE, ModelFiles, WEIGHTS_FILE, shard_name
 use crate::{Error, map};
 
 /// Small files of a model's folder that are taken along where they exist.
-pub const COMPANIONS: [&str; 12] = [
+pub const COMPANIONS: [&str; 14] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "tokenizer.model",
+    "qwen.tiktoken",
+    "tiktoken.model",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
@@ -110,6 +112,48 @@ pub fn read_model_without_weights(folder: &Path) -> Result<ModelFiles, Error> {
     }
     Ok(ModelFiles { label: folder.display().to_string(), files })
 }
+
+/// Maps what a tokenizer is made of: a GGUF file, with tensors or without; a tokenizer file; or what a folder has of them.
+///
+/// # Errors
+/// When nothing is there, or nothing that a tokenizer can be read from.
+pub fn read_tokenizer(path: &Path) -> Result<ModelFiles, Error> {
+    let label = path.display().to_string();
+    if path.is_file() {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = match extension(&name).as_str() {
+            "gguf" => name,
+            "json" => "tokenizer.json".to_owned(),
+            "model" => "tokenizer.model".to_owned(),
+            "tiktoken" => {
+                let reason = "a tiktoken file needs the config.json beside it; give the folder that has both";
+                return Err(no_model(path, reason));
+            }
+            _ => return Err(no_model(path, format!("it is no tokenizer; give {TOKENIZERS}"))),
+        };
+        return Ok(ModelFiles { label, files: BTreeMap::from([(name, map(path)?)]) });
+    }
+    let names = file_names(path)?;
+    let mut files = BTreeMap::new();
+    for name in COMPANIONS.into_iter().filter(|name| names.iter().any(|found| found == name)) {
+        files.insert(name.to_owned(), map(&path.join(name))?);
+    }
+    if files.contains_key("tokenizer.json") {
+        return Ok(ModelFiles { label, files });
+    }
+    let gguf: Vec<&String> = names.iter().filter(|name| extension(name) == "gguf").collect();
+    match gguf.as_slice() {
+        [only] if !TOKENIZER_FILES.iter().any(|name| files.contains_key(*name)) => read_file(&path.join(only)),
+        _ if files.is_empty() => Err(no_model(path, format!("it has no tokenizer; give {TOKENIZERS}"))),
+        _ => Ok(ModelFiles { label, files }),
+    }
+}
+
+/// What a folder without tokenizer.json may have in its place.
+const TOKENIZER_FILES: [&str; 3] = ["tokenizer.model", "qwen.tiktoken", "tiktoken.model"];
+
+/// Where tokenizers are read from, in messages.
+const TOKENIZERS: &str = "a .gguf file, a tokenizer.json, a tokenizer.model, or a folder with one of them";
 
 /// Reads a PEFT LoRA folder.
 ///

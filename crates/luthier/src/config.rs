@@ -99,14 +99,35 @@ pub(crate) enum FreezeLayers {
     Last(usize),
 }
 
+/// How turns become one text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct TemplateSettings {
+    /// Name of a template; without one the model's own.
+    pub(crate) name: Option<String>,
+    /// The system message of conversations that have none.
+    pub(crate) default_system: Option<String>,
+    /// How tools are written.
+    pub(crate) tool_format: Option<String>,
+    /// Whether replies shall think, where that was set.
+    pub(crate) enable_thinking: Option<bool>,
+    /// Whether earlier thoughts stay in prompts.
+    pub(crate) preserve_thinking: bool,
+}
+
+impl TemplateSettings {
+    /// A template by its name alone.
+    pub(crate) fn named(name: Option<&str>) -> Self {
+        Self { name: name.map(str::to_owned), ..Self::default() }
+    }
+}
+
 /// What is read and what of it is scored.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DataSettings {
     /// Files or names of `folder`; never empty.
     pub(crate) datasets: Vec<String>,
     pub(crate) folder: PathBuf,
-    /// Name of a template; without one the model's own.
-    pub(crate) template: Option<String>,
+    pub(crate) template: TemplateSettings,
     /// Records read of each dataset.
     pub(crate) max_samples: Option<usize>,
     /// What records are drawn with where some are.

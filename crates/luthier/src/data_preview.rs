@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use luthier_data::{Report, Tokenizer};
 use serde_json::{Value, json};
 
-use crate::config::TrainConfig;
+use crate::config::{Stage, TrainConfig};
 use crate::datasets;
 use crate::model::Model;
 use crate::rows::{self, Rows, Wanted};
@@ -58,7 +58,7 @@ struct Preview {
     tokenizer: Option<Tokenizer>,
     model: String,
     datasets: Vec<String>,
-    /// What was cut, dropped, added or weighed.
+    /// What was cut, dropped, added, weighed or packed.
     losses: Vec<String>,
 }
 
@@ -125,8 +125,12 @@ impl Preview {
         if let Some(path) = &data.quarantine {
             datasets::quarantine(path, &read.broken)?.iter().for_each(|note| eprint_line(&format!("note: {note}")));
         }
+        let mut losses = rows::losses(&read.tokenized.report, &data.datasets, data.cutoff_len);
+        if data.packing && config.stage == Stage::SupervisedFineTuning {
+            losses.push(rows::packing(&read.tokenized.examples, data.cutoff_len));
+        }
         Ok(Self {
-            losses: rows::losses(&read.tokenized.report, &data.datasets, data.cutoff_len),
+            losses,
             // Records that are tokens already can be shown as text where the model has a tokenizer.
             tokenizer: model.tokenizer().ok(),
             model: model.files.label.clone(),
@@ -173,7 +177,7 @@ impl Preview {
     fn json(&self, row: usize) -> Value {
         let example = &self.read.tokenized.examples[row];
         let (dataset, record) = self.origin(row).unzip();
-        let weights: Vec<f32> = (0..example.ids.len()).map(|token| example.weight(token)).collect();
+        let weights: Vec<f64> = (0..example.ids.len()).map(|token| tokens::decimal(example.weight(token))).collect();
         json!({ "dataset": dataset, "record": record, "input_ids": example.ids, "weights": weights })
     }
 

@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use luthier_data::{ChatTemplate, Tokenizer};
+use anyhow::Context;
+use luthier_data::{ChatTemplate, TemplateOptions, Tokenizer};
 use luthier_model::Checkpoint;
-use luthier_model::checkpoint::ModelFiles;
+use luthier_model::checkpoint::{GgufTokenizer, ModelFiles};
 
 use crate::builtin;
-use crate::config::TrainConfig;
+use crate::config::{TemplateSettings, TrainConfig};
+use crate::eprint_line;
 
 /// A model's files, read.
 pub(crate) struct Model {
@@ -37,26 +39,30 @@ impl Model {
         Ok(Self { files, checkpoint })
     }
 
-    /// Its tokenizer: `tokenizer.json`, or the one that a GGUF file carries.
+    /// Its tokenizer.
     pub(crate) fn tokenizer(&self) -> anyhow::Result<Tokenizer> {
-        if let Some(found) = &self.checkpoint.gguf_tokenizer {
-            return Ok(Tokenizer::from_gguf(&data_tokenizer(found))?);
-        }
-        let Some(tokenizer) = self.files.get("tokenizer.json") else {
-            anyhow::bail!(
-                "{}: tokenizer.json is missing; expected the tokenizer of the model in the same folder (other formats \
-                 are not read yet)",
-                self.files.label
-            );
+        tokenizer_of(&self.files, self.checkpoint.gguf_tokenizer.as_ref())
+    }
+
+    /// Its tokenizer, with the chat template that lies beside an adapter: the one that the adapter was trained with.
+    pub(crate) fn tokenizer_with(&self, adapter: Option<&Path>) -> anyhow::Result<Tokenizer> {
+        let tokenizer = self.tokenizer()?;
+        let Some(path) = adapter.map(|adapter| adapter.join("chat_template.jinja")).filter(|path| path.is_file())
+        else {
+            return Ok(tokenizer);
         };
-        let template = self.files.get("chat_template.jinja").map(std::str::from_utf8).transpose()?;
-        Ok(Tokenizer::from_json(tokenizer, self.files.get("tokenizer_config.json"), template)?)
+        let source = std::fs::read_to_string(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
+        if tokenizer.chat_template() == Some(source.as_str()) {
+            return Ok(tokenizer);
+        }
+        eprint_line(&format!("note: the chat template is that of the adapter, {}", path.display()));
+        Ok(tokenizer.with_chat_template(source))
     }
 
     /// The template named, else the model's own.
-    pub(crate) fn template(&self, name: Option<&str>, tokenizer: &Tokenizer) -> anyhow::Result<ChatTemplate> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs() as i64);
-        Ok(ChatTemplate::choose(name, &self.files.label, tokenizer, now)?)
+    pub(crate) fn template(&self, settings: &TemplateSettings, tokenizer: &Tokenizer) -> anyhow::Result<ChatTemplate> {
+        let options = template_options(settings);
+        Ok(ChatTemplate::choose(settings.name.as_deref(), &self.files.label, tokenizer, &options)?)
     }
 }
 
@@ -73,8 +79,62 @@ impl Model {
     }
 }
 
+/// The settings as the crate that writes conversations takes them, with the time.
+pub(crate) fn template_options(settings: &TemplateSettings) -> TemplateOptions {
+    TemplateOptions {
+        default_system: settings.default_system.clone(),
+        tool_format: settings.tool_format.clone(),
+        enable_thinking: settings.enable_thinking,
+        preserve_thinking: settings.preserve_thinking,
+        now_unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs() as i64),
+    }
+}
+
+/// The tokenizer of a model's files: the one that a GGUF file carries, `tokenizer.json`, or
+/// what older models have in its place.
+fn tokenizer_of(files: &ModelFiles, gguf: Option<&GgufTokenizer>) -> anyhow::Result<Tokenizer> {
+    if let Some(found) = gguf {
+        return Ok(Tokenizer::from_gguf(&data_tokenizer(found))?);
+    }
+    let template = files.get("chat_template.jinja").map(std::str::from_utf8).transpose()?;
+    let config = files.get("tokenizer_config.json");
+    if let Some(tokenizer) = files.get("tokenizer.json") {
+        return Ok(Tokenizer::from_json(tokenizer, config, template)?);
+    }
+    // Some models call a tiktoken file `tokenizer.model`.
+    let found = ["tokenizer.model", "qwen.tiktoken", "tiktoken.model"].into_iter();
+    match found.filter_map(|name| Some((name, files.get(name)?))).next() {
+        Some((name, bytes)) if luthier_data::is_tiktoken(bytes) => {
+            let family = files.json("config.json")?;
+            let family = family.as_ref().and_then(|config| config["model_type"].as_str());
+            Ok(Tokenizer::from_tiktoken(name, bytes, family, config, template)?)
+        }
+        Some(("tokenizer.model", bytes)) => {
+            Ok(Tokenizer::from_sentence_piece(bytes, config, files.get("added_tokens.json"), template)?)
+        }
+        Some((name, _)) => anyhow::bail!(
+            "{}: it is no tiktoken file; expected a token in base64 and its rank on each line",
+            files.path(name)
+        ),
+        None => anyhow::bail!(
+            "{}: it has no tokenizer; expected tokenizer.json, tokenizer.model or a tiktoken file in the same folder",
+            files.label
+        ),
+    }
+}
+
+/// The tokenizer at a path, where weights are not needed: of a vocabulary alone too.
+pub(crate) fn open_tokenizer(path: &Path) -> anyhow::Result<Tokenizer> {
+    let files = if builtin::is_named(path) { builtin::files() } else { luthier_files::read_tokenizer(path)? };
+    let gguf = match files.gguf_name() {
+        Some(name) => Some(GgufTokenizer::parse(&files.path(name), (*files.files[name]).as_ref())?),
+        None => None,
+    };
+    tokenizer_of(&files, gguf.as_ref())
+}
+
 /// The tokenizer of a GGUF file, as the crate that encodes with it takes it.
-pub(crate) fn data_tokenizer(found: &luthier_model::checkpoint::GgufTokenizer) -> luthier_data::GgufTokenizer {
+pub(crate) fn data_tokenizer(found: &GgufTokenizer) -> luthier_data::GgufTokenizer {
     luthier_data::GgufTokenizer {
         model: found.model.clone(),
         pre: found.pre.clone(),
@@ -89,6 +149,10 @@ pub(crate) fn data_tokenizer(found: &luthier_model::checkpoint::GgufTokenizer) -
         add_begin: found.add_bos,
         add_end: found.add_eos,
         add_space_prefix: found.add_space_prefix,
+        remove_extra_whitespaces: found.remove_extra_whitespaces,
+        charsmap: found.charsmap.clone(),
+        lowercase: found.lowercase,
+        strip_accents: found.strip_accents,
         chat_template: found.chat_template.clone(),
     }
 }

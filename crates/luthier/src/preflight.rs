@@ -11,7 +11,6 @@ use crate::fit::PROGRAM;
 use crate::machine::available_bytes;
 use crate::manifest::memory_bytes;
 use crate::run::{Run, numbers_of, precision_name};
-use crate::wording::count;
 use crate::wording::duration;
 use crate::wording::size;
 use crate::wording::thousands;
@@ -158,15 +157,7 @@ fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
     ));
     let losses = crate::rows::losses(&facts.report, &config.data.datasets, config.data.cutoff_len);
     lines.extend(losses.into_iter().map(|loss| format!("data: {loss}")));
-    if let Some((packed, room, filled)) = run.steps.packing() {
-        lines.push(format!(
-            "packing: {} in {} of {} tokens, {:.1} % filled",
-            count(rows, "record"),
-            count(packed, "row"),
-            thousands(room),
-            100.0 * filled
-        ));
-    }
+    lines.extend(run.steps.packing());
     if config.evaluation.is_some() {
         let [rows, tokens, scored] = run.steps.evaluation_totals();
         lines.push(format!(
@@ -178,7 +169,12 @@ fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
         ));
     }
     if let Some(tokenizer) = &facts.tokenizer {
-        lines.extend(proof(config, run.steps.first(), facts.template.as_deref(), tokenizer));
+        lines.extend(proof(
+            config,
+            run.steps.first(),
+            facts.template.as_ref().map(|template| template.name.as_str()),
+            tokenizer,
+        ));
     }
     let name = precision_name(run.trainer.precision);
     lines.push(format!("machine: {} threads, {}; {name} ({})", facts.threads, run.isa.name(), facts.precision_reason));

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::config::{BatchSettings, DataSettings, RowOrder, RunLength, Scored, Span, Stage};
 use crate::datasets::{self, Opened};
 use crate::model::Model;
-use crate::wording::thousands;
+use crate::wording::{count, thousands};
 
 /// Datasets as rows of tokens, and what made them.
 pub(crate) struct Rows {
@@ -27,8 +27,15 @@ pub(crate) struct Rows {
     pub(crate) broken: Vec<(String, BrokenRecord)>,
     /// `None` where the records were tokens already.
     pub(crate) tokenizer: Option<Tokenizer>,
-    /// The chat template's name, where one was used.
-    pub(crate) template: Option<String>,
+    /// The chat template, where one was used.
+    pub(crate) template: Option<UsedTemplate>,
+}
+
+/// The chat template that wrote the rows.
+pub(crate) struct UsedTemplate {
+    pub(crate) name: String,
+    /// Its Jinja source, where it was named and the model's own is missing or writes something else: what is saved has it.
+    pub(crate) replacement: Option<String>,
 }
 
 impl Rows {
@@ -79,7 +86,7 @@ pub(crate) fn read(
             &PtOptions { cutoff_len: settings.cutoff_len, packing: settings.packing, truncation: settings.truncation },
         )?,
         Stage::SupervisedFineTuning => {
-            let template = model.template(settings.template.as_deref(), &tokenizer)?;
+            let template = model.template(&settings.template, &tokenizer)?;
             let options = SftOptions {
                 cutoff_len: settings.cutoff_len,
                 truncation: settings.truncation,
@@ -88,8 +95,12 @@ pub(crate) fn read(
                 role_weights: settings.role_weights,
                 roles: wanted == Wanted::Roles,
             };
-            notes.extend(template.note().map(str::to_owned));
-            named = Some(template.name().to_owned());
+            notes.extend(template.notes().iter().cloned());
+            let replacement = template.replaces_own().then(|| template.jinja_source());
+            if replacement.is_some() {
+                notes.push(format!("what is saved gets the template {} as chat_template.jinja", template.name()));
+            }
+            named = Some(UsedTemplate { name: template.name().to_owned(), replacement });
             tokenize_sft(&datasets, &tokenizer, &template, &options)?
         }
     };
@@ -110,8 +121,7 @@ pub(crate) fn losses(report: &Report, datasets: &[String], cutoff_len: usize) ->
             report.weighted_tokens,
             format!(
                 "of {} trained tokens have a weight other than 1; all count as {:.1} together",
-                thousands(report.trained_tokens),
-                report.weight
+                report.trained_tokens, report.weight
             ),
         ),
     ];
@@ -271,11 +281,11 @@ impl RowSteps {
         self.bins.as_ref().map_or(self.examples.len(), Bins::len)
     }
 
-    /// Rows that several records share, the tokens that each may have, and the share of them that is filled.
-    pub(crate) fn packing(&self) -> Option<(usize, usize, f64)> {
+    /// How full rows are that several records share, where they do: a sentence.
+    pub(crate) fn packing(&self) -> Option<String> {
         let (bins, room) = (self.bins.as_ref()?, self.room?);
-        let [_, tokens, _] = self.totals();
-        Some((bins.len(), room, tokens as f64 / (bins.len() * room).max(1) as f64))
+        let [records, tokens, _] = self.totals();
+        Some(filled(records, tokens, bins, room))
     }
 
     /// The rows of a step.
@@ -384,6 +394,21 @@ impl RowSteps {
         let trained = vec![true; longest.ids.len()];
         MicroBatch::of(&vec![Row::new(&longest.ids, &trained, 0); count])
     }
+}
+
+/// Records in rows that are packed: `packing: 1,090 records in 212 rows of 2,048 tokens, 99.4 % filled`.
+fn filled(records: usize, tokens: usize, bins: &Bins, room: usize) -> String {
+    let share = 100.0 * tokens as f64 / (bins.len() * room).max(1) as f64;
+    let (records, rows, room) = (count(records, "record"), count(bins.len(), "row"), thousands(room));
+    format!("packing: {records} in {rows} of {room} tokens, {share:.1} % filled")
+}
+
+/// The same for rows that are only shown.
+pub(crate) fn packing(examples: &[Example], room: usize) -> String {
+    let lengths: Vec<usize> = examples.iter().map(|example| example.ids.len()).collect();
+    // Which of equal ones goes where does not matter for their number.
+    let order: Vec<usize> = (0..lengths.len()).collect();
+    filled(lengths.len(), lengths.iter().sum(), &first_fit_decreasing(&lengths, room, &order), room)
 }
 
 fn totals(examples: &[Example]) -> [usize; 3] {

@@ -20,7 +20,7 @@ use crate::fit::{Restored, fit, predict};
 use crate::machine::{ProcessMemory, Processor};
 use crate::method::{check_saved_modules, check_targets, tuning};
 use crate::model::Model;
-use crate::rows::{self, Order, RowSteps, Rows, Wanted};
+use crate::rows::{self, Order, RowSteps, Rows, UsedTemplate, Wanted};
 use crate::{Environment, eprint_line};
 
 /// Everything that a run needs.
@@ -53,8 +53,8 @@ pub(crate) struct Facts {
     pub(crate) report: Report,
     /// `None` where the records were tokens already.
     pub(crate) tokenizer: Option<Tokenizer>,
-    /// The name of the chat template.
-    pub(crate) template: Option<String>,
+    /// The chat template.
+    pub(crate) template: Option<UsedTemplate>,
     /// The files of the rows that are trained, and of those that are evaluated on where they have their own.
     pub(crate) files: Vec<PathBuf>,
     pub(crate) evaluation_files: Vec<PathBuf>,

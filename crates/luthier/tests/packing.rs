@@ -8,8 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use luthier_data::{
-    ChatTemplate, Dataset, Example, Message, Record, Role, RoleWeights, SftOptions, Tokenizer, Truncation,
-    first_fit_decreasing, permutation, tokenize_sft,
+    ChatTemplate, Dataset, Example, Message, Record, Role, RoleWeights, SftOptions, TemplateOptions, Tokenizer,
+    Truncation, first_fit_decreasing, permutation, tokenize_sft,
 };
 use luthier_model::checkpoint::ModelFiles;
 use luthier_model::{Checkpoint, Decoder, Tuning};
@@ -24,7 +24,7 @@ fn bytes(file: &str) -> Vec<u8> {
 fn examples() -> Vec<Example> {
     let tokenizer =
         Tokenizer::from_json(&bytes("tokenizer.json"), Some(&bytes("tokenizer_config.json")), None).unwrap();
-    let template = ChatTemplate::choose(None, "builtin", &tokenizer, None).unwrap();
+    let template = ChatTemplate::choose(None, "builtin", &tokenizer, &TemplateOptions::default()).unwrap();
     let (mut seed, words) = (11_u64, ["yes", "no", " four", " the capital", "\n", "é", " 12", "?"]);
     let mut random = |below: usize| {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

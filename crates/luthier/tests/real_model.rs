@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use luthier_data::{
-    ChatTemplate, Dataset, Example, GgufTokenizer, Message, ReadOptions, Role, SftOptions, Specials, Tokenizer,
-    Truncation, tokenize_sft,
+    ChatTemplate, Dataset, Example, GgufTokenizer, Message, ReadOptions, Role, SftOptions, Specials, TemplateOptions,
+    Tokenizer, Truncation, tokenize_sft,
 };
 use luthier_model::{Checkpoint, Decoder, Generator, LoraAdapter, Tuning};
 use luthier_tensor::{CpuOptions, Device, Isa, Precision, Tape};
@@ -59,9 +59,10 @@ impl Real {
             add_end: found.add_eos,
             add_space_prefix: found.add_space_prefix,
             chat_template: found.chat_template,
+            ..GgufTokenizer::default()
         })
         .unwrap();
-        let template = ChatTemplate::choose(None, "SmolLM2", &tokenizer, None).unwrap();
+        let template = ChatTemplate::choose(None, "SmolLM2", &tokenizer, &TemplateOptions::default()).unwrap();
         let text = std::fs::read(root().join("fixtures/smollm2.json")).unwrap();
         Self { device, decoder, tokenizer, template, reference: serde_json::from_slice(&text).unwrap() }
     }

@@ -152,7 +152,6 @@ fn text_without_a_tokenizer() {
     fs::write(folder.path().join("rows.jsonl"), "{\"instruction\": \"a\", \"output\": \"b\"}\n").expect("written");
     check(
         &folder,
-        "error: model: tokenizer.json is missing; expected the tokenizer of the model in the same folder (other formats \
-         are not read yet)\n",
+        "error: model: it has no tokenizer; expected tokenizer.json or tokenizer.model in the same folder\n",
     );
 }

@@ -55,6 +55,23 @@ fn models() {
 fn data() {
     wrong("dataset_missing", nothing, &with(&["dataset=none.jsonl"]));
     wrong("dataset_empty", |place| _ = place.write("rows.jsonl", ""), &TRAIN);
+    let talk = |text: &'static str| {
+        move |place: &Place| {
+            place.write("rows.jsonl", text);
+        }
+    };
+    let builtin = ["train", "train.yaml", "model_name_or_path=builtin"];
+    let named = |word: &'static str| builtin.iter().copied().chain([word]).collect::<Vec<_>>();
+    const ONE: &str = "{\"instruction\": \"a\", \"output\": \"b\"}\n";
+    wrong("template_unknown", talk(ONE), &named("template=lama3"));
+    wrong("tool_format_unknown", talk(ONE), &[named("template=qwen"), vec!["tool_format=qwn"]].concat());
+    wrong(
+        "template_needs_turns",
+        talk(
+            "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"user\", \"content\": \"b\"}, {\"role\": \"assistant\", \"content\": \"c\"}]}\n",
+        ),
+        &named("template=qwen"),
+    );
     wrong("dataset_is_a_folder", |place| _ = place.folder("rows"), &with(&["dataset=rows"]));
     wrong(
         "record_is_no_json",

@@ -34,11 +34,27 @@ pub struct GgufTokenizer {
     pub add_eos: Option<bool>,
     /// Text gets a space in front (SentencePiece).
     pub add_space_prefix: Option<bool>,
+    /// Several blanks count as one (SentencePiece).
+    pub remove_extra_whitespaces: Option<bool>,
+    /// The table of replaced letters (SentencePiece). Empty when there is none.
+    pub charsmap: Vec<u8>,
+    /// Letters become small ones before they are split (WordPiece).
+    pub lowercase: Option<bool>,
+    /// Accents are taken off before letters are split (WordPiece).
+    pub strip_accents: Option<bool>,
     /// The Jinja template of conversations.
     pub chat_template: Option<String>,
 }
 
 impl GgufTokenizer {
+    /// Of a GGUF file's bytes, whatever else is in it: a file that holds a vocabulary and no tensors will do.
+    ///
+    /// # Errors
+    /// When the bytes are no GGUF file, or its tables are damaged.
+    pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, Error> {
+        Self::read(&Gguf::parse(file, bytes)?)
+    }
+
     pub(super) fn read(gguf: &Gguf<'_>) -> Result<Self, Error> {
         let tokens = gguf.texts("tokenizer.ggml.tokens")?;
         let id = |key: &str| -> Result<Option<u32>, Error> {
@@ -61,6 +77,15 @@ impl GgufTokenizer {
         let wrong = |key: &str| gguf.damaged(format!("`{key}` is no list of numbers, one for each token"));
         let token_types = list(gguf, "tokenizer.ggml.token_type", tokens.len(), integer, wrong)?;
         let scores = list(gguf, "tokenizer.ggml.scores", tokens.len(), float, wrong)?;
+        let byte = |value: &Value| match value {
+            Value::Unsigned(number) => u8::try_from(*number).ok(),
+            // The same bytes, where they were written as numbers with a sign.
+            Value::Signed(number) => i8::try_from(*number).ok().map(|number| number as u8),
+            _ => None,
+        };
+        let charsmap: Option<Vec<u8>> = gguf.entries("tokenizer.ggml.precompiled_charsmap")?.iter().map(byte).collect();
+        let charsmap =
+            charsmap.ok_or_else(|| gguf.damaged("`tokenizer.ggml.precompiled_charsmap` is no list of bytes"))?;
         let text = |key: &str| Ok::<_, Error>(gguf.text(key)?.map(str::to_owned));
         Ok(Self {
             model: text("tokenizer.ggml.model")?.unwrap_or_default(),
@@ -74,6 +99,10 @@ impl GgufTokenizer {
             add_bos: gguf.flag("tokenizer.ggml.add_bos_token")?,
             add_eos: gguf.flag("tokenizer.ggml.add_eos_token")?,
             add_space_prefix: gguf.flag("tokenizer.ggml.add_space_prefix")?,
+            remove_extra_whitespaces: gguf.flag("tokenizer.ggml.remove_extra_whitespaces")?,
+            charsmap,
+            lowercase: gguf.flag("tokenizer.ggml.normalizer.lowercase")?,
+            strip_accents: gguf.flag("tokenizer.ggml.normalizer.strip_accents")?,
             chat_template: text("tokenizer.chat_template")?,
             tokens,
             token_types,

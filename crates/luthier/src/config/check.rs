@@ -214,7 +214,7 @@ impl Check<'_> {
         DataSettings {
             datasets,
             folder: PathBuf::from(self.settings.text("dataset_dir").unwrap_or_default()),
-            template: self.settings.text("template").map(str::to_owned),
+            template: self.template(),
             max_samples: self.optional_count("max_samples"),
             seed: self.settings.whole("seed").and_then(|seed| u64::try_from(seed).ok()).unwrap_or_default(),
             mix,
@@ -267,39 +267,24 @@ impl Check<'_> {
         Mix::Interleave { until, shares: Some(shares) }
     }
 
-    /// `user=0.1,assistant=1`: roles that are not named keep their usual weight.
+    /// Roles that are not named keep their usual weight.
     fn role_weights(&mut self) -> Option<RoleWeights> {
-        let entries = self.settings.names("role_weights").to_vec();
+        let named = self.settings.weights("role_weights");
         let mut weights = RoleWeights::default();
-        let mut named: Vec<String> = Vec::new();
-        for entry in &entries {
-            let (role, number) = entry.split_once('=').unwrap_or((entry, ""));
-            let (role, number) = (role.trim(), number.trim().parse::<f32>().ok());
-            let place = match role {
-                "system" => Some(&mut weights.system),
-                "user" => Some(&mut weights.user),
-                "assistant" => Some(&mut weights.assistant),
-                "tool" => Some(&mut weights.tool),
-                _ => None,
+        for (role, weight) in named {
+            let place = match *role {
+                "system" => &mut weights.system,
+                "user" => &mut weights.user,
+                "tool" => &mut weights.tool,
+                _ => &mut weights.assistant,
             };
-            let number = number.filter(|number| number.is_finite() && *number >= 0.0);
-            let (Some(place), Some(number)) = (place, number) else {
-                let expected = "expected system, user, assistant or tool, each with =, a weight of 0 or more, and once";
-                self.problem("role_weights", format!("role_weights has {entry:?}; {expected}"));
-                return None;
-            };
-            *place = number;
-            if named.iter().any(|other| other == role) {
-                self.problem("role_weights", format!("role_weights has {role} twice; expected it once"));
-                return None;
-            }
-            named.push(role.to_owned());
+            *place = *weight as f32;
         }
         let RoleWeights { system, user, assistant, tool } = weights;
         if system + user + assistant + tool == 0.0 {
             self.problem("role_weights", "role_weights are all 0, so nothing would be trained; expected one above 0");
         }
-        (!entries.is_empty()).then_some(weights)
+        (!named.is_empty()).then_some(weights)
     }
 
     fn row_order(&mut self) -> RowOrder {
@@ -318,6 +303,18 @@ impl Check<'_> {
             (true, false) => RowOrder::AsGiven,
             (false, true) => RowOrder::ByLength,
             (false, false) => RowOrder::Shuffled,
+        }
+    }
+
+    fn template(&self) -> TemplateSettings {
+        let text = |name: &str| self.settings.text(name).filter(|text| !text.is_empty()).map(str::to_owned);
+        let given = self.settings.is_given("enable_thinking");
+        TemplateSettings {
+            name: text("template"),
+            default_system: text("default_system"),
+            tool_format: text("tool_format"),
+            enable_thinking: self.settings.switch("enable_thinking").filter(|_| given),
+            preserve_thinking: self.is_on("preserve_thinking"),
         }
     }
 
@@ -615,7 +612,7 @@ mod tests {
             data: DataSettings {
                 datasets: vec!["d".to_owned()],
                 folder: "data".into(),
-                template: None,
+                template: TemplateSettings::default(),
                 max_samples: None,
                 seed: 42,
                 mix: Mix::Concat,
@@ -699,12 +696,13 @@ mod tests {
         let expected = RoleWeights { user: 0.1, system: 2.0, ..RoleWeights::default() };
         assert_eq!(weights("user=0.1, system = 2"), Ok(Some(expected)));
         assert_eq!(weights("[user=0.1, system=2]"), Ok(Some(expected)));
+        assert_eq!(weights("{user: 0.1, system: 2}"), Ok(Some(expected)));
         assert_eq!(weights("null"), Ok(None));
-        let what = "expected system, user, assistant or tool, each with =, a weight of 0 or more, and once";
-        for wrong in ["human=1", "user", "user=-1", "user=much", "user=inf"] {
-            fails(&format!("role_weights: {wrong}"), &format!("a.yaml, line 4: role_weights has {wrong:?}; {what}"));
+        let what = "expected weights of 0 or more for some of user, assistant, system, tool, as user=0.1, each once";
+        for wrong in ["human=1", "user", "user=-1", "user=much", "user=inf", "user=1,user=0"] {
+            fails(&format!("role_weights: {wrong}"), &format!("a.yaml, line 4: role_weights is {wrong:?}; {what}"));
         }
-        fails("role_weights: user=1,user=0", "a.yaml, line 4: role_weights has user twice; expected it once");
+        fails("role_weights: {user: {a: 1}}", &format!("a.yaml, line 4: role_weights is a nested value; {what}"));
         fails(
             "role_weights: assistant=0",
             "a.yaml, line 4: role_weights are all 0, so nothing would be trained; expected one above 0",

@@ -1,12 +1,11 @@
 //! The preview as one page that a browser shows without anything from elsewhere. The rows lie in it as JSON, which a
 //! script turns into text: nothing of a dataset is ever read as HTML.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use serde_json::{Value, json};
 
-use super::tokens::{Shown, role_name};
+use super::tokens::{Shown, decimal, role_name};
 use super::{Preview, histogram};
 use crate::wording::thousands;
 
@@ -28,7 +27,7 @@ pub(super) fn page(preview: &Preview, rows: Range<usize>) -> anyhow::Result<Stri
     let report = &preview.read.tokenized.report;
     let data = json!({
         "model": preview.model,
-        "template": preview.read.template,
+        "template": preview.read.template.as_ref().map(|template| &template.name),
         "datasets": counts.collect::<Vec<_>>(),
         "total": format!(
             "{} rows, {} tokens, {} of them trained",
@@ -46,10 +45,10 @@ pub(super) fn page(preview: &Preview, rows: Range<usize>) -> anyhow::Result<Stri
 
 /// A row with its tokens in columns: ids, texts, weights, and runs of one role. Special tokens by their places.
 fn row_of(row: usize, origin: Option<String>, tokens: &[Shown]) -> Value {
-    let mut weights: BTreeMap<usize, f32> = BTreeMap::new();
+    let mut weights: Vec<(usize, f64)> = Vec::new();
     for (index, token) in tokens.iter().enumerate() {
         if index == 0 || tokens[index - 1].weight != token.weight {
-            weights.insert(index, token.weight);
+            weights.push((index, decimal(token.weight)));
         }
     }
     let mut roles: Vec<(usize, &str)> = Vec::new();
@@ -64,7 +63,7 @@ fn row_of(row: usize, origin: Option<String>, tokens: &[Shown]) -> Value {
         "origin": origin,
         "ids": tokens.iter().map(|token| token.id).collect::<Vec<_>>(),
         "texts": tokens.iter().map(|token| token.text.as_str()).collect::<Vec<_>>(),
-        "weights": weights.into_iter().collect::<Vec<_>>(),
+        "weights": weights,
         "roles": roles,
         "special": special.collect::<Vec<_>>(),
     })

@@ -42,6 +42,11 @@ pub(super) fn tokens(
     Ok(shown)
 }
 
+/// A weight as it was written: 0.1, not the nearest number of 32 bits in the digits of 64.
+pub(super) fn decimal(weight: f32) -> f64 {
+    weight.to_string().parse().unwrap_or(f64::from(weight))
+}
+
 /// The name of a role; what no message wrote is the template's.
 pub(super) fn role_name(role: Option<Role>) -> &'static str {
     match role {
@@ -166,6 +171,13 @@ mod tests {
     #[test]
     fn what_a_terminal_would_obey_is_visible() {
         assert_eq!(visible("a\x1b[31m\r\n\tb\u{9b}"), "a\\u{1b}[31m\\u{d}\n\tb\\u{9b}");
+    }
+
+    #[test]
+    fn weights_are_written_as_they_were_given() {
+        for weight in [0.1, 1.0, 0.0, 0.333, 1e-6, 250_000.0] {
+            assert_eq!(decimal(weight as f32), weight);
+        }
     }
 
     #[test]

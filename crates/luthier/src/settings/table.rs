@@ -3,7 +3,7 @@
 use super::differences::{Difference, Told};
 use super::{Group, Kind, Setting, Status};
 use Group::{Batch, Data, Evaluation, Hub, Lora, Machine, Method, Model, Optimiser, Output};
-use Kind::{Anything, Choice, Names, Number, Switch, Text, Whole};
+use Kind::{Anything, Choice, Names, Number, Switch, Text, Weights, Whole};
 
 /// Every key that Luthier knows, in the order of the reference page.
 pub(crate) const SETTINGS: &[Setting] = &[
@@ -227,7 +227,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Data, "template", Text, "", "How turns become one text. Default: the model's own chat template.")
         .only("stage: sft")
         .differs_quietly(
-            "the model's own chat template, rendered as transformers does; a name of LLaMA-Factory's means it too, where it is of the same family",
+            "the model's own chat template, rendered as transformers does",
             "its pieces, taken out of it by rendering examples; without one, the template `empty`",
             "What is trained is what transformers, vLLM and Ollama will write in front of the model.",
         ),
@@ -237,7 +237,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(
         Data,
         "role_weights",
-        Names,
+        Weights(&["user", "assistant", "system", "tool"]),
         "",
         "Weights of messages in the loss by role, as user=0.1,tool=0; a record's own win.",
     )
@@ -276,10 +276,32 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Where broken records are kept, with the reasons. Default: quarantine.jsonl in output_dir.",
     )
     .ours(),
-    row(Data, "tool_format", Text, "", "How tools are written.").refused(NOT_YET),
-    row(Data, "default_system", Text, "", "A system message for every record.").refused(NOT_YET),
-    row(Data, "enable_thinking", Switch, "true", "Reasoning templates.").refused(NOT_YET),
-    row(Data, "preserve_thinking", Switch, "false", "Reasoning templates.").refused(NOT_YET),
+    row(
+        Data,
+        "tool_format",
+        Text,
+        "",
+        "How a named template writes tools, such as llama3 or qwen. Default: its own way.",
+    )
+    .only("stage: sft"),
+    row(Data, "default_system", Text, "", "The system message of records that have none. Default: the template's.")
+        .only("stage: sft"),
+    row(
+        Data,
+        "enable_thinking",
+        Switch,
+        "true",
+        "Train thoughts, or give empty ones. A model's own template is told.",
+    )
+    .only("stage: sft"),
+    row(
+        Data,
+        "preserve_thinking",
+        Switch,
+        "false",
+        "Keep thoughts of earlier replies with mask_history and in chats.",
+    )
+    .only("stage: sft"),
     row(Data, "tokenized_path", Text, "", "Where prepared data is kept.")
         .refused("prepared data is not kept in files, since preparing it takes seconds; remove the line and give dataset"),
     row(
