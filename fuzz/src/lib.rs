@@ -4,7 +4,7 @@
 //! A target is a function of bytes in [`targets`], so that cargo-fuzz or any other driver can call it too
 //! (`fuzz_target!(|data: &[u8]| luthier_fuzz::targets::template(data))`). The driver here needs no nightly compiler: it
 //! mutates seeds with a counted random number (input N of a target is the same on every machine), knows nothing of coverage,
-//! and holds each input to a limit of time and memory. `cargo xtask fuzz TARGET --seconds 120` runs one; the tests run each
+//! and holds each input to a limit of time and memory. `cargo run --release -p luthier-fuzz -- TARGET --seconds 120` runs one; the tests run each
 //! for some hundred inputs, and all of `regressions/`, where the inputs are kept that once broke something.
 
 pub mod guard;

@@ -28,7 +28,8 @@ pub(crate) fn records() -> Vec<Vec<u8>> {
     let ranking = r#"[{"prompt": "p", "chosen": "c", "rejected": "r"}, {"instruction": "i", "output": ["a", "b"], "label": true}]"#;
     let tokens = r#"[{"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}]"#;
     let text = "{\"text\": \"one\"}\n{\"text\": \"two\"}\n";
-    [
+    let table = "instruction,output,n\n\"a, \"\"b\"\"\",c,1\nd,e,2.5\n";
+    let texts = [
         ("\0", alpaca),
         ("\0", sharegpt),
         ("\x01", openai),
@@ -36,9 +37,26 @@ pub(crate) fn records() -> Vec<Vec<u8>> {
         ("\0", tokens),
         ("\x01", text),
         ("\x02", "a\nb\r\n"),
+        ("\x03", table),
+        ("\x04", "instruction\toutput\na\tb\n"),
     ]
-    .map(|(name, text)| [name.as_bytes(), text.as_bytes()].concat())
-    .into()
+    .map(|(name, text)| [name.as_bytes(), text.as_bytes()].concat());
+    texts.into_iter().chain(tables()).collect()
+}
+
+/// The Parquet and Arrow files of the tests, the small ones, in the order of their names.
+fn tables() -> Vec<Vec<u8>> {
+    const MOST_BYTES: usize = 16 << 10;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/luthier-data/tests/tables");
+    let mut paths: Vec<_> = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|file| file.path()).collect();
+    paths.sort();
+    let of_type = |path: &Path| match path.extension()?.to_str()? {
+        "parquet" => Some(5),
+        "arrow" | "arrows" => Some(6),
+        _ => None,
+    };
+    let seeds = paths.iter().filter_map(|path| Some([vec![of_type(path)?], std::fs::read(path).ok()?].concat()));
+    seeds.filter(|seed| seed.len() <= MOST_BYTES).collect()
 }
 
 pub(crate) fn dataset_info() -> Vec<Vec<u8>> {

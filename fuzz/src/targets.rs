@@ -1,9 +1,10 @@
 //! The targets: each reads its input as the program would, and goes on as far as the program would before it computes.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use luthier_data::{ChatTemplate, Dataset, GgufTokenizer, Message, Role, SpecialTexts, Specials, Tokenizer};
+use luthier_data::{
+    ChatTemplate, Dataset, GgufTokenizer, Message, ReadOptions, Role, SpecialTexts, Specials, TemplateOptions, Tokenizer,
+};
 use luthier_model::Checkpoint;
 use luthier_model::checkpoint::{self, ModelFiles};
 use luthier_tensor::SharedBytes;
@@ -23,9 +24,10 @@ fn parts<const N: usize>(input: &[u8]) -> [&[u8]; N] {
 /// A data file. The first byte says which name it has.
 pub fn records(input: &[u8]) {
     let Some((first, rest)) = input.split_first() else { return };
-    let name = ["data.json", "data.jsonl", "data.txt"][usize::from(*first) % 3];
-    if let Ok(dataset) = Dataset::parse(name, rest, None) {
-        assert!(dataset.records.len() <= rest.len(), "a record is at least a byte");
+    const ENDINGS: [&str; 7] = ["json", "jsonl", "txt", "csv", "tsv", "parquet", "arrow"];
+    let name = format!("data.{}", ENDINGS[usize::from(*first) % ENDINGS.len()]);
+    if let Ok(dataset) = Dataset::parse(&name, rest, None, false) {
+        assert_eq!(dataset.records.len(), dataset.origins.len(), "each record has its place");
     }
 }
 
@@ -41,7 +43,8 @@ pub fn dataset_info(input: &[u8]) {
             let file = entries[name]["file_name"].as_str().unwrap_or("data.json");
             // No other file of this machine.
             if !file.starts_with('/') && !file.contains("..") && !name.contains(['/', '.']) {
-                drop(Dataset::open(name, folder.path()));
+                let options = ReadOptions { folder: folder.path(), strict: false, max_samples: None, seed: 0 };
+                drop(Dataset::open(name, &options));
             }
         }
     }
@@ -52,7 +55,8 @@ pub fn template(input: &[u8]) {
     let [source, conversation] = parts(input);
     let texts = SpecialTexts { begin: Some("<s>".to_owned()), end: Some("</s>".to_owned()) };
     let source = String::from_utf8_lossy(source);
-    let Ok(template) = ChatTemplate::new("fuzz", &source, texts, Some(1_709_210_096)) else { return };
+    let options = TemplateOptions { now_unix_seconds: Some(1_709_210_096), ..TemplateOptions::default() };
+    let Ok(template) = ChatTemplate::from_jinja("fuzz", &source, texts, &options) else { return };
     let listed: Vec<Value> = serde_json::from_slice(conversation).unwrap_or_default();
     let mut messages: Vec<Message> = listed
         .iter()
@@ -91,22 +95,17 @@ pub fn tokenizer_json(input: &[u8]) {
 
 /// A SentencePiece file.
 pub fn tokenizer_model(input: &[u8]) {
-    folder(&BTreeMap::from([("tokenizer.model", input)]));
+    if let Ok(tokenizer) = Tokenizer::from_sentence_piece(input, None, None, None) {
+        encode(&tokenizer, TEXT);
+    }
 }
 
 /// A tiktoken file, then a `tokenizer_config.json`.
 pub fn tiktoken(input: &[u8]) {
     let [ranks, config] = parts(input);
-    let mut files = BTreeMap::from([("q.tiktoken", ranks), ("config.json", br#"{"model_type": "qwen"}"#)]);
-    if !config.is_empty() {
-        files.insert("tokenizer_config.json", config);
-    }
-    folder(&files);
-}
-
-fn folder(files: &BTreeMap<&str, &[u8]>) {
-    if let Ok(Some(vocabulary)) = GgufTokenizer::from_folder(files) {
-        vocabulary_of(vocabulary);
+    let config = Some(config).filter(|config| !config.is_empty());
+    if let Ok(tokenizer) = Tokenizer::from_tiktoken("q.tiktoken", ranks, Some("qwen"), config, None) {
+        encode(&tokenizer, TEXT);
     }
 }
 
@@ -114,7 +113,6 @@ fn vocabulary_of(vocabulary: GgufTokenizer) {
     if let Ok(tokenizer) = Tokenizer::from_gguf(&vocabulary) {
         encode(&tokenizer, TEXT);
         drop(vocabulary.to_json(None));
-        drop(vocabulary.for_gguf(1 << 10));
     }
 }
 
@@ -135,7 +133,7 @@ fn encode(tokenizer: &Tokenizer, text: &str) {
 
 /// A GGUF file: its vocabulary, then its weights.
 pub fn gguf(input: &[u8]) {
-    if let Ok(found) = checkpoint::GgufTokenizer::from_bytes("fuzz.gguf", input) {
+    if let Ok(found) = checkpoint::GgufTokenizer::parse("fuzz.gguf", input) {
         vocabulary_of(GgufTokenizer {
             model: found.model,
             pre: found.pre,
@@ -150,8 +148,7 @@ pub fn gguf(input: &[u8]) {
             add_begin: found.add_bos,
             add_end: found.add_eos,
             add_space_prefix: found.add_space_prefix,
-            remove_extra_whitespaces: found.remove_extra_whitespaces,
-            precompiled_charsmap: found.precompiled_charsmap,
+            charsmap: found.charsmap,
             ..GgufTokenizer::default()
         });
     }

@@ -14,6 +14,7 @@ use minijinja::{Environment, UndefinedBehavior, Value, context};
 use crate::conversation::Message;
 use crate::error::Error;
 use crate::template_functions::{RAISED, add_functions};
+use crate::template_limits::{Counted, check_source, confined};
 
 /// The texts of special tokens that templates write.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,8 +45,9 @@ pub struct Rendered {
     pub generation: Vec<Range<usize>>,
 }
 
-/// Instructions that one rendering may take: some hundred for each message are usual.
-const FUEL: u64 = 20_000_000;
+/// Instructions that one rendering may take, of which each may be 64 bytes of text made instead: some hundred for each message
+/// are usual. So a rendering makes 128 MB of text at the most.
+const FUEL: u64 = 2_000_000;
 const OUTPUT_BYTES: usize = 64 << 20;
 const RECURSION: usize = 100;
 const TEMPLATE: &str = "chat_template";
@@ -75,9 +77,10 @@ impl JinjaTemplate {
         environment.set_recursion_limit(RECURSION);
         add_functions(&mut environment, now_unix_seconds);
         environment.add_filter("__reply", |text: String| format!("{BEGIN}{text}{END}"));
+        check_source(source).map_err(|problem| Error::Template { name: name.to_owned(), problem })?;
         let lines = source.replace("\r\n", "\n").replace('\r', "\n"); // as Jinja2's lexer does
         let (compiled, marks_replies) = generation_as_filter(&lines);
-        environment.add_template_owned(TEMPLATE, compiled).map_err(compiles)?;
+        confined(|| environment.add_template_owned(TEMPLATE, compiled)).map_err(compiles)?;
         Ok(Self {
             environment,
             name: name.to_owned(),
@@ -121,12 +124,14 @@ impl JinjaTemplate {
             documents => (),
             ..thinking
         };
-        let mut output = Capped(Vec::new());
-        let template = self.environment.get_template(TEMPLATE).map_err(|error| problem(error.to_string()))?;
-        if let Err(error) = template.render_captured_to(values, &mut output) {
-            return Err(problem(describe(&error)));
-        }
-        let text = String::from_utf8(output.0).map_err(|error| problem(error.to_string()))?;
+        let _counted = Counted::begin();
+        let output = confined(|| {
+            let mut output = Capped(Vec::new());
+            let template = self.environment.get_template(TEMPLATE).map_err(|error| error.to_string())?;
+            template.render_captured_to(values, &mut output).map_err(|error| describe(&error))?;
+            Ok(output.0)
+        });
+        let text = String::from_utf8(output.map_err(problem)?).map_err(|error| problem(error.to_string()))?;
         if self.marks_replies { take_marks(&text).map_err(problem) } else { Ok(Rendered { text, generation: vec![] }) }
     }
 }

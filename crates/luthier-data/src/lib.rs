@@ -7,6 +7,8 @@
 //!
 //! What it refuses to do: read a clock, print, repair a broken record in silence, or compare token ids to find replies.
 
+mod base64;
+mod charsmap;
 mod conversation;
 mod conversation_json;
 mod dataset;
@@ -40,6 +42,7 @@ mod stream;
 mod strftime;
 mod template;
 mod template_functions;
+mod template_limits;
 mod tiktoken;
 mod tokenizer;
 mod tokenizer_json;
@@ -64,6 +67,7 @@ pub use records::Record;
 pub use report::{CutRow, Origin, Report, WORST};
 pub use stream::StreamDecoder;
 pub use template::ChatTemplate;
+pub use template_limits::rendering;
 pub use tiktoken::is_tiktoken;
 pub use tokenizer::{Specials, Tokenizer};
 pub use tokens::take_tokens;

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::base64::decode_base64;
+use crate::charsmap::check_charsmap;
 use crate::error::Error;
 use crate::tokenizer::{Tokenizer, failed, ids};
 
@@ -14,6 +16,7 @@ impl Tokenizer {
         let problem = |file: &str, error: String| Error::Tokenizer { problem: format!("{file}: {error}") };
         let mut value: Value =
             serde_json::from_slice(tokenizer).map_err(|error| problem("tokenizer.json", error.to_string()))?;
+        check(&value)?;
         let build = |bytes: &[u8]| {
             tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| problem("tokenizer.json", error.to_string()))
         };
@@ -41,6 +44,50 @@ impl Tokenizer {
         (this.added_before, this.added_after, this.chat_template) = (before, after, chat_template);
         Ok(this)
     }
+}
+
+/// Refuses parts that the library takes as they are and then fails at.
+fn check(json: &Value) -> Result<(), Error> {
+    let model = &json["model"];
+    if let Some(prefix) = model["continuing_subword_prefix"].as_str()
+        && let Some(merges) = model["merges"].as_array()
+    {
+        let right = |merge: &Value| match merge {
+            Value::String(text) => text.split_once(' ').map(|(_, right)| right.starts_with(prefix)),
+            merge => merge[1].as_str().map(|right| right.starts_with(prefix)),
+        };
+        if let Some(merge) = merges.iter().find(|merge| right(merge) == Some(false)) {
+            let problem = format!("tokenizer.json: the merge {merge} goes on without the prefix {prefix:?}");
+            return Err(Error::Tokenizer { problem });
+        }
+    }
+    let mut parts = Vec::new();
+    all_parts(&json["normalizer"], &mut parts);
+    all_parts(&json["decoder"], &mut parts);
+    for part in parts {
+        let problem = |problem: &str| Err(Error::Tokenizer { problem: format!("tokenizer.json: {problem}") });
+        match part["type"].as_str() {
+            Some("Precompiled") => {
+                let Some(table) = part["precompiled_charsmap"].as_str().and_then(decode_base64) else {
+                    return problem("the precompiled_charsmap is no base64");
+                };
+                check_charsmap(&table)?;
+            }
+            Some("Strip") if part["start"].as_u64() > Some(0) && part["stop"].as_u64() > Some(0) => {
+                return problem("a Strip decoder takes from both ends, which can be more than there is");
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A part and the parts within it.
+fn all_parts<'v>(part: &'v Value, out: &mut Vec<&'v Value>) {
+    for list in ["normalizers", "pretokenizers", "decoders", "processors"] {
+        part[list].as_array().into_iter().flatten().for_each(|part| all_parts(part, out));
+    }
+    out.push(part);
 }
 
 /// Takes out of a `tokenizer.json` what puts a blank before the first word.

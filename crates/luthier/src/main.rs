@@ -46,6 +46,7 @@ mod terminal;
 mod tokenizer_command;
 mod train;
 mod trainer_log;
+mod watch;
 mod wording;
 mod work;
 

@@ -61,6 +61,7 @@ impl Model {
 
     /// The template named, else the model's own.
     pub(crate) fn template(&self, settings: &TemplateSettings, tokenizer: &Tokenizer) -> anyhow::Result<ChatTemplate> {
+        crate::watch::start();
         let options = template_options(settings);
         Ok(ChatTemplate::choose(settings.name.as_deref(), &self.files.label, tokenizer, &options)?)
     }
