@@ -146,7 +146,7 @@ impl Tokenizer {
 
     /// The text of ids, special tokens written out.
     pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
-        self.start.decode(ids, false).map_err(failed)
+        guarded(|| self.start.decode(ids, false))
     }
 
     /// The id of a token, by its own text in the vocabulary.
@@ -206,7 +206,17 @@ impl Tokenizer {
 }
 
 pub(crate) fn ids(tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>, Error> {
-    Ok(tokenizer.encode_fast(text, false).map_err(failed)?.get_ids().to_vec())
+    guarded(|| Ok(tokenizer.encode_fast(text, false)?.get_ids().to_vec()))
+}
+
+/// Calls the library, which panics at some files that it took without a complaint (patterns that match nothing, before a change
+/// of case). What is known of that is refused when a file is read; this is for the rest.
+pub(crate) fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, Error> {
+    // Nothing is left half-changed: the library's values are only read, and its caches count as empty after a panic.
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(failed),
+        Err(_) => Err(Error::Tokenizer { problem: "its parts do not fit together, so it failed at a text".to_owned() }),
+    }
 }
 
 pub(crate) fn failed(error: tokenizers::Error) -> Error {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::base64::decode_base64;
 use crate::charsmap::check_charsmap;
 use crate::error::Error;
-use crate::tokenizer::{Tokenizer, failed, ids};
+use crate::tokenizer::{Tokenizer, guarded, ids};
 
 impl Tokenizer {
     /// From the bytes of `tokenizer.json`, of `tokenizer_config.json`, and the text of `chat_template.jinja`, which
@@ -18,7 +18,8 @@ impl Tokenizer {
             serde_json::from_slice(tokenizer).map_err(|error| problem("tokenizer.json", error.to_string()))?;
         check(&value)?;
         let build = |bytes: &[u8]| {
-            tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| problem("tokenizer.json", error.to_string()))
+            let built = guarded(|| Ok(tokenizers::Tokenizer::from_bytes(bytes)));
+            built?.map_err(|error| problem("tokenizer.json", error.to_string()))
         };
         let mut start = build(tokenizer)?;
         start.with_padding(None);
@@ -64,6 +65,7 @@ fn check(json: &Value) -> Result<(), Error> {
     let mut parts = Vec::new();
     all_parts(&json["normalizer"], &mut parts);
     all_parts(&json["decoder"], &mut parts);
+    all_parts(&json["post_processor"], &mut parts);
     for part in parts {
         let problem = |problem: &str| Err(Error::Tokenizer { problem: format!("tokenizer.json: {problem}") });
         match part["type"].as_str() {
@@ -72,6 +74,13 @@ fn check(json: &Value) -> Result<(), Error> {
                     return problem("the precompiled_charsmap is no base64");
                 };
                 check_charsmap(&table)?;
+            }
+            Some("TemplateProcessing") => {
+                let pieces = ["single", "pair"].into_iter().filter_map(|key| part[key].as_array()).flatten();
+                let mut names = pieces.filter_map(|piece| piece["SpecialToken"]["id"].as_str());
+                if let Some(name) = names.find(|name| part["special_tokens"].get(*name).is_none()) {
+                    return problem(&format!("the post_processor puts {name:?} around a text, which its tokens lack"));
+                }
             }
             Some("Strip") if part["start"].as_u64() > Some(0) && part["stop"].as_u64() > Some(0) => {
                 return problem("a Strip decoder takes from both ends, which can be more than there is");
@@ -138,7 +147,7 @@ impl Prefix {
 /// What the post-processor puts before and after a text.
 fn added_around(tokenizer: &tokenizers::Tokenizer) -> Result<(Vec<u32>, Vec<u32>), Error> {
     let plain = ids(tokenizer, "a")?;
-    let full = tokenizer.encode_fast("a", true).map_err(failed)?.get_ids().to_vec();
+    let full = guarded(|| Ok(tokenizer.encode_fast("a", true)?.get_ids().to_vec()))?;
     let at = full.windows(plain.len().max(1)).position(|window| window == plain);
     Ok(at.map(|at| (full[..at].to_vec(), full[at + plain.len()..].to_vec())).unwrap_or_default())
 }
