@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use luthier_data::{
-    ChatTemplate, Dataset, GgufTokenizer, Message, ReadOptions, Role, SpecialTexts, Specials, TemplateOptions, Tokenizer,
+    ChatTemplate, Dataset, GgufTokenizer, Message, ReadOptions, Role, SpecialTexts, Specials, TemplateOptions,
+    Tokenizer,
 };
 use luthier_model::Checkpoint;
 use luthier_model::checkpoint::{self, ModelFiles};

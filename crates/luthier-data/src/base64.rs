@@ -13,7 +13,7 @@ pub(crate) fn decode_base64(text: &str) -> Option<Vec<u8>> {
         })
     };
     let letters = text.trim_end_matches('=').as_bytes();
-    if text.len() % 4 != 0 || text.len() - letters.len() > 2 {
+    if !text.len().is_multiple_of(4) || text.len() - letters.len() > 2 {
         return None;
     }
     let mut out = Vec::with_capacity(letters.len() * 3 / 4);

@@ -8,7 +8,7 @@ pub(crate) fn check_charsmap(bytes: &[u8]) -> Result<(), Error> {
     let problem = |problem: &str| Error::Tokenizer { problem: format!("the precompiled_charsmap {problem}") };
     let Some((size, rest)) = bytes.split_first_chunk::<4>() else { return Err(problem("is cut off")) };
     let size = u32::from_le_bytes(*size) as usize;
-    if size % 4 != 0 || size > rest.len() {
+    if !size.is_multiple_of(4) || size > rest.len() {
         return Err(problem("says that it is larger than it is"));
     }
     let (trie, replacements) = rest.split_at(size);

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
+use crate::base64::decode_base64;
 use crate::error::Error;
 use crate::gguf_tokenizer::{CONTROL, GgufTokenizer, NORMAL, UNUSED};
 use crate::tokenizer::Tokenizer;
@@ -139,37 +140,8 @@ fn read_ranks(bytes: &[u8]) -> Result<Vec<Option<Vec<u8>>>, String> {
 
 fn read_line(line: &str) -> Option<(Vec<u8>, usize)> {
     let (token, rank) = line.trim_end().split_once(' ')?;
-    let token = base64(token.as_bytes()).filter(|token| !token.is_empty())?;
+    let token = decode_base64(token).filter(|token| !token.is_empty())?;
     Some((token, rank.parse().ok()?))
-}
-
-/// Base64 with its padding; None where it is none.
-fn base64(text: &[u8]) -> Option<Vec<u8>> {
-    let sextet = |letter: u8| match letter {
-        b'A'..=b'Z' => Some(letter - b'A'),
-        b'a'..=b'z' => Some(letter - b'a' + 26),
-        b'0'..=b'9' => Some(letter - b'0' + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        _ => None,
-    };
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let (groups, left) = text.as_chunks::<4>();
-    if !left.is_empty() {
-        return None;
-    }
-    for (index, group) in groups.iter().enumerate() {
-        let padding = group.iter().rev().take_while(|letter| **letter == b'=').count();
-        if padding > 2 || padding > 0 && index + 1 < groups.len() {
-            return None;
-        }
-        let mut number = 0_u32;
-        for letter in &group[..4 - padding] {
-            number = number << 6 | u32::from(sextet(*letter)?);
-        }
-        bytes.extend_from_slice(&(number << (6 * padding)).to_be_bytes()[1..4 - padding]);
-    }
-    Some(bytes)
 }
 
 /// The tokens in the letters of byte-level vocabularies, with the merges that give them: tiktoken merges two tokens where
