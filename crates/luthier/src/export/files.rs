@@ -179,13 +179,7 @@ impl<'a> Job<'a> {
     fn gguf_tokenizer(&self) -> anyhow::Result<GgufTokenizer> {
         let decoder = &self.model.checkpoint.model.decoder;
         let tokenizer = self.tokenizer.as_ref().context("a GGUF file contains the tokenizer")?;
-        let Some(json) = self.model.files.get("tokenizer.json") else {
-            anyhow::bail!(
-                "{}: a GGUF file is written with the tokenizer of tokenizer.json, which is missing; convert the tokenizer \
-                 that is there first",
-                self.model.files.label
-            );
-        };
+        let json = self.model.files.get("tokenizer.json").unwrap_or_default();
         let config = self.model.files.get("tokenizer_config.json");
         let pre = self.config.pre.as_deref();
         let found = luthier_data::GgufTokenizer::from_json(json, config, tokenizer, decoder.vocabulary_size, pre)
