@@ -62,14 +62,38 @@ pub enum Error {
         problem: String,
     },
     /// A record was read, but cannot be turned into tokens.
-    #[error("dataset {dataset}, record {record}: {source}")]
+    #[error("dataset {dataset}, record {record}: {problem}")]
     Conversation {
         /// The dataset's name.
         dataset: String,
         /// The record's number, from 1.
         record: usize,
-        /// What is wrong.
-        source: Box<Error>,
+        /// What is wrong. It is told with the place, so it is no source, which would be told again.
+        problem: Box<Error>,
+    },
+    /// A row has more tokens than it may have, and cutting it is not wanted.
+    #[error(
+        "dataset {dataset}, record {record} has {tokens} tokens, and cutoff_len is {cutoff_len}{}; raise cutoff_len, or set \
+         truncation: right, drop or llamafactory",
+        match others { 0 => String::new(), 1 => " (another record is too long too)".to_owned(), others => format!(" ({others} others are too long too)") }
+    )]
+    TooLong {
+        /// The dataset's name.
+        dataset: String,
+        /// The record's number, from 1.
+        record: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// The most that it may have.
+        cutoff_len: usize,
+        /// Further records that are too long.
+        others: usize,
+    },
+    /// The weights of a conversation's messages cannot be brought to its tokens.
+    #[error("{problem}")]
+    Weights {
+        /// The whole sentence.
+        problem: String,
     },
     /// The tokenizer's file or metadata cannot be used, or the tokenizer failed.
     #[error("tokenizer: {problem}")]
@@ -79,47 +103,30 @@ pub enum Error {
     },
     /// The model has no chat template and none was named.
     #[error(
-        "{model} has no chat template, so its conversations cannot be written as it expects them; \
-         set `template` to one of {known}"
+        "{model} has no chat template, so its conversations cannot be written as it expects them; set `template` to the name \
+         of one (luthier template list)"
     )]
     TemplateMissing {
         /// The model's name.
         model: String,
-        /// The built-in templates.
-        known: String,
     },
-    /// A template was named that is not built in.
+    /// A template was named that is not known.
     #[error(
-        "template: there is no template {name:?}; expected {known}, a name of LLaMA-Factory's that fits the model, or \
-         nothing for the model's own"
+        "template: there is no template {name:?}{}; expected a name of `luthier template list`, or nothing for the model's own",
+        nearest.map(|nearest| format!(" (did you mean {nearest}?)")).unwrap_or_default()
     )]
     UnknownTemplate {
         /// The name as the user wrote it.
         name: String,
-        /// The built-in templates.
-        known: String,
+        /// The known name that is most like it.
+        nearest: Option<&'static str>,
     },
-    /// A template of LLaMA-Factory's was named, and the model's own begins turns in another way.
-    #[error(
-        "template: {name} begins a turn with {begin:?}, which the chat template of {model} does not write, so they belong to \
-         different models; remove `template` to use the model's own"
-    )]
-    TemplateOfAnotherFamily {
+    /// A way to write tools was named that is not known.
+    #[error("tool_format: there is no format {name:?}; expected one of {known}")]
+    UnknownToolFormat {
         /// The name as the user wrote it.
         name: String,
-        /// What that template writes.
-        begin: &'static str,
-        /// The model's name.
-        model: String,
-    },
-    /// A template of LLaMA-Factory's was named that nothing here can stand for.
-    #[error("template: {name} is not built in yet{reason}; built in: {known}")]
-    TemplateNotBuiltIn {
-        /// The name as the user wrote it.
-        name: String,
-        /// What else is missing, as the rest of the clause.
-        reason: String,
-        /// The built-in templates.
+        /// The known names.
         known: String,
     },
     /// The template does not compile, raised an exception, or ran out of fuel or room.

@@ -10,84 +10,99 @@ use crate::conversation::{Conversation, Role};
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::mask::masked_text;
+use crate::owners::{owners, turn_weights};
 use crate::records::Record;
+use crate::report::{LongRows, Origin, Report};
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use crate::truncate::{Truncation, Turn, fit};
 
 /// One row of training.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Example {
     /// The tokens.
     pub ids: Vec<u32>,
     /// Whether each token is a label: predicted from the tokens before it. The first one never is. `[tokens]`
     pub trained: Vec<bool>,
+    /// How much each label counts in the loss, 0 elsewhere; `None` where each counts 1. `[tokens]`
+    pub weights: Option<Vec<f32>>,
 }
 
 impl Example {
+    /// A row whose labels count alike.
+    pub fn new(ids: Vec<u32>, trained: Vec<bool>) -> Self {
+        Self { ids, trained, weights: None }
+    }
+
+    /// A row whose tokens are labels where they have a weight. The first token has none before it and never is one.
+    pub fn weighted(ids: Vec<u32>, mut weights: Vec<f32>) -> Self {
+        if let Some(first) = weights.first_mut() {
+            *first = 0.0;
+        }
+        let trained = weights.iter().map(|&weight| weight > 0.0).collect();
+        let plain = weights.iter().all(|&weight| weight == 0.0 || weight == 1.0);
+        Self { ids, trained, weights: (!plain).then_some(weights) }
+    }
+
     /// The number of labels.
     pub fn trained_count(&self) -> usize {
         self.trained.iter().filter(|trained| **trained).count()
     }
+
+    /// How much a token counts in the loss.
+    pub fn weight(&self, token: usize) -> f32 {
+        match &self.weights {
+            Some(weights) => weights[token],
+            None => f32::from(u8::from(self.trained[token])),
+        }
+    }
+
+    /// Keeps the first tokens.
+    pub(crate) fn truncate(&mut self, tokens: usize) {
+        self.ids.truncate(tokens);
+        self.trained.truncate(tokens);
+        self.weights.iter_mut().for_each(|weights| weights.truncate(tokens));
+    }
 }
 
-/// What happened to the rows, to be told before training starts.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Rows that will be trained.
-    pub rows: usize,
-    /// Their tokens.
-    pub tokens: usize,
-    /// Their labels.
-    pub trained_tokens: usize,
-    /// Rows that `cutoff_len` shortened.
-    pub rows_truncated: usize,
-    /// Replies whose end token was cut off, or that were cut off whole: the model does not learn to end them.
-    pub replies_without_end: usize,
-    /// Rows that had no label left, and empty documents.
-    pub rows_dropped: usize,
-    /// Replies that the template did not end, to which the tokenizer's end token was added.
-    pub end_tokens_added: usize,
-}
-
-/// Where a row came from.
+/// Tokens of a row that one message wrote, or the template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Origin {
-    /// The dataset's place among those that were given.
-    pub dataset: usize,
-    /// The record's place in it, from 0.
-    pub record: usize,
+pub struct RoleSpan {
+    /// Where they end; they begin where the last span ends.
+    pub end: usize,
+    /// Whose they are; `None` for what the template writes around messages.
+    pub role: Option<Role>,
 }
 
 /// Examples and their report.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tokenized {
     /// The rows, in the order of the datasets.
     pub examples: Vec<Example>,
     /// Where each came from; `None` for a block of several documents.
     pub origins: Vec<Option<Origin>>,
+    /// Who wrote the tokens of each row, where [`SftOptions::roles`] asks for it; else empty.
+    pub roles: Vec<Vec<RoleSpan>>,
     /// What happened to them.
     pub report: Report,
 }
 
 impl Tokenized {
-    /// Takes a row, or counts it as dropped.
-    pub(crate) fn push(&mut self, example: Example, origin: Option<Origin>) {
-        let trained = example.trained_count();
-        if trained == 0 {
+    /// Takes a row and says so, or counts it as dropped.
+    pub(crate) fn push(&mut self, example: Example, origin: Option<Origin>) -> bool {
+        if example.trained_count() == 0 {
             self.report.rows_dropped += 1;
-            return;
+            return false;
         }
-        self.report.rows += 1;
-        self.report.tokens += example.ids.len();
-        self.report.trained_tokens += trained;
+        self.report.count(&example);
         self.examples.push(example);
         self.origins.push(origin);
+        true
     }
 }
 
-/// LLaMA-Factory's settings of the same names, and which end is cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// LLaMA-Factory's settings of the same names, what is cut, and what counts how much.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SftOptions {
     /// The most tokens that a row keeps.
     pub cutoff_len: usize,
@@ -97,11 +112,48 @@ pub struct SftOptions {
     pub train_on_prompt: bool,
     /// Whether only the last reply is trained.
     pub mask_history: bool,
+    /// How much a message counts by its role, where its record does not say it.
+    pub role_weights: Option<RoleWeights>,
+    /// Whether [`Tokenized::roles`] are kept, to be shown.
+    pub roles: bool,
+}
+
+/// How much the messages of a role count in the loss.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RoleWeights {
+    /// System messages.
+    pub system: f32,
+    /// The person's.
+    pub user: f32,
+    /// Replies.
+    pub assistant: f32,
+    /// What tools give back.
+    pub tool: f32,
+}
+
+impl Default for RoleWeights {
+    /// Replies alone.
+    fn default() -> Self {
+        Self { system: 0.0, user: 0.0, assistant: 1.0, tool: 0.0 }
+    }
+}
+
+impl RoleWeights {
+    /// That of a role.
+    pub fn of(&self, role: Role) -> f32 {
+        match role {
+            Role::System => self.system,
+            Role::User => self.user,
+            Role::Assistant => self.assistant,
+            Role::Tool => self.tool,
+        }
+    }
 }
 
 /// Tokenises conversations for `stage: sft`, in parallel, with a result that does not depend on it.
 ///
-/// Errors: the first record, in order, that is no conversation or that the template refuses.
+/// Errors: the first record, in order, that is no conversation or that the template refuses; rows that are too long,
+/// where that is an error.
 pub fn tokenize_sft(
     datasets: &[Dataset],
     tokenizer: &Tokenizer,
@@ -109,30 +161,39 @@ pub fn tokenize_sft(
     options: &SftOptions,
 ) -> Result<Tokenized, Error> {
     let mut tokenized = Tokenized::default();
+    let mut long_rows = LongRows::new(options.cutoff_len, options.truncation);
     for (number, dataset) in datasets.iter().enumerate() {
         let rows = dataset.records.par_iter().map(|record| {
             let Record::Conversation(conversation) = record else {
                 let problem = "a document without roles has no reply to train; use stage: pt for documents".to_owned();
                 return Err(Error::NothingToTrain { problem });
             };
-            let (turns, added) = encode_turns(conversation, tokenizer, template)?;
-            Ok((fit(&turns, options), added))
+            let (turns, added) = encode_turns(conversation, tokenizer, template, options.mask_history)?;
+            let owners = owners(conversation, &turns, tokenizer, template, options)?;
+            let weights = turn_weights(conversation, &turns, &owners, options)?;
+            Ok((fit(&turns, weights.as_deref(), &owners, options), added))
         });
         let rows: Vec<Result<_, Error>> = rows.collect();
         for (index, row) in rows.into_iter().enumerate() {
             let (fitted, added) = row.map_err(|source| in_record(dataset, index, source))?;
-            tokenized.report.rows_truncated += usize::from(fitted.truncated);
-            tokenized.report.replies_without_end += fitted.replies_without_end;
-            tokenized.report.end_tokens_added += added;
-            tokenized.push(fitted.example, Some(Origin { dataset: number, record: index }));
+            let origin = Origin { dataset: number, record: index };
+            let Tokenized { report, .. } = &mut tokenized;
+            if long_rows.keeps(report, dataset, origin, fitted.before, fitted.example.ids.len()) {
+                report.replies_without_end += fitted.replies_without_end;
+                report.end_tokens_added += added;
+                if tokenized.push(fitted.example, Some(origin)) && options.roles {
+                    tokenized.roles.push(fitted.roles);
+                }
+            }
         }
     }
+    long_rows.finish()?;
     Ok(tokenized)
 }
 
 /// Puts an error into its place.
 pub(crate) fn in_record(dataset: &Dataset, index: usize, source: Error) -> Error {
-    Error::Conversation { dataset: dataset.name.clone(), record: index + 1, source: Box::new(source) }
+    Error::Conversation { dataset: dataset.name.clone(), record: index + 1, problem: Box::new(source) }
 }
 
 /// The turns of a conversation, and the number of end tokens that had to be added.
@@ -140,7 +201,11 @@ fn encode_turns(
     conversation: &Conversation,
     tokenizer: &Tokenizer,
     template: &ChatTemplate,
+    last_reply_only: bool,
 ) -> Result<(Vec<Turn>, usize), Error> {
+    if let Some(turns) = template.named_turns(conversation, tokenizer, last_reply_only) {
+        return turns;
+    }
     let masked = masked_text(template, conversation)?;
     let mut pieces = Vec::with_capacity(2 * masked.replies.len() + 1);
     let mut at = 0;
@@ -197,7 +262,9 @@ fn add_end(reply: &mut Vec<u32>, text: &str, content: &str, tokenizer: &Tokenize
         let problem = "the template does not end replies with an end token, and the tokenizer names none".to_owned();
         return Err(Error::Tokenizer { problem });
     };
-    let found = text.rfind(content).filter(|_| !content.is_empty());
+    // A thought may stand before it and say the same; blanks stand behind it.
+    let found = if content.trim().is_empty() { text.find(content) } else { text.rfind(content) };
+    let found = found.filter(|_| !content.is_empty());
     let at = found.map_or(text.trim_end().len(), |at| at + content.len());
     if at == text.len() {
         reply.push(*end_id);

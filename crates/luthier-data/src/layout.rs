@@ -151,7 +151,7 @@ impl Layout {
                 std::iter::once(columns.messages.as_str()).chain(columns.system.as_deref()).collect()
             }
             Layout::Text { text } => vec![text],
-            Layout::Tokens => vec!["input_ids", "labels", "attention_mask"],
+            Layout::Tokens => vec!["input_ids", "labels", "weights", "attention_mask"],
         }
     }
 }

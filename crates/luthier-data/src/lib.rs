@@ -3,11 +3,12 @@
 //! The path of a row, one file each: [`Dataset`] reads a file into [`Record`]s; a [`ChatTemplate`] renders a
 //! conversation; `mask` finds which bytes of it are replies; a [`Tokenizer`] turns it into ids; [`tokenize_sft`] and
 //! [`tokenize_pt`] make [`Example`]s of a whole dataset and a [`Report`] of all that was cut, dropped or added;
-//! [`permutation`] orders them. Records that are tokens already go through [`take_tokens`].
+//! [`permutation`] orders them, [`first_fit_decreasing`] packs them. Records that are tokens already go through [`take_tokens`].
 //!
 //! What it refuses to do: read a clock, print, repair a broken record in silence, or compare token ids to find replies.
 
 mod conversation;
+mod conversation_json;
 mod dataset;
 mod dataset_info;
 mod error;
@@ -16,18 +17,24 @@ mod gguf_from_json;
 mod gguf_to_json;
 mod gguf_tokenizer;
 mod gguf_word_piece;
+mod jinja;
 mod layout;
 mod mask;
+mod named;
+mod names;
 mod order;
+mod owners;
+mod pack;
 mod pre_tokenizer;
 mod pretrain;
+mod python_json;
 mod records;
+mod report;
 mod sentence_piece;
 mod stream;
 mod strftime;
 mod template;
 mod template_functions;
-mod template_names;
 mod tiktoken;
 mod tokenizer;
 mod tokenizer_json;
@@ -38,15 +45,19 @@ mod truncate;
 pub use conversation::{Conversation, Judged, Message, Preference, Role, ToolCall};
 pub use dataset::Dataset;
 pub use error::Error;
-pub use example::{Example, Origin, Report, SftOptions, Tokenized, tokenize_sft};
+pub use example::{Example, RoleSpan, RoleWeights, SftOptions, Tokenized, tokenize_sft};
 pub use gguf_tokenizer::GgufTokenizer;
+pub use jinja::{Rendered, SpecialTexts};
 pub use layout::{AlpacaLayout, Layout, MessagesLayout};
 pub use mask::{MaskedText, masked_text};
-pub use order::permutation;
+pub use named::{TemplateFacts, TemplateOptions, template_facts, template_names};
+pub use order::{grouped_by_length, permutation};
+pub use pack::{Bins, first_fit_decreasing};
 pub use pretrain::{PtOptions, tokenize_pt};
 pub use records::Record;
+pub use report::{CutRow, Origin, Report, WORST};
 pub use stream::StreamDecoder;
-pub use template::{ChatTemplate, Rendered, SpecialTexts};
+pub use template::ChatTemplate;
 pub use tiktoken::is_tiktoken;
 pub use tokenizer::{Specials, Tokenizer};
 pub use tokens::take_tokens;

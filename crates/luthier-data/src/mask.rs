@@ -1,15 +1,17 @@
 //! Which bytes of a rendered conversation are replies.
 //!
-//! From `{% generation %}` blocks where the template has them. Otherwise by rendering the conversation turn by turn:
+//! From the table for a named template, from `{% generation %}` blocks where a Jinja template has them. Otherwise by rendering the conversation turn by turn:
 //! the text before a reply, with the generation prompt, must begin the text through that reply, which must begin the
-//! whole; what lies between is the reply with all that the template closes it with. A template for which that does not
+//! whole; what lies between is the reply with all that the template closes it with (but for words that are written before
+//! the content of the last reply only). A template for which that does not
 //! hold is refused: comparing token ids, or searching for the reply, would train the wrong tokens in silence.
 
 use std::ops::Range;
 
-use crate::conversation::{Conversation, Role};
+use crate::conversation::{Conversation, Message, Role};
 use crate::error::Error;
-use crate::template::{ChatTemplate, Rendered};
+use crate::jinja::Rendered;
+use crate::template::ChatTemplate;
 
 /// A rendered conversation and its replies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,10 +27,7 @@ pub struct MaskedText {
 /// Errors: there is no assistant message, the template fails, or it is not prefix-stable.
 pub fn masked_text(template: &ChatTemplate, conversation: &Conversation) -> Result<MaskedText, Error> {
     let Conversation { messages, tools } = conversation;
-    if !messages.iter().any(|message| message.role == Role::Assistant) {
-        let problem = "the conversation has no message of the assistant, so there is nothing to train".to_owned();
-        return Err(Error::NothingToTrain { problem });
-    }
+    needs_reply(messages)?;
     let whole = template.render(messages, tools, false)?;
     if template.marks_replies() {
         let Rendered { text, mut generation } = whole;
@@ -40,7 +39,7 @@ pub fn masked_text(template: &ChatTemplate, conversation: &Conversation) -> Resu
         return Ok(MaskedText { text, replies: generation });
     }
     let mut replies = Vec::new();
-    for (index, _) in messages.iter().enumerate().filter(|(_, message)| message.role == Role::Assistant) {
+    for (index, message) in messages.iter().enumerate().filter(|(_, message)| message.role == Role::Assistant) {
         let before = template.render(&messages[..index], tools, true)?.text;
         let mut through = if index + 1 == messages.len() {
             whole.text.clone()
@@ -51,6 +50,12 @@ pub fn masked_text(template: &ChatTemplate, conversation: &Conversation) -> Resu
             && let Some(shorter) = template.end_text().and_then(|end| through.strip_suffix(end))
         {
             through.truncate(shorter.len()); // some close the whole conversation, not each reply, with the end token
+        }
+        if !whole.text.starts_with(&through)
+            && let Some(plainer) = without_last_words(&before, &through, &message.content)
+            && whole.text.starts_with(&plainer)
+        {
+            through = plainer;
         }
         let unstable = |first_label, first: &str, second_label, second: &str| {
             let from = parting(first, second);
@@ -73,8 +78,28 @@ pub fn masked_text(template: &ChatTemplate, conversation: &Conversation) -> Resu
     Ok(MaskedText { text: whole.text, replies })
 }
 
+/// Errors: there is no assistant message.
+pub(crate) fn needs_reply(messages: &[Message]) -> Result<(), Error> {
+    if messages.iter().any(|message| message.role == Role::Assistant) {
+        return Ok(());
+    }
+    let problem = "the conversation has no message of the assistant, so there is nothing to train".to_owned();
+    Err(Error::NothingToTrain { problem })
+}
+
+/// The text through a reply, without what the template writes only before the content of the last one: Qwen3 puts an empty
+/// thought there, and leaves it out once another message follows. Prompt, content and all that closes the reply must then
+/// follow one another, so nothing is searched for.
+fn without_last_words(before: &str, through: &str, content: &str) -> Option<String> {
+    let content = content.trim();
+    let behind = through.strip_prefix(before)?;
+    let at = behind.rfind(content).filter(|_| !content.is_empty())?;
+    let closing = &behind[at + content.len()..];
+    (!closing.is_empty()).then(|| format!("{before}{content}{closing}"))
+}
+
 /// The first byte at which two texts differ, at a border of characters.
-fn parting(first: &str, second: &str) -> usize {
+pub(crate) fn parting(first: &str, second: &str) -> usize {
     let same = first.chars().zip(second.chars()).take_while(|(a, b)| a == b);
     same.map(|(character, _)| character.len_utf8()).sum()
 }

@@ -12,6 +12,25 @@ pub fn permutation(seed: u64, epoch: u64, rows: usize) -> Vec<usize> {
     order
 }
 
+/// As [`permutation`], with rows of like lengths near one another: transformers' `LengthGroupedSampler`. The order is cut
+/// into some dozens of batches each, in which the longest come first; the longest of all is the very first, so that what
+/// does not fit fails at once.
+pub fn grouped_by_length(seed: u64, epoch: u64, lengths: &[usize], batch: usize) -> Vec<usize> {
+    let mut order = permutation(seed, epoch, lengths.len());
+    let batch = batch.max(1);
+    let batches = (lengths.len() / (4 * batch)).clamp(1, 50);
+    let group = batches * batch;
+    for rows in order.chunks_mut(group) {
+        rows.sort_by_key(|&row| std::cmp::Reverse(lengths[row]));
+    }
+    // Of equal ones the first, as Python finds it.
+    let longest = (0..order.len()).step_by(group).rev().max_by_key(|&first| lengths[order[first]]);
+    if let Some(longest) = longest {
+        order.swap(0, longest);
+    }
+    order
+}
+
 fn mix(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -39,5 +58,27 @@ mod tests {
         assert_ne!(permutation(42, 0, 8), permutation(42, 1, 8));
         assert_ne!(permutation(42, 0, 8), permutation(43, 0, 8));
         assert!(permutation(42, 0, 0).is_empty());
+    }
+
+    #[test]
+    fn groups_are_those_of_transformers() {
+        let lengths: Vec<usize> = (0..100).map(|row: usize| 1 + row * 37 % 41).collect();
+        let order = grouped_by_length(42, 1, &lengths, 4);
+        // min(100 / (4 * 4), 50) = 6 batches of 4 rows a group, of the same rows as without groups.
+        let plain = permutation(42, 1, 100);
+        let sorted = |rows: &[usize]| {
+            let mut rows = rows.to_vec();
+            rows.sort_unstable();
+            rows
+        };
+        assert_eq!(lengths[order[0]], 41, "the longest of all comes first");
+        for (group, (rows, of)) in order.chunks(24).zip(plain.chunks(24)).enumerate() {
+            // The first rows of two groups have changed places.
+            let shared = sorted(rows).iter().filter(|row| of.contains(row)).count();
+            assert!(shared >= rows.len() - 1, "group {group}");
+            assert!(rows[1..].is_sorted_by(|one, other| lengths[*one] >= lengths[*other]), "group {group}");
+        }
+        assert_eq!(sorted(&order), (0..100).collect::<Vec<_>>());
+        assert!(grouped_by_length(42, 0, &[], 4).is_empty());
     }
 }

@@ -9,9 +9,11 @@ use rayon::prelude::*;
 
 use crate::dataset::Dataset;
 use crate::error::Error;
-use crate::example::{Example, Origin, Tokenized, in_record};
+use crate::example::{Example, Tokenized, in_record};
 use crate::records::Record;
+use crate::report::{LongRows, Origin};
 use crate::tokenizer::{Specials, Tokenizer};
+use crate::truncate::Truncation;
 
 /// LLaMA-Factory's settings of the same names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,11 +22,14 @@ pub struct PtOptions {
     pub cutoff_len: usize,
     /// Whether documents are put end to end; LLaMA-Factory does so for `stage: pt` unless told not to.
     pub packing: bool,
+    /// What becomes of longer rows; a document of its own is always cut at its end.
+    pub truncation: Truncation,
 }
 
 /// Tokenises documents for `stage: pt`. Empty documents are dropped and counted.
 ///
-/// Errors: the first record that is no document; a tokenizer without an end token.
+/// Errors: the first record that is no document; a tokenizer without an end token; documents that are too long, where
+/// that is an error.
 pub fn tokenize_pt(datasets: &[Dataset], tokenizer: &Tokenizer, options: &PtOptions) -> Result<Tokenized, Error> {
     let Some(end_id) = tokenizer.end_ids().first().copied() else {
         let problem = "it names no end token, which must follow every document".to_owned();
@@ -34,6 +39,7 @@ pub fn tokenize_pt(datasets: &[Dataset], tokenizer: &Tokenizer, options: &PtOpti
     let block = options.cutoff_len.max(1);
     let mut tokenized = Tokenized::default();
     let mut packed: Vec<u32> = Vec::new();
+    let mut long_rows = LongRows::new(block, options.truncation);
     for (number, dataset) in datasets.iter().enumerate() {
         let encode = |record: &Record| match record {
             Record::Text(text) => tokenizer.encode(text, Specials::None),
@@ -56,15 +62,16 @@ pub fn tokenize_pt(datasets: &[Dataset], tokenizer: &Tokenizer, options: &PtOpti
                 packed.push(end_id);
             } else {
                 let mut ids: Vec<u32> = begin_id.into_iter().chain(document).chain([end_id]).collect();
-                if ids.len() > block {
-                    ids.truncate(block);
-                    tokenized.report.rows_truncated += 1;
-                    tokenized.report.replies_without_end += 1;
+                let (origin, before) = (Origin { dataset: number, record: index }, ids.len());
+                ids.truncate(block);
+                if long_rows.keeps(&mut tokenized.report, dataset, origin, before, ids.len()) {
+                    tokenized.report.replies_without_end += usize::from(before > block);
+                    tokenized.push(row(ids), Some(origin));
                 }
-                tokenized.push(row(ids), Some(Origin { dataset: number, record: index }));
             }
         }
     }
+    long_rows.finish()?;
     for chunk in packed.chunks(block) {
         let mut ids = chunk.to_vec();
         if let (Some(begin_id), Some(first)) = (begin_id, ids.first_mut()) {
@@ -77,5 +84,5 @@ pub fn tokenize_pt(datasets: &[Dataset], tokenizer: &Tokenizer, options: &PtOpti
 
 fn row(ids: Vec<u32>) -> Example {
     let trained = (0..ids.len()).map(|position| position > 0).collect();
-    Example { ids, trained }
+    Example::new(ids, trained)
 }

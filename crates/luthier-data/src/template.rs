@@ -1,263 +1,288 @@
-//! The checkpoint's own Jinja chat template, rendered as transformers renders it.
+//! The chat template: the one way in which training, chat, generation and export write a conversation.
 //!
-//! The same settings (`trim_blocks`, `lstrip_blocks`, loop controls), variables and functions. A template is a program
-//! of a stranger: it runs with fuel, a recursion limit and a cap on its output, and reaches no file and no clock.
-//! `{% generation %}` blocks, which mark replies, are rendered through, and their places are reported.
+//! Either the checkpoint's own, in Jinja, or one of those that are named. A name that the user gives wins over the model's
+//! own; where the two write a plain conversation differently, a note says so, since servers will use the model's own.
 
-use std::io::Write;
-use std::ops::Range;
-
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Serde;
-use minijinja::{Environment, UndefinedBehavior, Value, context};
-
-use crate::conversation::Message;
+use crate::conversation::{Conversation, Message, Role};
 use crate::error::Error;
-use crate::template_functions::{RAISED, add_functions};
-use crate::template_names;
-use crate::tokenizer::Tokenizer;
+use crate::jinja::{JinjaTemplate, Rendered, SpecialTexts};
+use crate::mask::{needs_reply, parting};
+use crate::named::{NamedTemplate, PieceTurn, TemplateOptions, written_from};
+use crate::tokenizer::{Specials, Tokenizer};
+use crate::truncate::Turn;
 
-/// The texts of special tokens that templates write.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SpecialTexts {
-    /// `bos_token`
-    pub begin: Option<String>,
-    /// `eos_token`
-    pub end: Option<String>,
-}
-
-/// A compiled chat template.
+/// A chat template.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    kind: Kind,
     name: String,
     texts: SpecialTexts,
-    marks_replies: bool,
-    note: Option<String>,
+    default_system: Option<String>,
+    notes: Vec<String>,
+    replaces_own: bool,
 }
 
-/// A rendered conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rendered {
-    /// The text.
-    pub text: String,
-    /// Bytes of the text that came from `{% generation %}` blocks.
-    pub generation: Vec<Range<usize>>,
-}
-
-/// Instructions that one rendering may take: some hundred for each message are usual.
-const FUEL: u64 = 20_000_000;
-const OUTPUT_BYTES: usize = 64 << 20;
-const RECURSION: usize = 100;
-const TEMPLATE: &str = "chat_template";
-/// Noncharacters (they are never valid in text) that stand around a reply while it is rendered.
-const BEGIN: char = '\u{fdd0}';
-const END: char = '\u{fdd1}';
-
-/// The templates that can be named: name and source.
-const BUILT_IN: [(&str, &str); 1] = [(
-    "chatml",
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}\
-     {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
-)];
-
-fn known() -> String {
-    BUILT_IN.map(|(name, _)| name).join(", ")
-}
-
-/// The model's own template, if the name is that of one of LLaMA-Factory's that begins turns as it does.
-fn own_for<'a>(named: &str, model: &str, own: Option<&'a str>) -> Result<&'a str, Error> {
-    let (name, model) = (named.to_owned(), model.to_owned());
-    if !template_names::is_known(named) {
-        return Err(Error::UnknownTemplate { name, known: known() });
-    }
-    match (own, template_names::begins_turns_with(named)) {
-        (Some(own), Some(begin)) if own.contains(begin) => Ok(own),
-        (Some(_), Some(begin)) => Err(Error::TemplateOfAnotherFamily { name, begin, model }),
-        (Some(_), None) => Err(Error::TemplateNotBuiltIn { name, reason: String::new(), known: known() }),
-        (None, _) => {
-            let reason = format!(", and {model} has no chat template that could be used instead");
-            Err(Error::TemplateNotBuiltIn { name, reason, known: known() })
-        }
-    }
+#[derive(Debug)]
+enum Kind {
+    Jinja(Box<JinjaTemplate>),
+    Named(Box<NamedTemplate>),
 }
 
 impl ChatTemplate {
-    /// The named built-in template, else the model's own. A name of LLaMA-Factory's that is not built in means the
-    /// model's own too, where that begins turns in the same way; [`Self::note`] then says so.
+    /// The named template, else the model's own. [`Self::notes`] says what does not fit.
     ///
-    /// `model` stands in messages. `now_unix_seconds` is what `strftime_now` tells; without it, a template that asks
-    /// is an error. Errors: no such name, or not of this model's family, the model has none, it does not compile.
+    /// `model` stands in messages. Errors: no such name or tool format, the model has no template, it does not compile.
     pub fn choose(
         named: Option<&str>,
         model: &str,
         tokenizer: &Tokenizer,
-        now_unix_seconds: Option<i64>,
+        options: &TemplateOptions,
     ) -> Result<Self, Error> {
-        let built_in = named.and_then(|named| BUILT_IN.iter().find(|(known, _)| *known == named));
-        let mut note = None;
-        let (name, source) = match (named, built_in, tokenizer.chat_template()) {
-            (_, Some((name, source)), _) => (*name, *source),
-            (Some(named), None, own) => {
-                let own = own_for(named, model, own)?;
-                note = Some(format!("template {named}: the chat template of {model} is used, which is of that family"));
-                (model, own)
-            }
-            (None, _, Some(source)) => (model, source),
-            (None, _, None) => return Err(Error::TemplateMissing { model: model.to_owned(), known: known() }),
-        };
+        let own = tokenizer.chat_template();
         let text = |id: Option<u32>| id.and_then(|id| tokenizer.token(id));
         let texts = SpecialTexts { begin: text(tokenizer.begin_id()), end: text(tokenizer.end_id()) };
-        Ok(Self { note, ..Self::new(name, source, texts, now_unix_seconds)? })
+        match (named, own) {
+            (Some(name), own) => {
+                let named = NamedTemplate::new(name, options)?;
+                let texts = SpecialTexts { end: text(named.end_id(tokenizer)), ..texts };
+                let mut this = Self::of_named(named, texts);
+                this.notes = this.unknown_tokens(model, tokenizer);
+                let difference = own.map(|own| this.difference(model, own, options));
+                this.replaces_own = difference.as_ref().is_none_or(Option::is_some);
+                this.notes.extend(difference.flatten());
+                Ok(this)
+            }
+            (None, Some(source)) => {
+                if let Some(named) = Self::recognise(source, options) {
+                    let texts = SpecialTexts { end: text(named.end_id(tokenizer)), ..texts };
+                    return Ok(Self { replaces_own: false, ..Self::of_named(named, texts) });
+                }
+                let mut this = Self::from_jinja(model, source, texts, options)?;
+                if options.tool_format.is_some() {
+                    let note =
+                        format!("tool_format has no effect: the chat template of {model} writes tools in its own way");
+                    this.notes.push(note);
+                }
+                Ok(this)
+            }
+            (None, None) => Err(Error::TemplateMissing { model: model.to_owned() }),
+        }
     }
 
-    /// The source of a built-in template.
-    pub fn built_in(name: &str) -> Option<&'static str> {
-        BUILT_IN.iter().find(|(known, _)| *known == name).map(|(_, source)| *source)
+    /// A template of the table, with the texts that begin and end token have. Errors: no such name or tool format.
+    pub fn named(name: &str, texts: SpecialTexts, options: &TemplateOptions) -> Result<Self, Error> {
+        Ok(Self::of_named(NamedTemplate::new(name, options)?, texts))
     }
 
-    /// Compiles a template. Errors: it does not compile.
-    pub fn new(name: &str, source: &str, texts: SpecialTexts, now_unix_seconds: Option<i64>) -> Result<Self, Error> {
-        let compiles = |error: minijinja::Error| Error::Template {
-            name: name.to_owned(),
-            problem: format!("does not compile: {error}"),
-        };
-        let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(compiles)?);
-        environment.set_undefined_behavior(UndefinedBehavior::Lenient);
-        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-        environment.set_fuel(Some(FUEL));
-        environment.set_recursion_limit(RECURSION);
-        add_functions(&mut environment, now_unix_seconds);
-        environment.add_filter("__reply", |text: String| format!("{BEGIN}{text}{END}"));
-        let (source, marks_replies) = generation_as_filter(source);
-        environment.add_template_owned(TEMPLATE, source).map_err(compiles)?;
-        Ok(Self { environment, name: name.to_owned(), texts, marks_replies, note: None })
+    /// The named template that a source was written from, if it writes the same with these settings: it knows tools, and
+    /// which tokens are replies.
+    fn recognise(source: &str, options: &TemplateOptions) -> Option<NamedTemplate> {
+        let named = NamedTemplate::new(written_from(source)?, options).ok()?;
+        (named.jinja() == source).then_some(named)
     }
 
-    /// The name that messages use.
+    fn of_named(named: NamedTemplate, texts: SpecialTexts) -> Self {
+        let name = named.name.to_owned();
+        Self {
+            kind: Kind::Named(Box::new(named)),
+            name,
+            texts,
+            default_system: None,
+            notes: Vec::new(),
+            replaces_own: true,
+        }
+    }
+
+    /// A template from its Jinja source. Errors: it does not compile.
+    pub fn from_jinja(name: &str, source: &str, texts: SpecialTexts, options: &TemplateOptions) -> Result<Self, Error> {
+        let (now, thinking) = (options.now_unix_seconds, options.enable_thinking);
+        let jinja = JinjaTemplate::new(name, source, texts.clone(), now, thinking)?;
+        let default_system = options.default_system.clone();
+        let (kind, name) = (Kind::Jinja(Box::new(jinja)), name.to_owned());
+        Ok(Self { kind, name, texts, default_system, notes: Vec::new(), replaces_own: false })
+    }
+
+    /// The name that messages use: the model's, or the template's.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What was guessed when the template was chosen, as a sentence.
-    pub fn note(&self) -> Option<&str> {
-        self.note.as_deref()
+    /// What does not fit, a sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
-    /// The text of the end token, as the template knows it.
+    /// The text of the end token, as the template writes it.
     pub(crate) fn end_text(&self) -> Option<&str> {
         self.texts.end.as_deref()
     }
 
-    /// Whether the template marks replies with `{% generation %}` blocks.
-    pub fn marks_replies(&self) -> bool {
-        self.marks_replies
+    /// Whether the template says where replies are, so that they need not be searched.
+    pub(crate) fn marks_replies(&self) -> bool {
+        match &self.kind {
+            Kind::Jinja(jinja) => jinja.marks_replies(),
+            Kind::Named(_) => true,
+        }
+    }
+
+    /// Whether this is a named template and the model has none of its own, or one that writes something else.
+    pub fn replaces_own(&self) -> bool {
+        self.replaces_own
+    }
+
+    /// Stop words that are more than one token, so that [`Self::end_ids`] cannot have them.
+    pub fn stop_texts(&self, tokenizer: &Tokenizer) -> Vec<String> {
+        match &self.kind {
+            Kind::Jinja(_) => Vec::new(),
+            Kind::Named(named) => named.stop_texts(tokenizer),
+        }
+    }
+
+    /// The source in Jinja: the model's own, or one that writes what a named template writes without tools.
+    pub fn jinja_source(&self) -> String {
+        match &self.kind {
+            Kind::Jinja(jinja) => jinja.source().to_owned(),
+            Kind::Named(named) => named.jinja(),
+        }
+    }
+
+    /// Texts that end a reply, beside the tokenizer's end token.
+    pub fn stop_words(&self) -> &[&'static str] {
+        match &self.kind {
+            Kind::Jinja(_) => &[],
+            Kind::Named(named) => named.stop_words(),
+        }
+    }
+
+    /// Every token that ends a reply: the tokenizer's, and the stop words that are one token.
+    pub fn end_ids(&self, tokenizer: &Tokenizer) -> Vec<u32> {
+        match &self.kind {
+            Kind::Jinja(_) => tokenizer.end_ids().to_vec(),
+            Kind::Named(named) => named.end_ids(tokenizer),
+        }
     }
 
     /// Writes a conversation with descriptions of tools; with `add_generation_prompt`, up to where the model's reply begins.
     ///
-    /// Errors: the template raised an exception or failed, or ran out of fuel or room.
+    /// Errors: the template refuses the conversation, failed, or ran out of fuel or room.
     pub fn render(
         &self,
         messages: &[Message],
         tools: &[serde_json::Value],
         add_generation_prompt: bool,
     ) -> Result<Rendered, Error> {
-        let problem = |problem: String| Error::Template { name: self.name.clone(), problem };
-        if self.marks_replies && messages.iter().any(|message| message.content.contains([BEGIN, END])) {
-            return Err(problem("marks replies with U+FDD0 and U+FDD1, which the conversation contains".to_owned()));
+        match &self.kind {
+            Kind::Jinja(jinja) => match &self.default_system {
+                Some(system) if messages.first().is_none_or(|message| message.role != Role::System) => {
+                    let mut with_system = vec![Message::new(Role::System, system.as_str())];
+                    with_system.extend_from_slice(messages);
+                    jinja.render(&with_system, tools, add_generation_prompt)
+                }
+                _ => jinja.render(messages, tools, add_generation_prompt),
+            },
+            Kind::Named(named) => {
+                let turns = match add_generation_prompt {
+                    true => named.prompt(messages, tools)?,
+                    false => named.turns(messages, tools, false)?,
+                };
+                Ok(self.join(named, &turns))
+            }
         }
-        let values = context! {
-            messages => Value::from(Serde(messages)),
-            add_generation_prompt,
-            bos_token => self.texts.begin.as_deref().map_or(Value::UNDEFINED, Value::from),
-            eos_token => self.texts.end.as_deref().map_or(Value::UNDEFINED, Value::from),
-            tools => if tools.is_empty() { Value::from(()) } else { Value::from(Serde(tools)) },
-            documents => (),
+    }
+
+    fn join(&self, named: &NamedTemplate, turns: &[PieceTurn]) -> Rendered {
+        let (begin, end) = (self.texts.begin.as_deref(), self.texts.end.as_deref());
+        let mut rendered = Rendered { text: String::new(), generation: Vec::new() };
+        for turn in turns {
+            rendered.text.push_str(&named.text(&turn.prompt, begin, end));
+            let from = rendered.text.len();
+            rendered.text.push_str(&named.text(&turn.reply, begin, end));
+            if turn.content_end.is_some() {
+                rendered.generation.push(from..rendered.text.len());
+            }
+        }
+        rendered
+    }
+
+    /// Prompt and reply of each turn, as texts, where the template is a named one; the last reply may be missing.
+    ///
+    /// Errors: as for [`Self::render`].
+    pub fn turn_texts(&self, conversation: &Conversation) -> Result<Option<Vec<[String; 2]>>, Error> {
+        let Kind::Named(named) = &self.kind else { return Ok(None) };
+        let turns = named.turns(&conversation.messages, &conversation.tools, false)?;
+        let (begin, end) = (self.texts.begin.as_deref(), self.texts.end.as_deref());
+        let texts = |turn: &PieceTurn| [&turn.prompt, &turn.reply].map(|pieces| named.text(pieces, begin, end));
+        Ok(Some(turns.iter().map(texts).collect()))
+    }
+
+    /// The tokens of what a model is asked with: the conversation, up to where its reply begins.
+    ///
+    /// Errors: as for [`Self::render`].
+    pub fn prompt_ids(
+        &self,
+        messages: &[Message],
+        tools: &[serde_json::Value],
+        tokenizer: &Tokenizer,
+    ) -> Result<Vec<u32>, Error> {
+        match &self.kind {
+            Kind::Jinja(_) => tokenizer.encode(&self.render(messages, tools, true)?.text, Specials::None),
+            Kind::Named(named) => {
+                let (turns, _) = named.encode(&named.prompt(messages, tools)?, tokenizer)?;
+                Ok(turns.into_iter().flat_map(|turn| [turn.prompt, turn.reply]).flatten().collect())
+            }
+        }
+    }
+
+    /// The turns of a conversation as tokens, and the number of end tokens that were added, for a named template.
+    pub(crate) fn named_turns(
+        &self,
+        conversation: &Conversation,
+        tokenizer: &Tokenizer,
+        last_reply_only: bool,
+    ) -> Option<Result<(Vec<Turn>, usize), Error>> {
+        let Kind::Named(named) = &self.kind else { return None };
+        let turns = needs_reply(&conversation.messages)
+            .and_then(|()| named.turns(&conversation.messages, &conversation.tools, last_reply_only));
+        Some(turns.and_then(|turns| named.encode(&turns, tokenizer)))
+    }
+
+    /// A sentence about what the template writes and the tokenizer does not know as one token.
+    fn unknown_tokens(&self, model: &str, tokenizer: &Tokenizer) -> Vec<String> {
+        let Kind::Named(named) = &self.kind else { return Vec::new() };
+        let unknown = named.unknown_tokens(tokenizer);
+        let sentence = || {
+            format!(
+                "template {}: the tokenizer of {model} has no token of its own for {}; they are written as text, since the \
+                 vocabulary is not changed",
+                self.name,
+                unknown.join(", ")
+            )
         };
-        let mut output = Capped(Vec::new());
-        let template = self.environment.get_template(TEMPLATE).map_err(|error| problem(error.to_string()))?;
-        if let Err(error) = template.render_captured_to(values, &mut output) {
-            return Err(problem(describe(&error)));
-        }
-        let text = String::from_utf8(output.0).map_err(|error| problem(error.to_string()))?;
-        if self.marks_replies { take_marks(&text).map_err(problem) } else { Ok(Rendered { text, generation: vec![] }) }
-    }
-}
-
-fn describe(error: &minijinja::Error) -> String {
-    let detail = error.detail().unwrap_or_default();
-    if let Some(message) = detail.strip_prefix(RAISED) {
-        return format!("refuses the conversation: {message}");
-    }
-    match error.kind() {
-        minijinja::ErrorKind::OutOfFuel => format!("did not end after {FUEL} instructions"),
-        minijinja::ErrorKind::WriteFailure => format!("wrote more than {OUTPUT_BYTES} bytes"),
-        kind => {
-            let line = error.line().map(|line| format!(" in line {line}")).unwrap_or_default();
-            let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
-            format!("failed{line}: {kind}{detail}")
-        }
-    }
-}
-
-/// `{% generation %}` is a tag of transformers. A filter block has the same scope and the same trimming of blanks.
-fn generation_as_filter(source: &str) -> (String, bool) {
-    let mut out = String::with_capacity(source.len());
-    let mut found = false;
-    let mut rest = source;
-    while let Some(at) = rest.find("{%") {
-        let (before, tag) = rest.split_at(at + 2);
-        out.push_str(before);
-        let inner = tag.find("%}").map_or(tag, |end| &tag[..end]);
-        let name = inner.trim_matches(['-', '+']).trim();
-        match name {
-            "generation" => {
-                found = true;
-                out.push_str(&inner.replacen("generation", "filter __reply", 1));
-            }
-            "endgeneration" => out.push_str(&inner.replacen("endgeneration", "endfilter", 1)),
-            _ => out.push_str(inner),
-        }
-        rest = &tag[inner.len()..];
-    }
-    out.push_str(rest);
-    (out, found)
-}
-
-fn take_marks(marked: &str) -> Result<Rendered, String> {
-    let mut text = String::with_capacity(marked.len());
-    let mut generation = Vec::new();
-    let mut begin = None;
-    for character in marked.chars() {
-        match (character, begin) {
-            (BEGIN, None) => begin = Some(text.len()),
-            (END, Some(from)) => {
-                generation.push(from..text.len());
-                begin = None;
-            }
-            (BEGIN | END, _) => return Err("has {% generation %} blocks inside one another".to_owned()),
-            _ => text.push(character),
-        }
-    }
-    Ok(Rendered { text, generation })
-}
-
-/// A buffer that refuses to grow over the cap.
-struct Capped(Vec<u8>);
-
-impl Write for Capped {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.0.len() + bytes.len() > OUTPUT_BYTES {
-            return Err(std::io::Error::other("too much output"));
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
+        (!unknown.is_empty()).then(sentence).into_iter().collect()
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
+    /// A sentence about how the model's own template writes a plain conversation, where that is in another way.
+    fn difference(&self, model: &str, own: &str, options: &TemplateOptions) -> Option<String> {
+        let plain = [
+            Message::new(Role::User, "Hello"),
+            Message::new(Role::Assistant, "Hi."),
+            Message::new(Role::User, "How are you?"),
+        ];
+        let own =
+            Self::from_jinja(model, own, self.texts.clone(), options).and_then(|own| own.render(&plain, &[], true));
+        let here = self.render(&plain, &[], true).ok()?.text;
+        let there = match own {
+            Ok(there) if there.text == here => return None,
+            Ok(there) => there.text,
+            Err(error) => return Some(format!("template {} is used: {error}", self.name)),
+        };
+        let at = parting(&here, &there);
+        let from = here[..at].char_indices().rev().take(16).last().map_or(at, |(index, _)| index);
+        let [here, there] = [here, there].map(|text| text[from..].chars().take(48).collect::<String>());
+        let name = &self.name;
+        Some(format!(
+            "template {name}: the chat template of {model} itself writes a plain conversation differently, {there:?} where \
+             {name} has {here:?}"
+        ))
     }
 }

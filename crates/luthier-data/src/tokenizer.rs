@@ -194,6 +194,11 @@ impl Tokenizer {
         self.begin_id.is_some_and(|id| self.added_before.first() == Some(&id))
     }
 
+    /// The same with another chat template.
+    pub fn with_chat_template(self, source: String) -> Self {
+        Self { chat_template: Some(source), ..self }
+    }
+
     /// The checkpoint's own chat template.
     pub fn chat_template(&self) -> Option<&str> {
         self.chat_template.as_deref()

@@ -1,12 +1,15 @@
 //! Rows that are tokens already: another program's tokenising, or a benchmark's. `labels` has an entry for each token:
-//! the token itself where it is trained, -100 where it is not; without `labels` every token is trained.
+//! the token itself where it is trained, -100 where it is not; without `labels` every token is trained. `weights`, where
+//! it is there, says for each token how much it counts in the loss.
 
 use serde_json::{Map, Value};
 
 use crate::dataset::Dataset;
 use crate::error::Error;
-use crate::example::{Example, Origin, Tokenized};
+use crate::example::{Example, Tokenized};
 use crate::records::Record;
+use crate::report::{LongRows, Origin};
+use crate::truncate::Truncation;
 
 const NOT_TRAINED: i64 = -100;
 
@@ -34,7 +37,28 @@ pub(crate) fn read(object: &Map<String, Value>) -> Result<Example, String> {
     if let Some(first) = trained.first_mut() {
         *first = false;
     }
-    Ok(Example { ids, trained })
+    match weights(object)? {
+        None => Ok(Example::new(ids, trained)),
+        Some(weights) if weights.len() != ids.len() => {
+            Err(format!("\"weights\" has {} entries, but \"input_ids\" has {}", weights.len(), ids.len()))
+        }
+        Some(mut weights) => {
+            weights.iter_mut().zip(&trained).filter(|(_, trained)| !**trained).for_each(|(weight, _)| *weight = 0.0);
+            Ok(Example::weighted(ids, weights))
+        }
+    }
+}
+
+fn weights(object: &Map<String, Value>) -> Result<Option<Vec<f32>>, String> {
+    let Some(value) = object.get("weights").filter(|value| !value.is_null()) else { return Ok(None) };
+    let weight = |value: &Value| value.as_f64().map(|weight| weight as f32).filter(|weight| is_weight(*weight));
+    let list = value.as_array().and_then(|list| list.iter().map(weight).collect::<Option<Vec<_>>>());
+    list.map(Some).ok_or_else(|| "\"weights\" is not a list of numbers of 0 or more".to_owned())
+}
+
+/// Whether a number can say how much something counts.
+pub(crate) fn is_weight(number: f32) -> bool {
+    number.is_finite() && number >= 0.0
 }
 
 fn numbers(object: &Map<String, Value>, key: &str) -> Result<Option<Vec<i64>>, String> {
@@ -43,26 +67,28 @@ fn numbers(object: &Map<String, Value>, key: &str) -> Result<Option<Vec<i64>>, S
     list.map(Some).ok_or_else(|| format!("{key:?} is not a list of whole numbers"))
 }
 
-/// The rows of datasets that are tokens already, cut on the right at `cutoff_len`.
+/// The rows of datasets that are tokens already, cut on the right at `cutoff_len`, which is all that can be done with them.
 ///
-/// Errors: a record that is not tokens.
-pub fn take_tokens(datasets: Vec<Dataset>, cutoff_len: usize) -> Result<Tokenized, Error> {
+/// Errors: a record that is not tokens; rows that are too long, where that is an error.
+pub fn take_tokens(datasets: Vec<Dataset>, cutoff_len: usize, truncation: Truncation) -> Result<Tokenized, Error> {
     let mut tokenized = Tokenized::default();
-    for (number, dataset) in datasets.into_iter().enumerate() {
-        for (index, record) in dataset.records.into_iter().enumerate() {
+    let mut long_rows = LongRows::new(cutoff_len, truncation);
+    for (number, mut dataset) in datasets.into_iter().enumerate() {
+        for (index, record) in std::mem::take(&mut dataset.records).into_iter().enumerate() {
             let Record::Tokens(mut example) = record else {
                 let problem = "it is text among records that are tokens already; keep the two apart".to_owned();
                 return Err(Error::Record { dataset: dataset.name, record: index + 1, line: None, problem });
             };
-            if example.ids.len() > cutoff_len {
-                tokenized.report.rows_truncated += 1;
-                tokenized.report.replies_without_end += usize::from(example.trained.last() == Some(&true));
-                example.ids.truncate(cutoff_len);
-                example.trained.truncate(cutoff_len);
+            let (origin, before) = (Origin { dataset: number, record: index }, example.ids.len());
+            let ends_trained = example.trained.last() == Some(&true);
+            example.truncate(cutoff_len);
+            if long_rows.keeps(&mut tokenized.report, &dataset, origin, before, example.ids.len()) {
+                tokenized.report.replies_without_end += usize::from(before > cutoff_len && ends_trained);
+                tokenized.push(example, Some(origin));
             }
-            tokenized.push(example, Some(Origin { dataset: number, record: index }));
         }
     }
+    long_rows.finish()?;
     Ok(tokenized)
 }
 
@@ -73,7 +99,7 @@ mod tests {
     fn check(record: &str, expected: Result<(&[u32], &[bool]), &str>) {
         let value: Value = serde_json::from_str(record).expect("JSON");
         let found = read(value.as_object().expect("an object"));
-        let expected = expected.map(|(ids, trained)| Example { ids: ids.to_vec(), trained: trained.to_vec() });
+        let expected = expected.map(|(ids, trained)| Example::new(ids.to_vec(), trained.to_vec()));
         assert_eq!(found, expected.map_err(str::to_owned));
     }
 
@@ -81,6 +107,25 @@ mod tests {
     fn labels_say_what_is_trained() {
         check(r#"{"input_ids": [5, 6, 7], "labels": [-100, 6, -100]}"#, Ok((&[5, 6, 7], &[false, true, false])));
         check(r#"{"input_ids": [5, 6]}"#, Ok((&[5, 6], &[false, true])));
+    }
+
+    #[test]
+    fn weights_say_how_much_a_label_counts() {
+        let read = |record: &str| {
+            let value: Value = serde_json::from_str(record).expect("JSON");
+            read(value.as_object().expect("an object"))
+        };
+        let weighted = read(r#"{"input_ids": [5, 6, 7, 8], "labels": [-100, 6, -100, 8], "weights": [1, 0.5, 3, 0]}"#);
+        let expected = Example {
+            ids: vec![5, 6, 7, 8],
+            trained: vec![false, true, false, false],
+            weights: Some(vec![0.0, 0.5, 0.0, 0.0]),
+        };
+        assert_eq!(weighted, Ok(expected));
+        let plain = Example::new(vec![5, 6, 7], vec![false, true, false]);
+        assert_eq!(read(r#"{"input_ids": [5, 6, 7], "weights": [1, 1, 0]}"#), Ok(plain), "nothing is kept of ones");
+        check(r#"{"input_ids": [5], "weights": [-1]}"#, Err("\"weights\" is not a list of numbers of 0 or more"));
+        check(r#"{"input_ids": [5], "weights": []}"#, Err("\"weights\" has 0 entries, but \"input_ids\" has 1"));
     }
 
     #[test]

@@ -2,13 +2,20 @@
 
 mod common;
 
-use common::{CHATML, assistant, template, tokenizer, user};
+use common::{CHATML, assistant, system, template, tokenizer, user};
 use luthier_data::{
-    Dataset, Example, Message, PtOptions, Record, Report, SftOptions, Tokenized, Truncation, tokenize_pt, tokenize_sft,
+    CutRow, Dataset, Example, Message, Origin, PtOptions, Record, Report, Role, RoleSpan, RoleWeights, SftOptions,
+    Tokenized, Truncation, take_tokens, tokenize_pt, tokenize_sft,
 };
 
-const OPTIONS: SftOptions =
-    SftOptions { cutoff_len: 64, truncation: Truncation::LlamaFactory, train_on_prompt: false, mask_history: false };
+const OPTIONS: SftOptions = SftOptions {
+    cutoff_len: 64,
+    truncation: Truncation::LlamaFactory,
+    train_on_prompt: false,
+    mask_history: false,
+    role_weights: None,
+    roles: false,
+};
 
 fn dataset(records: Vec<Record>) -> Dataset {
     Dataset { name: "chat.json".to_owned(), file: Default::default(), records, ignored_keys: Default::default() }
@@ -41,7 +48,7 @@ fn replies_with_their_end_tokens_are_trained_and_all_decodes_to_the_text() {
     assert_eq!(trained(example), "hello hello<|im_end|>\n|é<|im_end|>\n");
     let text = template(CHATML).render(&conversation, &[], false).expect("renders").text;
     assert_eq!(tokenizer().decode(&example.ids).expect("decodes"), text);
-    let report = Report { rows: 1, tokens: example.ids.len(), trained_tokens: 8, ..Report::default() };
+    let report = Report { rows: 1, tokens: example.ids.len(), trained_tokens: 8, weight: 8.0, ..Report::default() };
     assert_eq!(tokenized.report, report);
 }
 
@@ -88,16 +95,142 @@ fn what_is_cut_and_dropped_is_counted() {
             rows: 2,
             tokens: 53,
             trained_tokens: 13,
+            weight: 13.0,
             rows_truncated: 2,
+            worst: vec![lost(1, 62, 30), lost(2, 62, 30)],
             replies_without_end: 2,
             rows_dropped: 1,
-            end_tokens_added: 0
+            ..Report::default()
         }
     );
     // LLaMA-Factory's way saves the short reply of the last row.
     let shared = sft(CHATML, &rows, &SftOptions { truncation: Truncation::LlamaFactory, ..right });
     assert_eq!(trained(&shared.examples[2]), "b<|im_end|>\n");
     assert_eq!((shared.report.rows_dropped, shared.report.replies_without_end), (0, 1));
+}
+
+fn lost(record: usize, before: usize, after: usize) -> CutRow {
+    CutRow { origin: Origin { dataset: 0, record }, before, after }
+}
+
+#[test]
+fn rows_that_are_too_long_are_left_out_or_stop_everything() {
+    let long = "x".repeat(40);
+    let rows: [&[Message]; 3] =
+        [&[user("a"), assistant("b")], &[user("a"), assistant(&long)], &[user(&long), assistant("b")]];
+    let tokenized = sft(CHATML, &rows, &SftOptions { cutoff_len: 30, truncation: Truncation::Drop, ..OPTIONS });
+    assert_eq!(tokenized.origins, [Some(Origin { dataset: 0, record: 0 })]);
+    assert_eq!((tokenized.report.rows_too_long, tokenized.report.rows_truncated), (2, 0));
+    assert_eq!(tokenized.report.worst, [lost(1, 62, 0), lost(2, 62, 0)]);
+    assert_eq!(tokenized.report.replies_without_end, 0, "what is left out teaches nothing wrong");
+
+    let records = rows.iter().map(|messages| Record::Conversation(messages.to_vec().into())).collect();
+    let options = SftOptions { cutoff_len: 30, truncation: Truncation::Error, ..OPTIONS };
+    let error = tokenize_sft(&[dataset(records)], &tokenizer(), &template(CHATML), &options);
+    assert_eq!(
+        error.expect_err("it is refused").to_string(),
+        "dataset chat.json, record 2 has 62 tokens, and cutoff_len is 30 (another record is too long too); raise \
+         cutoff_len, or set truncation: right, drop or llamafactory"
+    );
+    let records = vec![Record::Tokens(Example::new(vec![1; 9], vec![true; 9]))];
+    let taken = take_tokens(vec![dataset(records)], 8, Truncation::Drop).expect("it is taken");
+    assert_eq!((taken.examples.len(), taken.report.worst), (0, vec![lost(0, 9, 0)]));
+}
+
+/// The text of every run of tokens with one weight, with the weight.
+fn weighted(example: &Example) -> Vec<(String, f32)> {
+    let weights: Vec<f32> = (0..example.ids.len()).map(|token| example.weight(token)).collect();
+    let mut at = 0;
+    let runs = weights.chunk_by(|a, b| a == b).map(|run| {
+        let text = tokenizer().decode(&example.ids[at..at + run.len()]).expect("decodes");
+        at += run.len();
+        (text, run[0])
+    });
+    runs.collect()
+}
+
+#[test]
+fn messages_count_by_their_role_and_by_what_their_record_says() {
+    let mut rows = [
+        [system("s"), user("user"), assistant("b"), user("  x "), assistant("d")],
+        [system("s"), user("user"), assistant("b"), user("c"), assistant("d")],
+    ];
+    rows[0][2].weight = Some(0.0);
+    rows[1][4].weight = Some(0.25);
+    let role_weights = Some(RoleWeights { user: 0.5, ..RoleWeights::default() });
+    let rows: Vec<&[Message]> = rows.iter().map(|row| row.as_slice()).collect();
+    let tokenized = sft(CHATML, &rows, &SftOptions { role_weights, ..OPTIONS });
+    let expected = [
+        ("<|im_start|>system\ns<|im_end|>\n<|im_start|>user\n", 0.0),
+        ("user<|im_end|>", 0.5),
+        ("\n<|im_start|>assistant\nb<|im_end|>\n<|im_start|>user\n  ", 0.0),
+        ("x", 0.5),
+        (" <|im_end|>\n<|im_start|>assistant\n", 0.0),
+        ("d<|im_end|>\n", 1.0),
+    ];
+    let expected: Vec<(String, f32)> = expected.iter().map(|(text, weight)| ((*text).to_owned(), *weight)).collect();
+    assert_eq!(weighted(&tokenized.examples[0]), expected);
+    assert_eq!(weighted(&tokenized.examples[1]).last(), Some(&("d<|im_end|>\n".to_owned(), 0.25)));
+    assert_eq!(tokenized.report.weighted_tokens, 5 + 1 + 5 + 2 + 3, "halves of both rows, and the quarter");
+    assert_eq!(tokenized.report.weight, 0.5 * (5.0 + 1.0 + 5.0 + 2.0) + 3.0 + 3.0 + 0.25 * 3.0);
+    // Weights of 1 leave nothing behind.
+    let plain = sft(CHATML, &rows[..1], &OPTIONS);
+    assert_eq!(plain.examples[0].weights, None);
+    assert_eq!(trained(&plain.examples[0]), "d<|im_end|>\n", "the record says that the first reply does not count");
+}
+
+#[test]
+fn roles_are_those_of_the_messages_and_the_rest_is_the_templates() {
+    let row = [system("user"), user("user"), assistant("b"), user("c"), assistant("d")];
+    let spans = |source: &str| {
+        let tokenized = sft(source, &[&row], &SftOptions { roles: true, ..OPTIONS });
+        let (example, mut at) = (&tokenized.examples[0], 0);
+        let text = |span: &RoleSpan| {
+            let text = tokenizer().decode(&example.ids[at..span.end]).expect("decodes");
+            at = span.end;
+            (text, span.role)
+        };
+        tokenized.roles[0].iter().map(text).collect::<Vec<_>>()
+    };
+    let expected = [
+        ("<|im_start|>system\n", None),
+        ("user<|im_end|>", Some(Role::System)),
+        ("\n<|im_start|>user\n", None),
+        ("user<|im_end|>", Some(Role::User)),
+        ("\n<|im_start|>assistant\n", None),
+        ("b<|im_end|>\n", Some(Role::Assistant)),
+        ("<|im_start|>user\n", None),
+        ("c<|im_end|>", Some(Role::User)),
+        ("\n<|im_start|>assistant\n", None),
+        ("d<|im_end|>\n", Some(Role::Assistant)),
+    ];
+    assert_eq!(spans(CHATML), expected.map(|(text, role)| (text.to_owned(), role)));
+    // One that writes something else than messages say: only the replies are known.
+    let changes = CHATML.replace("m['content']", "m['content'][:1]");
+    let roles: Vec<_> = spans(&changes).into_iter().map(|(_, role)| role).collect();
+    assert!(!roles.contains(&Some(Role::User)) && roles.contains(&Some(Role::Assistant)), "{roles:?}");
+}
+
+#[test]
+fn weights_that_cannot_be_placed_are_an_error() {
+    let refused = |source: &str, messages: &[Message]| {
+        let role_weights = Some(RoleWeights { user: 0.5, ..RoleWeights::default() });
+        let options = SftOptions { role_weights, ..OPTIONS };
+        let records = vec![Record::Conversation(messages.to_vec().into())];
+        tokenize_sft(&[dataset(records)], &tokenizer(), &template(source), &options).expect_err("refused").to_string()
+    };
+    let row = [user("a"), assistant("b")];
+    assert_eq!(
+        refused(&CHATML.replace("m['content']", "m['content'][:1]"), &row),
+        "dataset chat.json, record 1: the chat template of test changes what messages say, so it is unknown which tokens \
+         are theirs, and prompts cannot be weighed: remove role_weights, or name another template"
+    );
+    let mut wrong = row;
+    wrong[1].weight = Some(-1.0);
+    assert_eq!(
+        refused(CHATML, &wrong),
+        "dataset chat.json, record 1: message 2 has the weight -1; expected a number of 0 or more"
+    );
 }
 
 #[test]
@@ -125,7 +258,7 @@ fn an_error_says_where_it_happened() {
 fn documents_are_packed_into_blocks_or_kept_apart() {
     let records = || ["hello", "", "abc"].map(|text| Record::Text(text.to_owned())).into();
     let rows = |packing: bool, cutoff_len: usize| -> (Vec<String>, Report) {
-        let options = PtOptions { cutoff_len, packing };
+        let options = PtOptions { cutoff_len, packing, truncation: Truncation::LlamaFactory };
         let tokenized = tokenize_pt(&[dataset(records())], &tokenizer(), &options).expect("it is tokenised");
         let text = |example: &Example| tokenizer().decode(&example.ids).expect("decodes");
         (tokenized.examples.iter().map(text).collect(), tokenized.report)

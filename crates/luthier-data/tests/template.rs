@@ -3,7 +3,9 @@
 mod common;
 
 use common::{CHATML, assistant, gguf, system, template, tokenizer, user};
-use luthier_data::{ChatTemplate, Error, GgufTokenizer, Message, SpecialTexts, Tokenizer, masked_text};
+use luthier_data::{
+    ChatTemplate, Error, GgufTokenizer, Message, SpecialTexts, TemplateOptions, Tokenizer, masked_text,
+};
 
 fn check(source: &str, expected: &str) {
     let rendered = template(source).render(&[user("hi"), assistant("\"yes\" & é")], &[], false).expect("renders");
@@ -58,6 +60,25 @@ fn replies_by_turns() {
          {% if add_generation_prompt %}<assistant>{% else %}{{ eos_token }}{% endif %}",
         &conversation[1..],
         "<user>a<end><assistant>|b<end>|<user>c<end><assistant>|d<end><|im_end|>|",
+    );
+}
+
+#[test]
+fn an_empty_thought_before_the_last_reply_only() {
+    // As Qwen3's own template does.
+    check_mask(
+        "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' and loop.last %}<think></think>{% endif %}\
+         {{ m.content }}<end>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}",
+        &[user("a"), assistant("b"), user("b"), assistant("b")],
+        "<user>a<end><assistant>|b<end>|<user>b<end><assistant>|<think></think>b<end>|",
+    );
+    fails(
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% if loop.last %}<last>{% else %}<end>{% endif %}{% endfor %}\
+         {% if add_generation_prompt %}<assistant>{% endif %}",
+        &[user("a"), assistant("b"), user("c"), assistant("d")],
+        "the chat template of test is not prefix-stable, so it is unknown which tokens belong to the reply in message 2: \
+         the prompt alone is\n  \"<user>a<last><assistant>\"\nand the prompt with its reply is\n  \"<user>a<end><assistant>b<last>\"\n\
+         Use a template with {% generation %} blocks, or name another one with `template`",
     );
 }
 
@@ -118,9 +139,15 @@ fn templates_that_fail_or_do_not_end() {
         "the chat template of test failed in line 1: invalid operation: recursion limit exceeded",
     );
     fails("x", &[user("a")], "the conversation has no message of the assistant, so there is nothing to train");
-    let error = ChatTemplate::new("test", "{% if %}", SpecialTexts::default(), None).expect_err("it is refused");
+    let error = ChatTemplate::from_jinja("test", "{% if %}", SpecialTexts::default(), &TemplateOptions::default())
+        .expect_err("it is refused");
     assert!(error.to_string().starts_with("the chat template of test does not compile: syntax error"), "{error}");
-    let timeless = ChatTemplate::new("test", "{{ strftime_now('%Y') }}", SpecialTexts::default(), None);
+    let timeless = ChatTemplate::from_jinja(
+        "test",
+        "{{ strftime_now('%Y') }}",
+        SpecialTexts::default(),
+        &TemplateOptions::default(),
+    );
     let error = timeless.and_then(|template| template.render(&messages, &[], false)).expect_err("it is refused");
     assert_eq!(
         error.to_string(),
@@ -130,40 +157,44 @@ fn templates_that_fail_or_do_not_end() {
 
 #[test]
 fn a_named_template_wins_and_a_missing_one_is_explained() {
-    let own = ChatTemplate::choose(None, "tiny", &tokenizer(), None).expect("the model has one");
-    let named = ChatTemplate::choose(Some("chatml"), "tiny", &tokenizer(), None).expect("it is built in");
+    let choose =
+        |named, tokenizer: &Tokenizer| ChatTemplate::choose(named, "tiny", tokenizer, &TemplateOptions::default());
+    let own = choose(None, &tokenizer()).expect("the model has one");
+    let named = choose(Some("chatml"), &tokenizer()).expect("it is known");
     let conversation = [system("S"), user("a")];
     assert_eq!(
-        own.render(&conversation, &[], true).expect("renders"),
-        named.render(&conversation, &[], true).expect("renders")
+        own.render(&conversation, &[], true).expect("renders").text,
+        named.render(&conversation, &[], true).expect("renders").text
     );
+    assert_eq!((named.notes(), named.replaces_own()), (&[] as &[String], false));
     let bare = Tokenizer::from_gguf(&GgufTokenizer { chat_template: None, ..gguf() }).expect("the tokenizer builds");
     let message = |result: Result<ChatTemplate, Error>| result.expect_err("it is refused").to_string();
     assert_eq!(
-        message(ChatTemplate::choose(None, "tiny", &bare, None)),
-        "tiny has no chat template, so its conversations cannot be written as it expects them; \
-         set `template` to one of chatml"
+        message(choose(None, &bare)),
+        "tiny has no chat template, so its conversations cannot be written as it expects them; set `template` to the name of \
+         one (luthier template list)"
     );
     assert_eq!(
-        message(ChatTemplate::choose(Some("chatmll"), "tiny", &bare, None)),
-        "template: there is no template \"chatmll\"; expected chatml, a name of LLaMA-Factory's that fits the model, or \
+        message(choose(Some("chatmll"), &bare)),
+        "template: there is no template \"chatmll\" (did you mean chatml?); expected a name of `luthier template list`, or \
          nothing for the model's own"
     );
-    assert_eq!(named.note(), None);
-    let qwen = ChatTemplate::choose(Some("qwen3_nothink"), "tiny", &tokenizer(), None).expect("it is of the family");
-    assert_eq!(qwen.name(), "tiny");
-    assert_eq!(qwen.note(), Some("template qwen3_nothink: the chat template of tiny is used, which is of that family"));
+    assert!(choose(Some("chatml"), &bare).expect("it is known").replaces_own());
+}
+
+#[test]
+fn a_named_template_that_does_not_fit_the_model_says_so() {
+    let llama3 =
+        ChatTemplate::choose(Some("llama3"), "tiny", &tokenizer(), &TemplateOptions::default()).expect("known");
+    assert!(llama3.replaces_own());
     assert_eq!(
-        message(ChatTemplate::choose(Some("llama3"), "tiny", &tokenizer(), None)),
-        "template: llama3 begins a turn with \"<|start_header_id|>\", which the chat template of tiny does not write, so they \
-         belong to different models; remove `template` to use the model's own"
-    );
-    assert_eq!(
-        message(ChatTemplate::choose(Some("qwen"), "tiny", &bare, None)),
-        "template: qwen is not built in yet, and tiny has no chat template that could be used instead; built in: chatml"
-    );
-    assert_eq!(
-        message(ChatTemplate::choose(Some("empty"), "tiny", &tokenizer(), None)),
-        "template: empty is not built in yet; built in: chatml"
+        llama3.notes(),
+        [
+            "template llama3: the tokenizer of tiny has no token of its own for <|start_header_id|>, <|end_header_id|>, \
+             <|eot_id|>, <|eom_id|>; they are written as text, since the vocabulary is not changed",
+            "template llama3: the chat template of tiny itself writes a plain conversation differently, \
+             \"<|im_start|>user\\nHello<|im_end|>\\n<|im_start|>ass\" where llama3 has \
+             \"<|im_start|><|start_header_id|>user<|end_header_\"",
+        ]
     );
 }

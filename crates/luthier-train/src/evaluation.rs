@@ -31,9 +31,9 @@ pub enum Metric {
 /// What an evaluation found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scores {
-    /// Mean negative log-probability of the scored tokens.
+    /// Mean negative log-probability of the scored tokens, each by its weight.
     pub loss: f64,
-    /// Share of them that were the most likely ones.
+    /// Share of them that were the most likely ones, whatever their weight.
     pub accuracy: f64,
     /// Their number.
     pub tokens: usize,
@@ -52,10 +52,11 @@ pub fn evaluate_all(
     parts: &[MicroBatch],
     watch: &mut dyn FnMut(usize) -> Control,
 ) -> Option<Scores> {
-    let (mut loss, mut right, mut tokens) = (0.0, 0.0, 0);
+    let (mut loss, mut weight, mut right, mut tokens) = (0.0, 0.0, 0.0, 0);
     for (index, part) in parts.iter().enumerate() {
-        for values in evaluate(device, decoder, precision, part) {
-            loss -= f64::from(values[LOG_PROBABILITY]);
+        for (target, values) in evaluate(device, decoder, precision, part).into_iter().enumerate() {
+            loss -= f64::from(values[LOG_PROBABILITY]) * f64::from(part.weight(target));
+            weight += f64::from(part.weight(target));
             right += f64::from(values[IS_MOST_LIKELY]);
             tokens += 1;
         }
@@ -63,6 +64,6 @@ pub fn evaluate_all(
             return None;
         }
     }
-    let count = tokens.max(1) as f64;
-    Some(Scores { loss: loss / count, accuracy: right / count, tokens })
+    let weight = if tokens == 0 { 1.0 } else { weight };
+    Some(Scores { loss: loss / weight, accuracy: right / tokens.max(1) as f64, tokens })
 }

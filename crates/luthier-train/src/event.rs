@@ -31,7 +31,7 @@ pub struct StepEvent {
     pub total_steps: usize,
     /// Passes over the data so far.
     pub epoch: f64,
-    /// Mean negative log-probability of the step's trained tokens.
+    /// Mean negative log-probability of the step's trained tokens, each by its weight.
     #[serde(with = "number")]
     pub loss: f64,
     /// Norm of all gradients together before clipping.
@@ -43,6 +43,9 @@ pub struct StepEvent {
     pub tokens: usize,
     /// Tokens that were predicted and scored.
     pub trained_tokens: usize,
+    /// How much they count together, where that is not their number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
     /// Parts that the step was computed in.
     pub micro_steps: usize,
     /// Most bytes of tensors so far.
@@ -58,7 +61,7 @@ pub struct EvaluationEvent {
     pub total_steps: usize,
     /// Passes over the training data so far.
     pub epoch: f64,
-    /// Mean negative log-probability of the scored tokens.
+    /// Mean negative log-probability of the scored tokens, each by its weight.
     #[serde(with = "number")]
     pub loss: f64,
     /// Share of the scored tokens that were the most likely ones.
@@ -73,6 +76,11 @@ impl StepEvent {
     /// Whether loss and gradient are numbers; otherwise the step changed nothing.
     pub fn is_finite(&self) -> bool {
         self.loss.is_finite() && self.gradient_norm.is_finite()
+    }
+
+    /// How much its trained tokens count together: the loss is the mean over so much.
+    pub fn weight(&self) -> f64 {
+        self.weight.unwrap_or(self.trained_tokens as f64)
     }
 }
 

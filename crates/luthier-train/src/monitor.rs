@@ -230,6 +230,7 @@ mod tests {
             learning_rate: 1e-4,
             tokens: 100,
             trained_tokens: 50,
+            weight: None,
             micro_steps: 1,
             peak_bytes: 0,
         })

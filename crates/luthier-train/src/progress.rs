@@ -15,8 +15,11 @@ pub struct Progress {
     pub tokens: usize,
     /// Tokens scored in steps that counted.
     pub trained_tokens: usize,
-    /// Sum of their negative log-probabilities.
+    /// Sum of their negative log-probabilities, each by its weight.
     pub loss_sum: f64,
+    /// How much more than their number they count together; less is below 0.
+    #[serde(default)]
+    pub weight_beyond: f64,
     /// Steps whose loss or gradient was not finite; they changed nothing.
     pub skipped_steps: usize,
     /// Those among them that nothing finite has followed.
@@ -41,9 +44,12 @@ pub struct Best {
 }
 
 impl Progress {
-    /// Mean loss over all trained tokens of the run.
+    /// Mean loss over all trained tokens of the run, each by its weight.
     pub fn mean_loss(&self) -> f64 {
-        self.loss_sum / self.trained_tokens.max(1) as f64
+        if self.trained_tokens == 0 {
+            return 0.0;
+        }
+        self.loss_sum / (self.trained_tokens as f64 + self.weight_beyond)
     }
 
     pub(crate) fn add(&mut self, event: &StepEvent) {
@@ -52,7 +58,8 @@ impl Progress {
         self.tokens += event.tokens;
         if event.is_finite() {
             self.trained_tokens += event.trained_tokens;
-            self.loss_sum += event.loss * event.trained_tokens as f64;
+            self.loss_sum += event.loss * event.weight();
+            self.weight_beyond += event.weight() - event.trained_tokens as f64;
             self.skipped_in_a_row = 0;
         } else {
             self.skipped_steps += 1;

@@ -1,5 +1,6 @@
 //! One optimiser step: its rows go through the model in parts, every part adds to the same gradients, and the loss is the
-//! mean over all trained tokens of the step, whatever the parts. Nothing is read from the device before the step has ended.
+//! mean over all trained tokens of the step, each by its weight: sum(w * l) / sum(w), whatever the parts. Nothing is read from
+//! the device before the step has ended.
 
 use luthier_model::Decoder;
 use luthier_tensor::{DType, Device, Dropout, OUTPUTS, Precision, Tape, Tensor};
@@ -24,7 +25,7 @@ pub struct Step {
 
 /// What a step has left on the device.
 pub struct StepResult {
-    /// f32 `[1, 1]`: mean negative log-probability of the trained tokens.
+    /// f32 `[1, 1]`: mean negative log-probability of the trained tokens, each by its weight.
     pub loss: Tensor,
     /// f32 `[1, 1]`: norm of all gradients together before clipping.
     pub gradient_norm: Tensor,
@@ -33,7 +34,7 @@ pub struct StepResult {
 /// The same, read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepNumbers {
-    /// Mean negative log-probability of the trained tokens.
+    /// Mean negative log-probability of the trained tokens, each by its weight.
     pub loss: f64,
     /// Norm of all gradients together before clipping.
     pub gradient_norm: f64,
@@ -78,7 +79,7 @@ pub fn accumulate_announcing(
     decoder.parameters().zero_gradients(device);
     let all_gradients = decoder.parameters().gradients();
     let loss = device.zeros(DType::F32, 1, 1);
-    let trained: usize = parts.iter().map(|part| part.targets.len()).sum();
+    let all: f64 = parts.iter().map(MicroBatch::weight_sum).sum();
     let mut parts = parts.iter().filter(|part| !part.targets.is_empty()).peekable();
     if parts.peek().is_none() {
         (0..all_gradients.len()).for_each(&mut *listen);
@@ -93,11 +94,12 @@ pub fn accumulate_announcing(
         let hidden = decoder.hidden(&mut tape, &inputs, step.recomputed_layers);
         let (positions, targets) = (device.upload_ids(&part.positions), device.upload_ids(&part.targets));
         let head = tape.head(&hidden, &decoder.head_options(false), &positions, &targets);
-        let share = -1.0 / trained as f32;
-        let weights = device.upload(&vec![share; count], 1, count);
-        tape.add_weighted(head.values.value(), 0, &weights, &loss);
+        let shares: Vec<f32> = (0..count).map(|target| -part.weight(target) / all as f32).collect();
+        tape.add_weighted(head.values.value(), 0, &device.upload(&shares, 1, count), &loss);
         let mut coefficients = vec![0.0; count * COEFFICIENTS];
-        coefficients.iter_mut().step_by(COEFFICIENTS).for_each(|by_log_probability| *by_log_probability = share);
+        for (by_log_probability, share) in coefficients.iter_mut().step_by(COEFFICIENTS).zip(&shares) {
+            *by_log_probability = *share;
+        }
         let coefficients = device.upload(&coefficients, count, COEFFICIENTS);
         drop(hidden);
         let final_gradients = if parts.peek().is_none() { &all_gradients[..] } else { &[] };

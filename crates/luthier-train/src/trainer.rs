@@ -185,6 +185,8 @@ impl<'t> Trainer<'t> {
             learning_rate: step.learning_rate,
             tokens: parts.iter().map(|part| part.ids.len()).sum(),
             trained_tokens: parts.iter().map(|part| part.targets.len()).sum(),
+            weight: (parts.iter().any(|part| !part.weights.is_empty()))
+                .then(|| parts.iter().map(MicroBatch::weight_sum).sum()),
             micro_steps: parts.len(),
             peak_bytes: self.device.usage().peak_bytes,
         };

@@ -2,35 +2,18 @@
 //! On the committed checkpoints, whose origin fixtures/README.md tells.
 #![allow(clippy::unwrap_used, reason = "a test may stop anywhere")]
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
+mod support;
 
-use luthier_model::adapter::TargetModules;
-use luthier_model::checkpoint::ModelFiles;
-use luthier_model::{Checkpoint, Decoder, LoraSettings, Tuning};
-use luthier_tensor::{CpuOptions, Device, Isa, Precision};
+use luthier_model::{Decoder, LoraSettings, Tuning};
+use luthier_tensor::{Device, Precision};
 use luthier_train::{MicroBatch, Row, Step, accumulate, accumulate_announcing};
-
-fn checkpoint(name: &str) -> Checkpoint {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/models").join(name);
-    let file = |file: &str| {
-        let bytes: Arc<Vec<u8>> = Arc::new(std::fs::read(folder.join(file)).unwrap());
-        (file.to_owned(), bytes as luthier_tensor::SharedBytes)
-    };
-    let files = BTreeMap::from([file("config.json"), file("model.safetensors")]);
-    Checkpoint::from_files(&ModelFiles { label: name.into(), files }).unwrap()
-}
+use support::{checkpoint, device};
 
 fn lora(saved_modules: &[&str]) -> Tuning {
+    let Tuning::Lora(settings) = support::lora(0.2) else { unreachable!("it is LoRA") };
     Tuning::Lora(LoraSettings {
-        rank: 3,
-        alpha: 6.0,
-        dropout: 0.2,
-        rslora: false,
-        targets: TargetModules::AllLinear,
         saved_modules: saved_modules.iter().map(|&name| name.to_owned()).collect(),
-        seed: 7,
+        ..settings
     })
 }
 
@@ -38,12 +21,12 @@ fn lora(saved_modules: &[&str]) -> Tuning {
 fn parts(count: usize) -> Vec<MicroBatch> {
     let ids: Vec<u32> = (3..40).collect();
     let trained = vec![true; ids.len()];
-    let row = |length: usize, number| Row { ids: &ids[..length], trained: &trained[..length], number };
+    let row = |length: usize, number| Row::new(&ids[..length], &trained[..length], number);
     let rows = [row(12, 0), row(37, 1), row(2, 2)];
     if count == 1 {
         return vec![MicroBatch::of(&rows)];
     }
-    let nothing = Row { ids: &ids[..4], trained: &[false; 4], number: 3 };
+    let nothing = Row::new(&ids[..4], &[false; 4], 3);
     rows.iter().chain([&nothing]).map(|row| MicroBatch::of(std::slice::from_ref(row))).collect()
 }
 
@@ -75,8 +58,7 @@ fn announced(device: &Device, model: &str, tuning: &Tuning, step: &Step, parts: 
 
 #[test]
 fn each_gradient_is_announced_once_and_is_then_final() {
-    let device =
-        Device::cpu(CpuOptions { threads: 2, isa: Isa::detect(), memory_bytes: 1 << 28, poison: true }, None).unwrap();
+    let device = device();
     let cases = [
         ("llama", Tuning::Full),
         ("llama-tied", Tuning::Full),

@@ -6,6 +6,8 @@ mod files;
 
 use std::path::PathBuf;
 
+use luthier_data::{RoleWeights, Truncation};
+
 use crate::hub::HubSettings;
 use crate::settings::Settings;
 pub(crate) use files::{check_adapter, check_model, describe, gguf_files};
@@ -97,22 +99,58 @@ pub(crate) enum FreezeLayers {
     Last(usize),
 }
 
+/// How turns become one text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct TemplateSettings {
+    /// Name of a template; without one the model's own.
+    pub(crate) name: Option<String>,
+    /// The system message of conversations that have none.
+    pub(crate) default_system: Option<String>,
+    /// How tools are written.
+    pub(crate) tool_format: Option<String>,
+    /// Whether replies shall think, where that was set.
+    pub(crate) enable_thinking: Option<bool>,
+    /// Whether earlier thoughts stay in prompts.
+    pub(crate) preserve_thinking: bool,
+}
+
+impl TemplateSettings {
+    /// A template by its name alone.
+    pub(crate) fn named(name: Option<&str>) -> Self {
+        Self { name: name.map(str::to_owned), ..Self::default() }
+    }
+}
+
 /// What is read and what of it is scored.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DataSettings {
     /// Files or names of `folder`; never empty.
     pub(crate) datasets: Vec<String>,
     pub(crate) folder: PathBuf,
-    /// Name of a template; without one the model's own.
-    pub(crate) template: Option<String>,
+    pub(crate) template: TemplateSettings,
     /// Records read of each dataset.
     pub(crate) max_samples: Option<usize>,
     /// Tokens that a row may have, 1 or more.
     pub(crate) cutoff_len: usize,
+    /// What becomes of longer ones.
+    pub(crate) truncation: Truncation,
     pub(crate) scored: Scored,
+    /// How much messages count by their role; never with [`Scored::LastReply`] or [`Scored::Everything`] of conversations.
+    pub(crate) role_weights: Option<RoleWeights>,
     /// Whether records are put together up to `cutoff_len`. They never see one another.
     pub(crate) packing: bool,
-    pub(crate) shuffle: bool,
+    pub(crate) order: RowOrder,
+}
+
+/// The order in which an epoch goes through the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RowOrder {
+    /// That of the records.
+    AsGiven,
+    /// Another one each epoch.
+    Shuffled,
+    /// Another one each epoch, in which rows of like length are near one another.
+    ByLength,
 }
 
 /// Which tokens of a conversation are scored.

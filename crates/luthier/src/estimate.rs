@@ -79,6 +79,7 @@ fn shorten(run: &Run, part: MicroBatch) -> MicroBatch {
             segments: part.segments[..rows].to_vec(),
             positions: part.positions[..scored].to_vec(),
             targets: part.targets[..scored].to_vec(),
+            weights: part.weights.get(..scored).unwrap_or_default().to_vec(),
             token_numbers: part.token_numbers[..end].to_vec(),
         };
     }

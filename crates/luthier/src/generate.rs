@@ -4,7 +4,7 @@
 use luthier_data::{Message, Role, Specials};
 use luthier_model::{Decoder, Generator, Tuning};
 
-use crate::config::{Precision, check_adapter, check_model};
+use crate::config::{Precision, TemplateSettings, check_adapter, check_model};
 use crate::hub::{HubSettings, Wanted, locate};
 use crate::machine::{Processor, available_bytes};
 use crate::model::Model;
@@ -31,6 +31,9 @@ pub(crate) struct Arguments {
     /// A message to answer, put into the model's chat template
     #[arg(long, value_name = "TEXT", group = "input")]
     pub(crate) message: Option<String>,
+    /// A named chat template for --message, of `luthier template list` [default: the model's own]
+    #[arg(long, value_name = "NAME", requires = "message")]
+    pub(crate) template: Option<String>,
     /// What is multiplied; auto: bf16 where the processor multiplies it
     #[arg(long, value_enum, default_value_t = PrecisionArgument::Auto)]
     pub(crate) precision: PrecisionArgument,
@@ -76,13 +79,20 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     let (precision, _) = processor.precision(Precision::from(arguments.precision));
     let model = Model::open(&model_path)?;
     let adapter = adapter_path.as_deref().map(luthier_files::read_adapter).transpose()?;
-    let tokenizer = model.tokenizer()?;
+    let tokenizer = model.tokenizer_with(adapter_path.as_deref())?;
+    let mut stop_ids = tokenizer.end_ids().to_vec();
     let prompt = match (&arguments.prompt, &arguments.message) {
         (Some(text), _) => tokenizer.encode(text, Specials::Add)?,
         (None, message) => {
             let message = Message::new(Role::User, message.clone().unwrap_or_default());
-            let rendered = model.template(None, &tokenizer)?.render(&[message], &[], true)?;
-            tokenizer.encode(&rendered.text, Specials::None)?
+            let settings = TemplateSettings::named(arguments.template.as_deref());
+            let template = model.template(&settings, &tokenizer)?;
+            for note in template.notes() {
+                eprint_line(&format!("note: {note}"));
+            }
+            stop_ids = template.end_ids(&tokenizer);
+            sampling.stops.extend(template.stop_texts(&tokenizer));
+            template.prompt_ids(&[message], &[], &tokenizer)?
         }
     };
     if prompt.is_empty() {
@@ -95,7 +105,7 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     let device = processor.device(None)?;
     let decoder = Decoder::new(&device, &model.checkpoint, &Tuning::Nothing, adapter.as_ref())?;
     let mut ends = model.checkpoint.model.decoder.end_token_ids.clone();
-    ends.extend(tokenizer.end_ids());
+    ends.extend(stop_ids);
     let wanted = sampling.most_tokens;
     let capacity = prompt.len().saturating_add(wanted);
     let longest = model.checkpoint.model.decoder.max_positions;

@@ -39,6 +39,7 @@ mod shell;
 mod signals;
 mod sitting;
 mod stop;
+mod template;
 mod tensorboard;
 mod terminal;
 mod tokenizer_command;
@@ -87,6 +88,9 @@ enum Command {
     /// Look at data before training on it
     #[command(subcommand)]
     Data(DataCommand),
+    /// Look at chat templates: their names, what they are, what they make of a conversation
+    #[command(subcommand)]
+    Template(template::Command),
     /// Split texts into tokens and put them together, as a model does
     #[command(subcommand)]
     Tokenizer(tokenizer_command::Command),
@@ -227,6 +231,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Generate(arguments) => generate::run(&arguments, &environment)?,
         Command::Bench(arguments) => bench::run(&arguments, &environment)?,
         Command::Data(DataCommand::Preview(arguments)) => data_preview::run(&arguments, &environment)?,
+        Command::Template(command) => template::run(&command)?,
         Command::Tokenizer(command) => tokenizer_command::run(&command)?,
         Command::Env => environment::run(&environment)?,
         Command::Version => print_text(&format!("luthier {}\n", environment::version())),

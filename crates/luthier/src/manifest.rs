@@ -7,6 +7,7 @@ mod machine;
 mod secrets;
 mod time;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -126,6 +127,9 @@ fn settings(settings: &Settings) -> Value {
             settings::Value::Text(value) => json!(secrets::without_tokens(value)),
             settings::Value::Names(values) => {
                 json!(values.iter().map(|value| secrets::without_tokens(value)).collect::<Vec<_>>())
+            }
+            settings::Value::Weights(values) => {
+                json!(values.iter().map(|(name, weight)| (*name, *weight)).collect::<BTreeMap<_, _>>())
             }
             settings::Value::Nested => json!("(not kept)"),
         };

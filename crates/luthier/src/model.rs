@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use luthier_data::{ChatTemplate, Tokenizer};
+use anyhow::Context;
+use luthier_data::{ChatTemplate, TemplateOptions, Tokenizer};
 use luthier_model::Checkpoint;
 use luthier_model::checkpoint::{GgufTokenizer, ModelFiles};
 
 use crate::builtin;
-use crate::config::TrainConfig;
+use crate::config::{TemplateSettings, TrainConfig};
+use crate::eprint_line;
 
 /// A model's files, read.
 pub(crate) struct Model {
@@ -42,10 +44,25 @@ impl Model {
         tokenizer_of(&self.files, self.checkpoint.gguf_tokenizer.as_ref())
     }
 
+    /// Its tokenizer, with the chat template that lies beside an adapter: the one that the adapter was trained with.
+    pub(crate) fn tokenizer_with(&self, adapter: Option<&Path>) -> anyhow::Result<Tokenizer> {
+        let tokenizer = self.tokenizer()?;
+        let Some(path) = adapter.map(|adapter| adapter.join("chat_template.jinja")).filter(|path| path.is_file())
+        else {
+            return Ok(tokenizer);
+        };
+        let source = std::fs::read_to_string(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
+        if tokenizer.chat_template() == Some(source.as_str()) {
+            return Ok(tokenizer);
+        }
+        eprint_line(&format!("note: the chat template is that of the adapter, {}", path.display()));
+        Ok(tokenizer.with_chat_template(source))
+    }
+
     /// The template named, else the model's own.
-    pub(crate) fn template(&self, name: Option<&str>, tokenizer: &Tokenizer) -> anyhow::Result<ChatTemplate> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs() as i64);
-        Ok(ChatTemplate::choose(name, &self.files.label, tokenizer, now)?)
+    pub(crate) fn template(&self, settings: &TemplateSettings, tokenizer: &Tokenizer) -> anyhow::Result<ChatTemplate> {
+        let options = template_options(settings);
+        Ok(ChatTemplate::choose(settings.name.as_deref(), &self.files.label, tokenizer, &options)?)
     }
 }
 
@@ -59,6 +76,17 @@ impl Model {
             head_dim: decoder.head_dim,
             order: names.head_order,
         }
+    }
+}
+
+/// The settings as the crate that writes conversations takes them, with the time.
+pub(crate) fn template_options(settings: &TemplateSettings) -> TemplateOptions {
+    TemplateOptions {
+        default_system: settings.default_system.clone(),
+        tool_format: settings.tool_format.clone(),
+        enable_thinking: settings.enable_thinking,
+        preserve_thinking: settings.preserve_thinking,
+        now_unix_seconds: SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs() as i64),
     }
 }
 

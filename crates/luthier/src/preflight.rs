@@ -155,7 +155,9 @@ fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
         100.0 * scored as f64 / tokens.max(1) as f64,
         run.steps.longest_row()
     ));
-    lines.extend(crate::rows::losses(&facts.report, config.data.cutoff_len).into_iter().map(|s| format!("data: {s}")));
+    let losses = crate::rows::losses(&facts.report, &config.data.datasets, config.data.cutoff_len);
+    lines.extend(losses.into_iter().map(|loss| format!("data: {loss}")));
+    lines.extend(run.steps.packing());
     if config.evaluation.is_some() {
         let [rows, tokens, scored] = run.steps.evaluation_totals();
         lines.push(format!(
@@ -167,7 +169,12 @@ fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
         ));
     }
     if let Some(tokenizer) = &facts.tokenizer {
-        lines.extend(proof(config, run.steps.first(), facts.template.as_deref(), tokenizer));
+        lines.extend(proof(
+            config,
+            run.steps.first(),
+            facts.template.as_ref().map(|template| template.name.as_str()),
+            tokenizer,
+        ));
     }
     let name = precision_name(run.trainer.precision);
     lines.push(format!("machine: {} threads, {}; {name} ({})", facts.threads, run.isa.name(), facts.precision_reason));

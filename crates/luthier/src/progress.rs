@@ -185,6 +185,7 @@ pub(crate) mod tests {
             learning_rate: 1e-4,
             tokens: 1000,
             trained_tokens: 600,
+            weight: None,
             micro_steps: 1,
             peak_bytes: 1_500_000_000,
         }

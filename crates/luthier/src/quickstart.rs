@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context;
-use luthier_data::{Message, Role, Specials};
+use luthier_data::{Message, Role};
 use luthier_model::{Decoder, Generator, Tuning};
 
-use crate::config::{Precision, TrainConfig};
+use crate::config::{Precision, TemplateSettings, TrainConfig};
 use crate::machine::Processor;
 use crate::model::Model;
 use crate::outcome::Outcome;
@@ -197,12 +197,11 @@ fn answers(processor: &Processor, adapter: Option<&Path>) -> anyhow::Result<Vec<
     let model = Model::open(Path::new(builtin::NAME))?;
     let adapter = adapter.map(luthier_files::read_adapter).transpose()?;
     let tokenizer = model.tokenizer()?;
-    let template = model.template(None, &tokenizer)?;
+    let template = model.template(&TemplateSettings::default(), &tokenizer)?;
     let device = processor.device(None)?;
     let decoder = Decoder::new(&device, &model.checkpoint, &Tuning::Nothing, adapter.as_ref())?;
     let answer = |question: &str| -> anyhow::Result<String> {
-        let rendered = template.render(&[Message::new(Role::User, question.to_owned())], &[], true)?;
-        let prompt = tokenizer.encode(&rendered.text, Specials::None)?;
+        let prompt = template.prompt_ids(&[Message::new(Role::User, question.to_owned())], &[], &tokenizer)?;
         let mut generator = Generator::new(&device, &decoder, precision, prompt.len() + ANSWER);
         let mut ids = generator.greedy(&prompt, ANSWER, tokenizer.end_ids(), &mut |_| true);
         ids.pop_if(|last| tokenizer.end_ids().contains(last));

@@ -166,6 +166,7 @@ fn short_kind(kind: Kind) -> String {
         Kind::Choice(names, _) => names.join("|"),
         Kind::Text => "text".to_owned(),
         Kind::Names => "names".to_owned(),
+        Kind::Weights(_) => "name=weight,...".to_owned(),
         Kind::Anything => "anything".to_owned(),
     }
 }

@@ -86,8 +86,8 @@ impl Results<'_> {
     fn train(&self) -> Map<String, Value> {
         let seconds = self.entries.last().map_or(0.0, |entry| entry.elapsed_seconds);
         let finite = || self.steps().filter(|step| step.is_finite());
-        let trained = finite().map(|step| step.trained_tokens as f64).sum::<f64>();
-        let loss = finite().map(|step| step.loss * step.trained_tokens as f64).sum::<f64>() / trained;
+        let trained = finite().map(StepEvent::weight).sum::<f64>();
+        let loss = finite().map(|step| step.loss * step.weight()).sum::<f64>() / trained;
         let each_second = |count: usize| rounded(count as f64 / seconds, 3);
         object(json!({
             "epoch": self.steps().last().map(|step| step.epoch),

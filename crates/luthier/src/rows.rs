@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use luthier_data::{
-    Dataset, Example, Origin, PtOptions, Record, Report, SftOptions, Tokenized, Tokenizer, Truncation, permutation,
-    take_tokens, tokenize_pt, tokenize_sft,
+    Bins, CutRow, Dataset, Example, Origin, PtOptions, Record, Report, SftOptions, Tokenized, Tokenizer,
+    first_fit_decreasing, grouped_by_length, permutation, take_tokens, tokenize_pt, tokenize_sft,
 };
 use luthier_train::{MicroBatch, Row, Steps};
 use sha2::{Digest, Sha256};
 
-use crate::config::{BatchSettings, DataSettings, RunLength, Scored, Span, Stage};
+use crate::config::{BatchSettings, DataSettings, RowOrder, RunLength, Scored, Span, Stage};
 use crate::model::Model;
+use crate::wording::{count, thousands};
 
 /// Datasets as rows of tokens, and what made them.
 pub(crate) struct Rows {
@@ -23,8 +24,15 @@ pub(crate) struct Rows {
     pub(crate) notes: Vec<String>,
     /// `None` where the records were tokens already.
     pub(crate) tokenizer: Option<Tokenizer>,
-    /// The chat template's name, where one was used.
-    pub(crate) template: Option<String>,
+    /// The chat template, where one was used.
+    pub(crate) template: Option<UsedTemplate>,
+}
+
+/// The chat template that wrote the rows.
+pub(crate) struct UsedTemplate {
+    pub(crate) name: String,
+    /// Its Jinja source, where it was named and the model's own is missing or writes something else: what is saved has it.
+    pub(crate) replacement: Option<String>,
 }
 
 impl Rows {
@@ -34,8 +42,23 @@ impl Rows {
     }
 }
 
+/// What is wanted of the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// To train or to evaluate on.
+    Tokens,
+    /// To be shown: who wrote each token too.
+    Roles,
+}
+
 /// Reads and tokenises datasets, those of a training or those to evaluate on, as a configuration says.
-pub(crate) fn read(model: &Model, stage: Stage, names: &[String], settings: &DataSettings) -> anyhow::Result<Rows> {
+pub(crate) fn read(
+    model: &Model,
+    stage: Stage,
+    names: &[String],
+    settings: &DataSettings,
+    wanted: Wanted,
+) -> anyhow::Result<Rows> {
     let mut notes = Vec::new();
     let mut datasets = Vec::with_capacity(names.len());
     for name in names {
@@ -52,10 +75,13 @@ pub(crate) fn read(model: &Model, stage: Stage, names: &[String], settings: &Dat
     let files: Vec<PathBuf> = datasets.iter().map(|dataset| dataset.file.clone()).collect();
     if datasets.iter().flat_map(|dataset| &dataset.records).all(|record| matches!(record, Record::Tokens(_))) {
         notes.push("the records are tokens already: template, train_on_prompt, mask_history have no effect".to_owned());
+        if settings.role_weights.is_some() {
+            notes.push("the records are tokens already: role_weights has no effect, their own weights have".to_owned());
+        }
         if stage == Stage::PreTraining && settings.packing {
             notes.push("the records are tokens already: they are not packed, each is a row".to_owned());
         }
-        let tokenized = take_tokens(datasets, settings.cutoff_len)?;
+        let tokenized = take_tokens(datasets, settings.cutoff_len, settings.truncation)?;
         return Ok(Rows { tokenized, files, notes, tokenizer: None, template: None });
     }
     let tokenizer = model.tokenizer()?;
@@ -64,33 +90,70 @@ pub(crate) fn read(model: &Model, stage: Stage, names: &[String], settings: &Dat
         Stage::PreTraining => tokenize_pt(
             &datasets,
             &tokenizer,
-            &PtOptions { cutoff_len: settings.cutoff_len, packing: settings.packing },
+            &PtOptions { cutoff_len: settings.cutoff_len, packing: settings.packing, truncation: settings.truncation },
         )?,
         Stage::SupervisedFineTuning => {
-            let template = model.template(settings.template.as_deref(), &tokenizer)?;
+            let template = model.template(&settings.template, &tokenizer)?;
             let options = SftOptions {
                 cutoff_len: settings.cutoff_len,
-                truncation: Truncation::LlamaFactory,
+                truncation: settings.truncation,
                 train_on_prompt: settings.scored == Scored::Everything,
                 mask_history: settings.scored == Scored::LastReply,
+                role_weights: settings.role_weights,
+                roles: wanted == Wanted::Roles,
             };
-            notes.extend(template.note().map(str::to_owned));
-            named = Some(template.name().to_owned());
+            notes.extend(template.notes().iter().cloned());
+            let replacement = template.replaces_own().then(|| template.jinja_source());
+            if replacement.is_some() {
+                notes.push(format!("what is saved gets the template {} as chat_template.jinja", template.name()));
+            }
+            named = Some(UsedTemplate { name: template.name().to_owned(), replacement });
             tokenize_sft(&datasets, &tokenizer, &template, &options)?
         }
     };
     Ok(Rows { tokenized, files, notes, tokenizer: Some(tokenizer), template: named })
 }
 
-/// What of the rows was cut, dropped or added, a sentence each.
-pub(crate) fn losses(report: &Report, cutoff_len: usize) -> Vec<String> {
+/// What of the rows was cut, dropped, added or weighed, a sentence each.
+/// `datasets` are the names of those that the rows came from.
+pub(crate) fn losses(report: &Report, datasets: &[String], cutoff_len: usize) -> Vec<String> {
     let counted = [
         (report.rows_truncated, format!("rows were longer than cutoff_len {cutoff_len} and cut")),
+        (report.rows_too_long, format!("rows were longer than cutoff_len {cutoff_len} and left out")),
         (report.replies_without_end, "replies lost their end and do not teach the model to stop".to_owned()),
         (report.rows_dropped, "rows were dropped: they have no token to train".to_owned()),
         (report.end_tokens_added, "replies got the tokenizer's end token: the template writes none".to_owned()),
+        (
+            report.weighted_tokens,
+            format!(
+                "of {} trained tokens have a weight other than 1; all count as {:.1} together",
+                report.trained_tokens, report.weight
+            ),
+        ),
     ];
-    counted.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect()
+    let mut sentences: Vec<String> =
+        counted.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    if !report.worst.is_empty() {
+        sentences.push(format!("those that lost most: {}", worst(report, datasets).join(", ")));
+    }
+    sentences
+}
+
+/// The rows that lost most, the worst first: `faq record 3 (812 tokens to 512)`; a dataset is named where it is another.
+fn worst(report: &Report, datasets: &[String]) -> Vec<String> {
+    let mut last = None;
+    let name = |row: &CutRow| {
+        let dataset = match last.replace(row.origin.dataset) == Some(row.origin.dataset) {
+            true => String::new(),
+            false => datasets.get(row.origin.dataset).map_or_else(String::new, |name| format!("{name} ")),
+        };
+        let (record, before) = (row.origin.record + 1, thousands(row.before));
+        match row.after {
+            0 => format!("{dataset}record {record} ({before} tokens)"),
+            after => format!("{dataset}record {record} ({before} tokens to {})", thousands(after)),
+        }
+    };
+    report.worst.iter().map(name).collect()
 }
 
 /// Sets rows aside to evaluate on: a share of them, or so many, drawn with the seed. Both parts keep their order.
@@ -106,12 +169,11 @@ pub(crate) fn set_aside(tokenized: Tokenized, size: Span, seed: u64) -> anyhow::
     // An epoch that no run reaches: its order is independent of those that are trained.
     let aside: HashSet<usize> = permutation(seed, u64::MAX, rows).into_iter().take(wanted).collect();
     let (mut training, mut evaluation) = (Tokenized::default(), Tokenized::default());
-    training.report = Report { rows: 0, tokens: 0, trained_tokens: 0, ..tokenized.report };
+    training.report =
+        Report { rows: 0, tokens: 0, trained_tokens: 0, weighted_tokens: 0, weight: 0.0, ..tokenized.report };
     for (row, (example, origin)) in tokenized.examples.into_iter().zip(tokenized.origins).enumerate() {
         let part = if aside.contains(&row) { &mut evaluation } else { &mut training };
-        part.report.rows += 1;
-        part.report.tokens += example.ids.len();
-        part.report.trained_tokens += example.trained_count();
+        part.report.count(&example);
         part.examples.push(example);
         part.origins.push(origin);
     }
@@ -124,11 +186,13 @@ pub(crate) struct RowSteps {
     origins: Vec<Option<Origin>>,
     datasets: Vec<String>,
     evaluation: Vec<Example>,
-    /// The examples of each row: one, or several that are packed.
-    rows: Vec<Vec<usize>>,
+    /// The examples of each row, where several are packed; else each is a row.
+    bins: Option<Bins>,
+    /// Tokens that a row may have, where several are packed.
+    room: Option<usize>,
     rows_per_step: usize,
     seed: u64,
-    shuffle: bool,
+    order: RowOrder,
     kept_order: Mutex<Option<(usize, Arc<[usize]>)>>,
     pub(crate) token_budget: usize,
     pub(crate) total: usize,
@@ -138,7 +202,7 @@ pub(crate) struct RowSteps {
 pub(crate) struct Order<'s> {
     pub(crate) batch: &'s BatchSettings,
     pub(crate) seed: u64,
-    pub(crate) shuffle: bool,
+    pub(crate) order: RowOrder,
     /// Rows are filled up to so many tokens.
     pub(crate) pack: Option<usize>,
 }
@@ -147,13 +211,19 @@ impl RowSteps {
     /// `tokenized` must not be empty; `datasets` are the names of those that it came from.
     pub(crate) fn new(tokenized: Tokenized, datasets: &[String], evaluation: Vec<Example>, order: &Order) -> Self {
         let Tokenized { examples, origins, .. } = tokenized;
-        let rows = match order.pack {
-            Some(room) => pack_rows(&examples, room),
-            None => (0..examples.len()).map(|example| vec![example]).collect(),
-        };
+        let bins = order.pack.map(|room| {
+            let lengths: Vec<usize> = examples.iter().map(|example| example.ids.len()).collect();
+            // An epoch that no run reaches, and that sets nothing aside.
+            let equal_ones = match order.order {
+                RowOrder::AsGiven => (0..lengths.len()).collect(),
+                RowOrder::Shuffled | RowOrder::ByLength => permutation(order.seed, u64::MAX - 1, lengths.len()),
+            };
+            first_fit_decreasing(&lengths, room, &equal_ones)
+        });
+        let rows = bins.as_ref().map_or(examples.len(), Bins::len);
         let batch = order.batch;
-        let rows_per_step = batch.rows.saturating_mul(batch.accumulation).clamp(1, rows.len().max(1));
-        let per_epoch = rows.len().div_ceil(rows_per_step);
+        let rows_per_step = batch.rows.saturating_mul(batch.accumulation).clamp(1, rows.max(1));
+        let per_epoch = rows.div_ceil(rows_per_step);
         let total = match batch.length {
             RunLength::Steps(steps) => steps,
             RunLength::Epochs(epochs) => ((epochs * per_epoch as f64).ceil() as usize).max(1),
@@ -163,10 +233,11 @@ impl RowSteps {
             origins,
             datasets: datasets.to_vec(),
             evaluation,
-            rows,
+            bins,
+            room: order.pack,
             rows_per_step,
             seed: order.seed,
-            shuffle: order.shuffle,
+            order: order.order,
             kept_order: Mutex::default(),
             token_budget: usize::MAX,
             total,
@@ -176,11 +247,16 @@ impl RowSteps {
     /// A hash of all that the rows of each step depend on: a run can only be continued where it is the same.
     pub(crate) fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
-        hash.update(format!("{} {} {} {:?}\n", self.seed, self.shuffle, self.rows_per_step, self.rows));
+        hash.update(format!("{} {:?} {}\n", self.seed, self.order, self.rows_per_step));
+        for row in self.bins.iter().flat_map(|bins| (0..bins.len()).map(|row| bins.row(row))) {
+            hash.update((row.len() as u64).to_le_bytes());
+            row.iter().for_each(|&example| hash.update((example as u64).to_le_bytes()));
+        }
         for example in self.examples.iter().chain(&self.evaluation) {
             hash.update((example.ids.len() as u64).to_le_bytes());
             example.ids.iter().for_each(|id| hash.update(id.to_le_bytes()));
             example.trained.iter().for_each(|&trained| hash.update([u8::from(trained)]));
+            example.weights.iter().flatten().for_each(|weight| hash.update(weight.to_le_bytes()));
         }
         luthier_files::hexadecimal(hash)
     }
@@ -203,7 +279,19 @@ impl RowSteps {
     /// Rows that so many steps train; each epoch's last step has what is left.
     pub(crate) fn rows_until(&self, step: usize) -> usize {
         let (epochs, steps) = (step / self.per_epoch(), step % self.per_epoch());
-        epochs * self.rows.len() + (steps * self.rows_per_step).min(self.rows.len())
+        epochs * self.rows() + (steps * self.rows_per_step).min(self.rows())
+    }
+
+    /// The rows of an epoch.
+    fn rows(&self) -> usize {
+        self.bins.as_ref().map_or(self.examples.len(), Bins::len)
+    }
+
+    /// How full rows are that several records share, where they do: a sentence.
+    pub(crate) fn packing(&self) -> Option<String> {
+        let (bins, room) = (self.bins.as_ref()?, self.room?);
+        let [records, tokens, _] = self.totals();
+        Some(filled(records, tokens, bins, room))
     }
 
     /// The rows of a step.
@@ -219,23 +307,42 @@ impl RowSteps {
     fn examples_of(&self, step: usize) -> Vec<usize> {
         let (epoch, index) = (step / self.per_epoch(), step % self.per_epoch());
         let order = self.order(epoch);
-        let rows = order.iter().skip(index * self.rows_per_step).take(self.rows_per_step);
-        rows.flat_map(|&row| self.rows[row].iter().copied()).collect()
+        let begin = index * self.rows_per_step;
+        let rows = &order[begin..(begin + self.rows_per_step).min(order.len())];
+        match &self.bins {
+            None => rows.to_vec(),
+            Some(bins) => rows.iter().flat_map(|&row| bins.row(row).iter().copied()).collect(),
+        }
     }
 
     /// The rows of an epoch in its order. The last one is kept: to sort a million rows anew for every step takes longer than
     /// a small step.
     fn order(&self, epoch: usize) -> Arc<[usize]> {
-        if !self.shuffle {
-            return (0..self.rows.len()).collect();
-        }
+        let epoch = if self.order == RowOrder::AsGiven { 0 } else { epoch };
         let mut kept = self.kept_order.lock().unwrap_or_else(PoisonError::into_inner);
         match &*kept {
             Some((of, order)) if *of == epoch => Arc::clone(order),
             _ => {
-                let order: Arc<[usize]> = permutation(self.seed, epoch as u64, self.rows.len()).into();
+                let order: Arc<[usize]> = self.new_order(epoch as u64).into();
                 *kept = Some((epoch, Arc::clone(&order)));
                 order
+            }
+        }
+    }
+
+    fn new_order(&self, epoch: u64) -> Vec<usize> {
+        let length = |example: usize| self.examples[example].ids.len();
+        match self.order {
+            RowOrder::AsGiven => (0..self.rows()).collect(),
+            RowOrder::Shuffled => permutation(self.seed, epoch, self.rows()),
+            RowOrder::ByLength => {
+                let lengths: Vec<usize> = match &self.bins {
+                    None => (0..self.rows()).map(length).collect(),
+                    Some(bins) => {
+                        (0..self.rows()).map(|row| bins.row(row).iter().map(|&member| length(member)).sum()).collect()
+                    }
+                };
+                grouped_by_length(self.seed, epoch, &lengths, self.rows_per_step)
             }
         }
     }
@@ -287,10 +394,27 @@ impl RowSteps {
         let Some(longest) = self.examples.iter().max_by_key(|example| example.ids.len()) else {
             return MicroBatch::default();
         };
-        let count = (self.token_budget / longest.ids.len().max(1)).clamp(1, self.rows_per_step);
+        let length = longest.ids.len().max(1);
+        let most = self.rows_per_step.saturating_mul(self.room.unwrap_or(0).div_ceil(length).max(1));
+        let count = (self.token_budget / length).clamp(1, most);
         let trained = vec![true; longest.ids.len()];
-        MicroBatch::of(&vec![Row { ids: &longest.ids, trained: &trained, number: 0 }; count])
+        MicroBatch::of(&vec![Row::new(&longest.ids, &trained, 0); count])
     }
+}
+
+/// Records in rows that are packed: `packing: 1,090 records in 212 rows of 2,048 tokens, 99.4 % filled`.
+fn filled(records: usize, tokens: usize, bins: &Bins, room: usize) -> String {
+    let share = 100.0 * tokens as f64 / (bins.len() * room).max(1) as f64;
+    let (records, rows, room) = (count(records, "record"), count(bins.len(), "row"), thousands(room));
+    format!("packing: {records} in {rows} of {room} tokens, {share:.1} % filled")
+}
+
+/// The same for rows that are only shown.
+pub(crate) fn packing(examples: &[Example], room: usize) -> String {
+    let lengths: Vec<usize> = examples.iter().map(|example| example.ids.len()).collect();
+    // Which of equal ones goes where does not matter for their number.
+    let order: Vec<usize> = (0..lengths.len()).collect();
+    filled(lengths.len(), lengths.iter().sum(), &first_fit_decreasing(&lengths, room, &order), room)
 }
 
 fn totals(examples: &[Example]) -> [usize; 3] {
@@ -298,30 +422,11 @@ fn totals(examples: &[Example]) -> [usize; 3] {
     [examples.len(), tokens, examples.iter().map(Example::trained_count).sum()]
 }
 
-/// Puts examples into rows of at most `room` tokens, each into the first row that has room left, in order.
-fn pack_rows(examples: &[Example], room: usize) -> Vec<Vec<usize>> {
-    // Full rows need not be looked at again: only the last few can still take something.
-    const OPEN: usize = 64;
-    let mut rows: Vec<(usize, Vec<usize>)> = Vec::new();
-    for (index, example) in examples.iter().enumerate() {
-        let first = rows.len().saturating_sub(OPEN);
-        let tokens = example.ids.len();
-        match rows[first..].iter_mut().find(|(used, _)| used + tokens <= room) {
-            Some((used, row)) => {
-                *used += tokens;
-                row.push(index);
-            }
-            None => rows.push((tokens, vec![index])),
-        }
-    }
-    rows.into_iter().map(|(_, row)| row).collect()
-}
-
 /// Rows of all epochs that are looked at for the largest parts, or those of one epoch where it has more.
 const MOST_ROWS_LOOKED_AT: usize = 1 << 20;
 
 fn row_of(example: &Example, number: u64) -> Row<'_> {
-    Row { ids: &example.ids, trained: &example.trained, number }
+    Row { weights: example.weights.as_deref(), ..Row::new(&example.ids, &example.trained, number) }
 }
 
 impl Steps for RowSteps {
@@ -337,7 +442,7 @@ impl Steps for RowSteps {
     }
 
     fn per_epoch(&self) -> usize {
-        self.rows.len().div_ceil(self.rows_per_step)
+        self.rows().div_ceil(self.rows_per_step)
     }
 
     fn evaluation(&self) -> Vec<MicroBatch> {

@@ -19,7 +19,7 @@ use crate::fit::{Restored, fit, predict};
 use crate::machine::{ProcessMemory, Processor};
 use crate::method::{check_saved_modules, check_targets, tuning};
 use crate::model::Model;
-use crate::rows::{self, Order, RowSteps, Rows};
+use crate::rows::{self, Order, RowSteps, Rows, UsedTemplate, Wanted};
 use crate::{Environment, eprint_line};
 
 /// Everything that a run needs.
@@ -52,8 +52,8 @@ pub(crate) struct Facts {
     pub(crate) report: Report,
     /// `None` where the records were tokens already.
     pub(crate) tokenizer: Option<Tokenizer>,
-    /// The name of the chat template.
-    pub(crate) template: Option<String>,
+    /// The chat template.
+    pub(crate) template: Option<UsedTemplate>,
     /// The files of the rows that are trained, and of those that are evaluated on where they have their own.
     pub(crate) files: Vec<PathBuf>,
     pub(crate) evaluation_files: Vec<PathBuf>,
@@ -96,7 +96,7 @@ impl Run {
         // Documents of stage pt are put together before they are cut; conversations keep their rows.
         let packs = data.packing && config.stage == Stage::SupervisedFineTuning;
         let pack = packs.then_some(data.cutoff_len);
-        let order = Order { batch: &config.batch, seed: config.machine.seed, shuffle: data.shuffle, pack };
+        let order = Order { batch: &config.batch, seed: config.machine.seed, order: data.order, pack };
         let mut steps = RowSteps::new(tokenized, &data.datasets, evaluation.examples, &order);
         let settings = deciding(config);
         if let Some(layout) = resumed {
@@ -194,7 +194,7 @@ pub(crate) fn precision_name(precision: Precision) -> &'static str {
 fn read_rows(config: &TrainConfig, model: &Model) -> anyhow::Result<(Rows, Rows)> {
     let data = &config.data;
     let read = |names: &[String]| -> anyhow::Result<Rows> {
-        let rows = rows::read(model, config.stage, names, data)?;
+        let rows = rows::read(model, config.stage, names, data, Wanted::Tokens)?;
         for note in &rows.notes {
             eprint_line(&format!("note: {note}"));
         }
@@ -203,12 +203,17 @@ fn read_rows(config: &TrainConfig, model: &Model) -> anyhow::Result<(Rows, Rows)
     };
     let mut training = read(&data.datasets)?;
     if training.tokenized.examples.is_empty() {
-        let losses = rows::losses(&training.tokenized.report, data.cutoff_len).join("; ");
+        let losses = rows::losses(&training.tokenized.report, &data.datasets, data.cutoff_len).join("; ");
         anyhow::bail!("dataset: no row with a token to train is left: {losses}");
     }
     let evaluation = match config.evaluation.as_ref().map(|evaluation| &evaluation.source) {
         None => Rows::of(Tokenized::default()),
-        Some(EvaluationSource::Datasets(names)) => read(names)?,
+        Some(EvaluationSource::Datasets(names)) => {
+            let rows = read(names)?;
+            let losses = rows::losses(&rows.tokenized.report, names, data.cutoff_len);
+            losses.iter().for_each(|loss| eprint_line(&format!("note: eval_dataset: {loss}")));
+            rows
+        }
         Some(EvaluationSource::Part(size)) => {
             let tokenized = std::mem::take(&mut training.tokenized);
             let (kept, evaluation) = rows::set_aside(tokenized, *size, config.machine.seed)?;
@@ -217,8 +222,7 @@ fn read_rows(config: &TrainConfig, model: &Model) -> anyhow::Result<(Rows, Rows)
         }
     };
     if config.evaluation.is_some() && evaluation.tokenized.examples.is_empty() {
-        let losses = rows::losses(&evaluation.tokenized.report, data.cutoff_len).join("; ");
-        anyhow::bail!("eval_dataset: no row with a token to score is left: {losses}");
+        anyhow::bail!("eval_dataset: no row with a token to score is left");
     }
     Ok((training, evaluation))
 }

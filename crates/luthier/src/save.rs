@@ -14,6 +14,8 @@ use crate::model::data_tokenizer;
 use crate::run::Run;
 use crate::{eprint_line, hub};
 
+/// Wins over the template in `tokenizer_config.json`, for transformers too.
+const TEMPLATE_FILE: &str = "chat_template.jinja";
 /// Bytes of one file of a saved model.
 pub(crate) const SHARD_BYTES: u64 = 5_000_000_000;
 
@@ -116,10 +118,13 @@ fn trained(run: &Run) -> BTreeMap<&str, &Tensor> {
     run.decoder.parameters().iter().map(|parameter| (parameter.name.as_str(), &parameter.value)).collect()
 }
 
-/// The files of the base model that belong to its tokenizer.
+/// The files of the base model that belong to its tokenizer, with the template that the rows were written with.
 fn tokenizer_files(run: &Run) -> impl Iterator<Item = (&str, &[u8])> {
-    let files = run.model.files.companions();
-    files.filter(|(name, _)| *name != "config.json").map(|(name, bytes)| (name, (**bytes).as_ref()))
+    let template = run.facts.template.as_ref().and_then(|template| template.replacement.as_deref());
+    let own = move |name: &str| name == "config.json" || (template.is_some() && name == TEMPLATE_FILE);
+    let files = run.model.files.companions().filter(move |(name, _)| !own(name));
+    let files = files.map(|(name, bytes)| (name, (**bytes).as_ref()));
+    files.chain(template.map(|template| (TEMPLATE_FILE, template.as_bytes())))
 }
 
 fn save_model(run: &Run, folder: &Path) -> Result<Vec<String>, Failure> {

@@ -298,6 +298,13 @@ impl Settings {
         }
     }
 
+    pub(crate) fn weights(&self, name: &str) -> &[(&'static str, f64)] {
+        match &self.values[name].0 {
+            Value::Weights(value) => value,
+            _ => &[],
+        }
+    }
+
     pub(crate) fn names(&self, name: &str) -> &[String] {
         match &self.values[name].0 {
             Value::Names(value) => value,

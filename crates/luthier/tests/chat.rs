@@ -211,9 +211,13 @@ fn a_configuration_of_llama_factory() {
     assert_eq!(
         said,
         "note: cutoff_len has no effect on a chat\n\
+         note: template chatml: the tokenizer of model has no token of its own for <|im_start|>, <|im_end|>; they are written \
+         as text, since the vocabulary is not changed\n\
+         note: template chatml: the chat template of model itself writes a plain conversation differently, \
+         \"u:Hello\\na:Hi.\\nu:How are you?\\na:\" where chatml has \"<|im_start|>user\\nHello<|im_end|>\\n<|im_start|>ass\"\n\
          model: model (llama), adapter adapter, fp32, a context of 256 tokens\n\
          sampling: temperature 0.3, top_k 5, top_p 0.7, min_p 0, repetition_penalty 1, seed 42, max_new_tokens 7, stop \"a\", \
-         stop \"b\"\n\
+         stop \"b\", stop \"<|im_end|>\", stop \"<|im_start|>\"\n\
          system message: Be brief.\n"
     );
     let (_, _, said) = run(folder.path(), &["chat", "chat.yaml", "do_sample=false", "stop="], "");
@@ -340,10 +344,10 @@ fn wrong_arguments() {
     );
     fails(
         path,
-        &["--model", "model", "--template", "alpaca"],
+        &["--model", "model", "--template", "alpacca"],
         1,
-        "error: template: alpaca begins a turn with \"### Instruction\", which the chat template of model does not write, so they \
-         belong to different models; remove `template` to use the model's own\n",
+        "error: template: there is no template \"alpacca\" (did you mean alpaca?); expected a name of `luthier template list`, \
+         or nothing for the model's own\n",
     );
     fails(
         path,
@@ -364,7 +368,7 @@ fn wrong_arguments() {
     assert_eq!(code, Some(1));
     assert_eq!(
         said,
-        "error: model has no chat template, so its conversations cannot be written as it expects them; set `template` to one \
-         of chatml\n"
+        "error: model has no chat template, so its conversations cannot be written as it expects them; set `template` to \
+         the name of one (luthier template list)\n"
     );
 }

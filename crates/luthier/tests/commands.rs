@@ -55,7 +55,7 @@ fn check(name: &str, place: &Place, words: &[&str]) {
 fn help() {
     let place = Place::new();
     check("help", &place, &["--help"]);
-    for command in ["quickstart", "generate", "chat", "export", "bench", "plan", "env"] {
+    for command in ["quickstart", "generate", "chat", "export", "bench", "plan", "env", "template"] {
         check(&format!("help_{command}"), &place, &[command, "--help"]);
     }
     check("help_data_preview", &place, &["data", "preview", "--help"]);
@@ -72,6 +72,66 @@ fn tokenizers() {
     let (_, line) = place.luthier(&[&encode[..], &["--text", "Hello, world!", "--json"]].concat());
     let ids = line.split_once('[').and_then(|(_, rest)| rest.split_once(']')).expect("a list of ids").0;
     check("tokenizer_decode", &place, &["tokenizer", "decode", "--model", "builtin", "--ids", ids]);
+}
+
+#[test]
+fn templates() {
+    let place = Place::new();
+    place.write(
+        "talk.json",
+        r#"{"tools": [{"type": "function", "function": {"name": "now", "description": "The time", "parameters": {"type": "object", "properties": {}}}}],
+            "messages": [{"role": "user", "content": "What time is it?"},
+                         {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "now", "arguments": {}}}]},
+                         {"role": "tool", "content": "12:30"},
+                         {"role": "assistant", "content": "Half past twelve."}]}"#,
+    );
+    place.write("own.jinja", "{% for m in messages %}[{{ m.role }}] {{ m.content }}{{ eos_token }}\n{% endfor %}");
+    let render = ["template", "render", "--conversation", "talk.json"];
+    let with = |words: &[&'static str]| render.iter().copied().chain(words.iter().copied()).collect::<Vec<_>>();
+    check("help_template_render", &place, &["template", "render", "--help"]);
+    check("template_list", &place, &["template", "list"]);
+    check("template_show", &place, &["template", "show", "glm4v"]);
+    check("template_show_jinja", &place, &["template", "show", "llama2", "--jinja"]);
+    check("template_render", &place, &with(&["--template", "qwen3", "--marked"]));
+    check("template_render_of_a_model", &place, &with(&["--model", "builtin", "--template", "mistral", "--marked"]));
+    check("template_render_file", &place, &with(&["--file", "own.jinja", "--eos", "</s>"]));
+}
+
+#[test]
+fn training_with_a_named_template() {
+    let place = Place::new();
+    place.write(
+        "faq.json",
+        r#"[{"instruction": "Who are you?", "output": "I am Fern."}, {"instruction": "What is 2 plus 2?", "output": "4."}]"#,
+    );
+    let model = ["train", "train.yaml", "model_name_or_path=builtin", "dataset=faq.json", "--dry_run"];
+    let with = |words: &[&'static str]| model.iter().copied().chain(words.iter().copied()).collect::<Vec<_>>();
+    check("train_named_template", &place, &with(&["template=alpaca", "default_system=Be brief."]));
+    check("train_thinking_off", &place, &with(&["template=qwen3", "enable_thinking=false"]));
+    check(
+        "train_then_chat",
+        &place,
+        &with(&["template=alpaca", "default_system=Be brief.", "dry_run=false", "max_steps=1", "cutoff_len=64"]),
+    );
+    let source = std::fs::read_to_string(place.path("out/chat_template.jinja")).unwrap();
+    assert!(source.starts_with("{# Written by Luthier from the template alpaca #}"), "{source}");
+    check(
+        "chat_with_the_template_of_the_adapter",
+        &place,
+        &[
+            "chat",
+            "--model",
+            "builtin",
+            "--adapter",
+            "out",
+            "--prompt",
+            "Hello",
+            "--precision",
+            "fp32",
+            "--temperature",
+            "0",
+        ],
+    );
 }
 
 #[test]
@@ -106,6 +166,14 @@ fn training_on_conversations() {
     let model = ["model_name_or_path=builtin", "dataset=faq.json"];
     let with = |words: &[&'static str]| words.iter().copied().chain(model).collect::<Vec<_>>();
     check("data_preview", &place, &with(&["data", "preview", "train.yaml"]));
+    let weighted = ["--role_weights", "user=0.5", "truncation=right", "cutoff_len=22", "--rows=1", "packing=true"];
+    check("data_preview_weights", &place, &[&with(&["data", "preview", "train.yaml"])[..], &weighted].concat());
+    check("data_preview_json", &place, &with(&["data", "preview", "--json", "train.yaml", "role_weights=user=0.5"]));
+    check(
+        "plan_packed",
+        &place,
+        &with(&["plan", "train.yaml", "packing=true", "cutoff_len=64", "train_sampling_strategy=group_by_length"]),
+    );
     check("train_builtin", &place, &with(&["train", "train.yaml", "lora_rank=4", "cutoff_len=64"]));
     check(
         "generate",
@@ -153,6 +221,29 @@ fn training_on_conversations() {
         ],
     );
     check("export_hf", &place, &["export", "--model", "builtin", "--adapter", "out", "--output", "merged"]);
+}
+
+#[test]
+fn a_page_for_a_browser() {
+    let place = Place::new();
+    place.write(
+        "faq.json",
+        r#"[{"instruction": "</script><b>&", "output": "I am Fern."}, {"instruction": "2 plus 2?", "output": "4."}]"#,
+    );
+    let words =
+        ["data", "preview", "train.yaml", "model_name_or_path=builtin", "dataset=faq.json", "--html", "page.html"];
+    check("data_preview_html", &place, &words);
+    let page = std::fs::read_to_string(place.path("page.html")).expect("the page");
+    let begin = page.find("type=\"application/json\">").expect("the data") + "type=\"application/json\">".len();
+    let end = begin + page[begin..].find("</script>").expect("its end");
+    let data: serde_json::Value = serde_json::from_str(&page[begin..end]).expect("JSON");
+    assert_eq!((&data["found"], data["rows"].as_array().map(Vec::len)), (&serde_json::json!(2), Some(2)));
+    let row = &data["rows"][0];
+    let text: String = row["texts"].as_array().expect("texts").iter().filter_map(|text| text.as_str()).collect();
+    assert_eq!(text, "<|im_start|>user\n</script><b>&<|im_end|>\n<|im_start|>assistant\nI am Fern.<|im_end|>\n");
+    assert_eq!(row["ids"].as_array().map(Vec::len), row["texts"].as_array().map(Vec::len));
+    let roles: Vec<&str> = row["roles"].as_array().expect("roles").iter().filter_map(|run| run[1].as_str()).collect();
+    assert_eq!(roles, ["template", "user", "template", "assistant"]);
 }
 
 #[test]

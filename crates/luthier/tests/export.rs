@@ -155,7 +155,7 @@ fn shards_are_limited_and_training_files_go_into_the_card() {
     assert!(
         stderr.starts_with(
             "note: trust_remote_code has no effect: no code of a model is ever run\n\
-             note: template qwen3_nothink has no effect: the model has a chat template of its own\n"
+             note: template qwen3_nothink: the model's own chat template writes the same and is kept, since it writes tools too\n"
         ),
         "{stderr}"
     );
@@ -379,6 +379,22 @@ fn a_template_is_given_to_a_model_without_one() {
     assert!(given.contains("<|im_start|>"), "{given}");
     let output = luthier(folder.path(), &["export", "--model", "model", "--output", "b", "--template", "chatty"]);
     assert!(text(&output.stderr).starts_with("error: ") && !folder.path().join("b").exists());
+}
+
+#[test]
+fn a_template_that_was_named_replaces_one_that_writes_something_else() {
+    let folder = folder();
+    fs::write(folder.path().join("model/chat_template.jinja"), CHATML).unwrap();
+    let (stdout, stderr) = export(folder.path(), &["--model", "model", "--output", "out", "--template", "alpaca"]);
+    assert!(
+        stderr.contains("note: template alpaca: the chat template of model itself writes a plain conversation"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("note: the export has the template alpaca, written in Jinja"), "{stderr}");
+    assert!(!stderr.contains("warning"), "{stderr}");
+    assert!(stdout.contains("through the chat template"), "{stdout}");
+    let given = fs::read_to_string(folder.path().join("out/chat_template.jinja")).unwrap();
+    assert!(given.contains("### Instruction:") && !given.contains("<|im_start|>"), "{given}");
 }
 
 #[test]

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use luthier_data::{
-    ChatTemplate, Dataset, Example, GgufTokenizer, Message, Role, SftOptions, Specials, Tokenizer, Truncation,
-    tokenize_sft,
+    ChatTemplate, Dataset, Example, GgufTokenizer, Message, Role, SftOptions, Specials, TemplateOptions, Tokenizer,
+    Truncation, tokenize_sft,
 };
 use luthier_model::{Checkpoint, Decoder, Generator, LoraAdapter, Tuning};
 use luthier_tensor::{CpuOptions, Device, Isa, Precision, Tape};
@@ -62,7 +62,7 @@ impl Real {
             ..GgufTokenizer::default()
         })
         .unwrap();
-        let template = ChatTemplate::choose(None, "SmolLM2", &tokenizer, None).unwrap();
+        let template = ChatTemplate::choose(None, "SmolLM2", &tokenizer, &TemplateOptions::default()).unwrap();
         let text = std::fs::read(root().join("fixtures/smollm2.json")).unwrap();
         Self { device, decoder, tokenizer, template, reference: serde_json::from_slice(&text).unwrap() }
     }
@@ -70,15 +70,21 @@ impl Real {
     fn examples(&self, dataset: &str, rows: usize, cutoff_len: usize) -> Vec<Example> {
         let mut dataset = Dataset::open(dataset, &assets().join("data")).unwrap();
         dataset.records.truncate(rows);
-        let options =
-            SftOptions { cutoff_len, truncation: Truncation::Right, train_on_prompt: false, mask_history: false };
+        let options = SftOptions {
+            cutoff_len,
+            truncation: Truncation::Right,
+            train_on_prompt: false,
+            mask_history: false,
+            role_weights: None,
+            roles: false,
+        };
         tokenize_sft(&[dataset], &self.tokenizer, &self.template, &options).unwrap().examples
     }
 
     /// Each row's negative log-probabilities of its reply.
     fn losses(&self, examples: &[Example]) -> Vec<Vec<f64>> {
         let losses = |example: &Example| {
-            let row = Row { ids: &example.ids, trained: &example.trained, number: 0 };
+            let row = Row::new(&example.ids, &example.trained, 0);
             let outputs = evaluate(&self.device, &self.decoder, Precision::F32, &MicroBatch::of(&[row]));
             outputs.iter().map(|values| -f64::from(values[0])).collect()
         };
@@ -130,7 +136,7 @@ fn tokens_logits_and_greedy_continuations_are_those_of_transformers() {
             assert!(far < 1e-3, "{text:?}: logit of {id} is {}, expected {expected}", logits[id]);
         }
         let trained = vec![true; ids.len()];
-        let row = Row { ids: &ids, trained: &trained, number: 0 };
+        let row = Row::new(&ids, &trained, 0);
         let outputs = evaluate(&real.device, &real.decoder, Precision::F32, &MicroBatch::of(&[row]));
         let expected = prompt["logprobs"].as_array().unwrap();
         assert_eq!(outputs.len(), expected.len());

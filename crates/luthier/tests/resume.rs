@@ -136,6 +136,38 @@ fn a_killed_lora_run_ends_as_if_it_had_not_been() {
 }
 
 #[test]
+fn a_killed_run_of_packed_rows_ends_as_if_it_had_not_been() {
+    let lines = "packing: true\ncutoff_len: 40\ngroup_by_length: true\ngradient_accumulation_steps: 2";
+    kill_and_resume(lines, "threads=2", kills(), 5);
+}
+
+#[test]
+fn weights_are_part_of_what_a_run_is_continued_with() {
+    let weighted = |weight: f32| {
+        let row = |id: usize| format!("{{\"input_ids\": [{id}, 5, 6, 7], \"weights\": [0, {weight}, 1, 0.5]}}\n");
+        (10..20).map(row).collect::<String>()
+    };
+    let folder = folder("max_steps: 6\nsave_steps: 3\n");
+    fs::write(folder.path().join("rows.jsonl"), weighted(0.25)).unwrap();
+    succeeds(&folder, &[]);
+    let results: Value =
+        serde_json::from_str(&fs::read_to_string(folder.path().join("out/all_results.json")).unwrap()).unwrap();
+    let mean = results["train_loss"].as_f64().unwrap();
+    // The same rows with other weights are another run.
+    fs::write(folder.path().join("rows.jsonl"), weighted(0.75)).unwrap();
+    let other = run(&folder, &["resume_from_checkpoint=true"]);
+    assert!(!other.status.success() && said(&other).contains("are not those of the checkpoint"), "{}", said(&other));
+    // What is told of the run is the mean by weight: that of the journal's steps, of 4 or 2 rows of 1.75 each.
+    let journal = fs::read_to_string(folder.path().join("out/checkpoint-6/journal.jsonl")).unwrap();
+    let steps = journal.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let steps: Vec<(f64, f64)> =
+        steps.filter_map(|entry| Some((entry["loss"].as_f64()?, entry["weight"].as_f64()?))).collect();
+    assert_eq!(steps.iter().map(|(_, weight)| *weight).collect::<Vec<_>>(), [7.0, 7.0, 3.5, 7.0, 7.0, 3.5]);
+    let expected = steps.iter().map(|(loss, weight)| loss * weight).sum::<f64>() / 35.0;
+    assert!((mean - expected).abs() < 1e-12, "{mean} and {expected}");
+}
+
+#[test]
 fn a_killed_full_run_ends_as_if_it_had_not_been() {
     kill_and_resume("finetuning_type: full", "threads=1", kills(), 3);
     kill_and_resume("finetuning_type: full", "threads=2", kills(), 4);

@@ -151,7 +151,7 @@ fn values_that_make_no_sense() {
          error: a.yaml, line 6: template is \"\"; expected one text\n\
          error: a.yaml, line 7: max_steps is \"99999999999999999999\", which is too large; expected a whole number of -1 or \
          more\n\
-         error: a.yaml, line 8: num_train_epochs is a nested value; expected a number of 0 or more",
+         error: a.yaml, line 8: num_train_epochs is {a: 1}; expected a number of 0 or more",
     );
 }
 

@@ -79,6 +79,23 @@ fn tokenizers() {
 fn data() {
     wrong("dataset_missing", nothing, &with(&["dataset=none.jsonl"]));
     wrong("dataset_empty", |place| _ = place.write("rows.jsonl", ""), &TRAIN);
+    let talk = |text: &'static str| {
+        move |place: &Place| {
+            place.write("rows.jsonl", text);
+        }
+    };
+    let builtin = ["train", "train.yaml", "model_name_or_path=builtin"];
+    let named = |word: &'static str| builtin.iter().copied().chain([word]).collect::<Vec<_>>();
+    const ONE: &str = "{\"instruction\": \"a\", \"output\": \"b\"}\n";
+    wrong("template_unknown", talk(ONE), &named("template=lama3"));
+    wrong("tool_format_unknown", talk(ONE), &[named("template=qwen"), vec!["tool_format=qwn"]].concat());
+    wrong(
+        "template_needs_turns",
+        talk(
+            "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"user\", \"content\": \"b\"}, {\"role\": \"assistant\", \"content\": \"c\"}]}\n",
+        ),
+        &named("template=qwen"),
+    );
     wrong("dataset_is_a_folder", |place| _ = place.folder("rows"), &with(&["dataset=rows"]));
     wrong(
         "record_is_no_json",
@@ -115,6 +132,8 @@ fn data() {
     );
     wrong("dataset_info_is_no_json", |place| _ = place.folder("data").write("data/dataset_info.json", "{"), &TRAIN);
     wrong("more_set_aside_than_there_is", nothing, &with(&["val_size=100"]));
+    wrong("rows_too_long", nothing, &with(&["cutoff_len=5", "truncation=error"]));
+    wrong("all_rows_too_long", nothing, &with(&["cutoff_len=5", "truncation=drop"]));
     wrong("evaluation_data_missing", nothing, &with(&["eval_dataset=none.jsonl"]));
 }
 
@@ -124,6 +143,8 @@ fn settings() {
     wrong("config_is_a_folder", nothing, &["train", "model"]);
     wrong("key_unknown", nothing, &with(&["lora_rnk=8"]));
     wrong("flag_unknown", nothing, &["train", "--model_name_or_path", "model", "--dataste", "rows.jsonl"]);
+    wrong("role_unknown", nothing, &with(&["role_weights=human=0.5"]));
+    wrong("truncation_unknown", nothing, &with(&["truncation=left"]));
     wrong("rate_is_a_word", nothing, &with(&["learning_rate=fast"]));
     wrong("rate_is_not_a_number", nothing, &with(&["learning_rate=nan"]));
     wrong("rate_is_negative", nothing, &with(&["learning_rate=-1e-4"]));

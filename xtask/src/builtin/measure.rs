@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use luthier_data::{ChatTemplate, Message, Role, Specials, Tokenizer};
+use luthier_data::{ChatTemplate, Message, Role, Specials, TemplateOptions, Tokenizer};
 use luthier_model::{Checkpoint, Decoder, Generator, Tuning};
 use luthier_tensor::{CpuOptions, Device, Isa, Precision};
 
@@ -86,7 +86,7 @@ impl Answering {
         let decoder = Decoder::new(&device, &checkpoint, &Tuning::Nothing, None)?;
         let json = files.get("tokenizer.json").context("tokenizer.json is missing")?;
         let tokenizer = Tokenizer::from_json(json, files.get("tokenizer_config.json"), None)?;
-        let template = ChatTemplate::choose(None, &files.label, &tokenizer, None)?;
+        let template = ChatTemplate::choose(None, &files.label, &tokenizer, &TemplateOptions::default())?;
         Ok(Self { device, precision, decoder, tokenizer, template })
     }
 

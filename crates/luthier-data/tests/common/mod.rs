@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses some of it")]
 
-use luthier_data::{ChatTemplate, GgufTokenizer, Message, Role, SpecialTexts, Tokenizer};
+use luthier_data::{ChatTemplate, GgufTokenizer, Message, Role, SpecialTexts, TemplateOptions, Tokenizer};
 
 pub(crate) const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}\
                           {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
@@ -43,8 +43,9 @@ pub(crate) fn tokenizer() -> Tokenizer {
 }
 
 pub(crate) fn template(source: &str) -> ChatTemplate {
+    let options = TemplateOptions { now_unix_seconds: Some(1_709_210_096), ..TemplateOptions::default() };
     let texts = SpecialTexts { begin: Some("<|im_start|>".to_owned()), end: Some("<|im_end|>".to_owned()) };
-    ChatTemplate::new("test", source, texts, Some(1_709_210_096)).expect("the template compiles")
+    ChatTemplate::from_jinja("test", source, texts, &options).expect("the template compiles")
 }
 
 pub(crate) fn system(content: &str) -> Message {

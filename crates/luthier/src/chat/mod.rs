@@ -52,7 +52,7 @@ pub(crate) struct Arguments {
     /// A system message
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// A named chat template [default: the model's own]
+    /// A named chat template, of `luthier template list` [default: the model's own]
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
     /// Most tokens of the conversation [default: what the model was made for and memory allows]
@@ -90,16 +90,17 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
         eprint_line(&format!("note: {note}"));
     }
     let adapter = adapter_path.as_deref().map(luthier_files::read_adapter).transpose()?;
-    let tokenizer = model.tokenizer()?;
-    let template = model.template(settings.template.as_deref(), &tokenizer)?;
-    if let Some(note) = template.note() {
+    let tokenizer = model.tokenizer_with(adapter_path.as_deref())?;
+    let template = model.template(&settings.template, &tokenizer)?;
+    for note in template.notes() {
         eprint_line(&format!("note: {note}"));
     }
-    let (sampling, of_model) = settings
+    let (mut sampling, of_model) = settings
         .sampling(arguments, model.checkpoint.generation_config.as_ref(), &model.files.label)
         .map_err(|problem| fail(vec![problem]))?;
+    sampling.stops.extend(template.stop_texts(&tokenizer));
     let mut ends = model.checkpoint.model.decoder.end_token_ids.clone();
-    ends.extend(tokenizer.end_ids());
+    ends.extend(template.end_ids(&tokenizer));
 
     let device = processor.device(None)?;
     let plain = (arguments.compare || adapter.is_none())

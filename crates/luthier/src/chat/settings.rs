@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::Arguments;
-use crate::config::Precision;
+use crate::config::{Precision, TemplateSettings};
 use crate::eprint_line;
 use crate::hub::{HubSettings, Token};
 use crate::sampling::{KEYS, Sampling};
@@ -18,7 +18,7 @@ pub(super) struct ChatSettings {
     /// Who named the model, for messages.
     pub(super) model_setting: &'static str,
     pub(super) adapter: Option<String>,
-    pub(super) template: Option<String>,
+    pub(super) template: TemplateSettings,
     pub(super) system: Option<String>,
     pub(super) precision: Precision,
     pub(super) threads: Option<usize>,
@@ -109,7 +109,7 @@ impl ChatSettings {
 struct Reader {
     model: Option<String>,
     adapter: Option<String>,
-    template: Option<String>,
+    template: TemplateSettings,
     system: Option<String>,
     precision: Option<Precision>,
     threads: Option<usize>,
@@ -128,7 +128,7 @@ impl Reader {
             Raw::Text(text) => text.trim().to_owned(),
             Raw::List(items) if items.len() == 1 => items[0].trim().to_owned(),
             Raw::List(_) if key == "stop" => String::new(),
-            Raw::List(_) | Raw::Nested => return self.expected(key, raw, origin, "one text"),
+            Raw::List(_) | Raw::Map(_) | Raw::Nested => return self.expected(key, raw, origin, "one text"),
         };
         let names = KEYS.iter().find(|known| **known == key);
         match key {
@@ -137,7 +137,15 @@ impl Reader {
                 self.expected(key, raw, origin, "one adapter (several are not merged yet)");
             }
             "adapter_name_or_path" => self.adapter = Some(text),
-            "template" => self.template = Some(text),
+            "template" => self.template.name = Some(text),
+            "tool_format" => self.template.tool_format = Some(text),
+            "enable_thinking" | "preserve_thinking" => match text.to_ascii_lowercase().as_str() {
+                switch @ ("true" | "false") if key == "enable_thinking" => {
+                    self.template.enable_thinking = Some(switch == "true");
+                }
+                switch @ ("true" | "false") => self.template.preserve_thinking = switch == "true",
+                _ => self.expected(key, raw, origin, "true or false"),
+            },
             "default_system" => self.system = Some(text),
             "do_sample" => match text.to_ascii_lowercase().as_str() {
                 "true" => self.do_sample = Some(true),
@@ -209,11 +217,12 @@ impl Reader {
             return Err(problems);
         }
         let precision = arguments.precision.map(Precision::from).or(self.precision);
+        let name = arguments.template.clone().or(self.template.name.clone()).filter(|template| !template.is_empty());
         Ok(ChatSettings {
             model,
             model_setting: if by_option { "--model" } else { "model_name_or_path" },
             adapter,
-            template: arguments.template.clone().or(self.template).filter(|template| !template.is_empty()),
+            template: TemplateSettings { name, ..self.template },
             system: arguments.system.clone().or(self.system).filter(|system| !system.is_empty()),
             precision: precision.unwrap_or(Precision::Auto),
             threads: arguments.threads.map(usize::from).or(self.threads),

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use luthier_data::{ChatTemplate, Message, Role, Specials, Tokenizer};
+use luthier_data::{ChatTemplate, Message, Role, Tokenizer};
 use luthier_model::Generator;
 
 use crate::sampling::Sampling;
@@ -149,8 +149,7 @@ impl<'m> Speaker<'m> {
             let system = system.map(|system| Message::new(Role::System, system));
             let turns = &self.turns[2 * dropped..];
             let messages: Vec<Message> = system.into_iter().chain(turns.iter().cloned()).collect();
-            let rendered = common.template.render(&messages, &[], true)?;
-            let prompt = common.tokenizer.encode(&rendered.text, Specials::None)?;
+            let prompt = common.template.prompt_ids(&messages, &[], common.tokenizer)?;
             if prompt.is_empty() {
                 anyhow::bail!("the chat template writes nothing for this conversation, so there is nothing to answer");
             }

@@ -187,20 +187,91 @@ impl Check<'_> {
                 self.problem(name, format!("{name} needs stage: sft"));
             }
         }
+        let role_weights = self.role_weights();
+        for name in ["train_on_prompt", "mask_history"] {
+            if role_weights.is_some() && self.is_on(name) {
+                self.problem(
+                    "role_weights",
+                    format!("role_weights and {name} exclude one another; expected one of them"),
+                );
+            }
+        }
         let neat = self.is_on("neat_packing");
         let packing = neat || self.settings.switch("packing").unwrap_or(pre_training);
         if packing && !neat && !pre_training {
             notices.push("packing: records in one row never see one another, as with neat_packing".to_owned());
         }
+        let truncation = match self.settings.text("truncation") {
+            Some("right") => Truncation::Right,
+            Some("drop") => Truncation::Drop,
+            Some("error") => Truncation::Error,
+            _ => Truncation::LlamaFactory,
+        };
+        if pre_training && packing && self.settings.is_given("truncation") {
+            notices.push("truncation has no effect: packed documents are never too long".to_owned());
+        }
         DataSettings {
             datasets,
             folder: PathBuf::from(self.settings.text("dataset_dir").unwrap_or_default()),
-            template: self.settings.text("template").map(str::to_owned),
+            template: self.template(),
             max_samples: self.optional_count("max_samples"),
             cutoff_len: self.count("cutoff_len"),
+            truncation,
             scored,
+            role_weights,
             packing,
-            shuffle: !self.is_on("disable_shuffling"),
+            order: self.row_order(),
+        }
+    }
+
+    /// Roles that are not named keep their usual weight.
+    fn role_weights(&mut self) -> Option<RoleWeights> {
+        let named = self.settings.weights("role_weights");
+        let mut weights = RoleWeights::default();
+        for (role, weight) in named {
+            let place = match *role {
+                "system" => &mut weights.system,
+                "user" => &mut weights.user,
+                "tool" => &mut weights.tool,
+                _ => &mut weights.assistant,
+            };
+            *place = *weight as f32;
+        }
+        let RoleWeights { system, user, assistant, tool } = weights;
+        if system + user + assistant + tool == 0.0 {
+            self.problem("role_weights", "role_weights are all 0, so nothing would be trained; expected one above 0");
+        }
+        (!named.is_empty()).then_some(weights)
+    }
+
+    fn row_order(&mut self) -> RowOrder {
+        let strategy = self.settings.text("train_sampling_strategy");
+        let as_given = self.is_on("disable_shuffling") || strategy == Some("sequential");
+        let by_length = self.is_on("group_by_length") || strategy == Some("group_by_length");
+        match (as_given, by_length) {
+            (true, true) => {
+                self.problem(
+                    "group_by_length",
+                    "rows cannot be grouped by length and keep their order; expected one of group_by_length, \
+                     disable_shuffling and train_sampling_strategy",
+                );
+                RowOrder::AsGiven
+            }
+            (true, false) => RowOrder::AsGiven,
+            (false, true) => RowOrder::ByLength,
+            (false, false) => RowOrder::Shuffled,
+        }
+    }
+
+    fn template(&self) -> TemplateSettings {
+        let text = |name: &str| self.settings.text(name).filter(|text| !text.is_empty()).map(str::to_owned);
+        let given = self.settings.is_given("enable_thinking");
+        TemplateSettings {
+            name: text("template"),
+            default_system: text("default_system"),
+            tool_format: text("tool_format"),
+            enable_thinking: self.settings.switch("enable_thinking").filter(|_| given),
+            preserve_thinking: self.is_on("preserve_thinking"),
         }
     }
 
@@ -498,12 +569,14 @@ mod tests {
             data: DataSettings {
                 datasets: vec!["d".to_owned()],
                 folder: "data".into(),
-                template: None,
+                template: TemplateSettings::default(),
                 max_samples: None,
                 cutoff_len: 2048,
+                truncation: Truncation::LlamaFactory,
                 scored: Scored::Replies,
+                role_weights: None,
                 packing: false,
-                shuffle: true,
+                order: RowOrder::Shuffled,
             },
             batch: BatchSettings { rows: 8, accumulation: 1, length: RunLength::Epochs(3.0), token_budget: None },
             optimiser: OptimiserSettings {
@@ -568,6 +641,25 @@ mod tests {
         assert_eq!(warmup("warmup_steps: 0.1"), 5);
         assert_eq!(warmup("warmup_steps: 10"), 10);
         assert_eq!(warmup("warmup_steps: 10\nwarmup_ratio: 0.2"), 9);
+    }
+
+    #[test]
+    fn weights_of_roles() {
+        let weights = |text: &str| read(&format!("role_weights: {text}")).map(|config| config.data.role_weights);
+        let expected = RoleWeights { user: 0.1, system: 2.0, ..RoleWeights::default() };
+        assert_eq!(weights("user=0.1, system = 2"), Ok(Some(expected)));
+        assert_eq!(weights("[user=0.1, system=2]"), Ok(Some(expected)));
+        assert_eq!(weights("{user: 0.1, system: 2}"), Ok(Some(expected)));
+        assert_eq!(weights("null"), Ok(None));
+        let what = "expected weights of 0 or more for some of user, assistant, system, tool, as user=0.1, each once";
+        for wrong in ["human=1", "user", "user=-1", "user=much", "user=inf", "user=1,user=0"] {
+            fails(&format!("role_weights: {wrong}"), &format!("a.yaml, line 4: role_weights is {wrong:?}; {what}"));
+        }
+        fails("role_weights: {user: {a: 1}}", &format!("a.yaml, line 4: role_weights is a nested value; {what}"));
+        fails(
+            "role_weights: assistant=0",
+            "a.yaml, line 4: role_weights are all 0, so nothing would be trained; expected one above 0",
+        );
     }
 
     #[test]
@@ -644,6 +736,15 @@ mod tests {
         fails(
             "train_on_prompt: true\nmask_history: true",
             "a.yaml, line 5: mask_history and train_on_prompt exclude one another; expected one of them",
+        );
+        fails(
+            "train_on_prompt: true\nrole_weights: user=0.5",
+            "a.yaml, line 5: role_weights and train_on_prompt exclude one another; expected one of them",
+        );
+        fails(
+            "disable_shuffling: true\ngroup_by_length: true",
+            "a.yaml, line 5: rows cannot be grouped by length and keep their order; expected one of group_by_length, \
+             disable_shuffling and train_sampling_strategy",
         );
         fails("stage: pt\nmask_history: true", "a.yaml, line 5: mask_history needs stage: sft");
         fails(

@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     /// Most bytes of one safetensors file, such as 5GB or 500MB [default: 5GB]
     #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "config")]
     pub(crate) max_shard_size: Option<u64>,
-    /// The chat template of a model that has none of its own
+    /// A named chat template, of `luthier template list`, instead of the model's own
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     pub(crate) template: Option<String>,
     /// llama.cpp's name of how the tokenizer splits text, where it cannot be found out

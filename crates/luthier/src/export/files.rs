@@ -14,6 +14,7 @@ use luthier_tensor::DType;
 
 use super::config::{ExportConfig, Format, Target};
 use super::{file_name, modelfile};
+use crate::config::TemplateSettings;
 use crate::model::{Model, data_tokenizer};
 use crate::signals;
 
@@ -50,6 +51,8 @@ pub(crate) struct Job<'a> {
     model: &'a Model,
     pub(crate) merged: Merged<'a>,
     pub(crate) tokenizer: Option<Tokenizer>,
+    /// The template that was named, where the model's own is missing or writes something else.
+    named: Option<ChatTemplate>,
     pub(crate) outtype: DType,
 }
 
@@ -83,30 +86,34 @@ impl<'a> Job<'a> {
                 _ => DType::Bf16,
             },
         };
-        let job = Self { config, model, merged, tokenizer, outtype };
-        if let (Some(name), None) = (&config.template, job.named_template()) {
-            super::note(&format!("template {name} has no effect: the model has a chat template of its own"));
+        let mut named = None;
+        if let (Some(name), Some(tokenizer)) = (&config.template, &tokenizer) {
+            let template = model.template(&TemplateSettings::named(Some(name)), tokenizer)?;
+            if template.replaces_own() {
+                template.notes().iter().for_each(|sentence| super::note(sentence));
+                super::note(&format!(
+                    "the export has the template {name}, written in Jinja; it has no place for tools"
+                ));
+                named = Some(template);
+            } else {
+                super::note(&format!(
+                    "template {name}: the model's own chat template writes the same and is kept, since it writes tools too"
+                ));
+            }
         }
-        Ok(job)
+        Ok(Self { config, model, merged, tokenizer, named, outtype })
     }
 
-    /// The template that was named, for a model that has none of its own.
-    pub(crate) fn named_template(&self) -> Option<&'a str> {
-        let own = self.tokenizer.as_ref().is_none_or(|tokenizer| tokenizer.chat_template().is_some());
-        self.config.template.as_deref().filter(|_| !own)
+    /// The name of the template that the export gets instead of the model's own.
+    pub(crate) fn named_template(&self) -> Option<&str> {
+        self.named.as_ref().map(ChatTemplate::name)
     }
 
     /// The source of the template that the exported model will have.
     pub(crate) fn template_source(&self) -> anyhow::Result<Option<String>> {
         let Some(tokenizer) = &self.tokenizer else { return Ok(None) };
-        match self.named_template() {
-            None => Ok(tokenizer.chat_template().map(str::to_owned)),
-            Some(name) => {
-                // It says which there are.
-                self.model.template(Some(name), tokenizer)?;
-                Ok(ChatTemplate::built_in(name).map(str::to_owned))
-            }
-        }
+        let own = || tokenizer.chat_template().map(str::to_owned);
+        Ok(self.named.as_ref().map(ChatTemplate::jinja_source).or_else(own))
     }
 
     pub(crate) fn plan(&self) -> anyhow::Result<Files> {
@@ -130,6 +137,7 @@ impl<'a> Job<'a> {
         if self.named_template().is_some()
             && let Some(source) = self.template_source()?
         {
+            small.retain(|(name, _)| name != "chat_template.jinja");
             small.push(("chat_template.jinja".into(), source.into_bytes()));
         }
         let specs = checkpoint.tensors.iter().map(|(name, tensor)| TensorSpec {
@@ -249,12 +257,13 @@ impl<'a> Job<'a> {
         let tokenizer = self.tokenizer.as_ref().context("a GGUF file contains the tokenizer")?;
         let has_template = self.template_source()?.is_some();
         let named = self.named_template();
-        let template = match has_template.then(|| self.model.template(named, tokenizer)).transpose() {
-            Ok(template) => template,
-            Err(error) if named.is_some() => return Err(error),
-            // The replay has said why.
-            Err(_) => None,
-        };
+        let template =
+            match has_template.then(|| self.model.template(&TemplateSettings::named(named), tokenizer)).transpose() {
+                Ok(template) => template,
+                Err(error) if named.is_some() => return Err(error),
+                // The replay has said why.
+                Err(_) => None,
+            };
         let (text, notes) = modelfile::text(&files.model, has_template, template.as_ref(), tokenizer);
         notes.iter().for_each(|sentence| super::note(sentence));
         let name = match &self.config.target {

@@ -59,7 +59,7 @@ impl Given {
             Raw::Null => return Ok(()),
             Raw::Text(text) => text.trim().to_owned(),
             Raw::List(items) => items.join(","),
-            Raw::Nested => String::new(),
+            Raw::Map(_) | Raw::Nested => String::new(),
         };
         let switched_on = || matches!(text.to_ascii_lowercase().as_str(), "true" | "yes" | "on");
         match key {
@@ -137,7 +137,7 @@ fn nearest(key: &str) -> Option<&'static str> {
 pub(crate) const HELP: &str = "\
 Settings in CONFIG.yaml are those of LLaMA-Factory's examples/merge_lora:
   model_name_or_path, adapter_name_or_path, export_dir   as --model, --adapter, --output
-  template <name>              the chat template of a model that has none of its own
+  template <name>              a named chat template, instead of the model's own
   export_size <gigabytes>      as --max-shard-size [5]
   export_device <cpu|auto>     accepted
   export_legacy_format <false> true is refused: it writes pickles

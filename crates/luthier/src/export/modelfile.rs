@@ -207,12 +207,13 @@ fn default_system(format: &ChatFormat, text: &str, turns: &[(&str, Option<&str>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use luthier_data::SpecialTexts;
+    use luthier_data::{SpecialTexts, TemplateOptions};
 
     #[track_caller]
     fn check(source: &str, name: Option<&str>, system: Option<&str>) {
         let texts = SpecialTexts { begin: Some("<s>".into()), end: Some("</s>".into()) };
-        let template = ChatTemplate::new("test", source, texts, None).expect("it compiles");
+        let template =
+            ChatTemplate::from_jinja("test", source, texts, &TemplateOptions::default()).expect("it compiles");
         let found = recognise(&template, "<s>");
         assert_eq!(found.as_ref().map(|(format, _)| format.name), name);
         assert_eq!(found.and_then(|(_, system)| system).as_deref(), system);

@@ -6,6 +6,7 @@ use luthier_data::{Message, Role, Specials, Tokenizer};
 use luthier_model::{Decoder, most_likely};
 use luthier_tensor::{Device, Precision, Segment, Tape};
 
+use crate::config::TemplateSettings;
 use crate::model::Model;
 use crate::signals;
 
@@ -57,7 +58,7 @@ impl Prompts {
         let (in_template, how, note) = match (named, tokenizer.chat_template()) {
             (None, None) => (None, "as plain text", None),
             _ => match rendered(model, tokenizer, named, &texts) {
-                Ok(texts) => (Some(texts), "through the chat template", None),
+                Ok(ids) => (Some(ids), "through the chat template", None),
                 // It was asked for, and what cannot be is an error.
                 Err(error) if named.is_some() => return Err(error),
                 Err(error) => {
@@ -67,10 +68,9 @@ impl Prompts {
                 }
             },
         };
-        let specials = if in_template.is_some() { Specials::None } else { Specials::Add };
+        let plain = || texts.iter().map(|text| Ok(tokenizer.encode(text, Specials::Add)?)).collect();
         let mut rows = Vec::new();
-        for text in in_template.unwrap_or(texts) {
-            let mut ids = tokenizer.encode(&text, specials)?;
+        for mut ids in in_template.map_or_else(plain, anyhow::Ok)? {
             ids.truncate(longest);
             if let Some(id) = ids.iter().find(|id| **id as usize >= decoder.vocabulary_size) {
                 let known = decoder.vocabulary_size;
@@ -85,16 +85,16 @@ impl Prompts {
     }
 }
 
-/// The texts as the chat template writes them.
+/// The texts as the chat template writes them, in tokens.
 fn rendered(
     model: &Model,
     tokenizer: &Tokenizer,
     named: Option<&str>,
     texts: &[String],
-) -> anyhow::Result<Vec<String>> {
-    let template = model.template(named, tokenizer)?;
-    let render = |text: &String| Ok(template.render(&[Message::new(Role::User, text.as_str())], &[], true)?.text);
-    texts.iter().map(render).collect()
+) -> anyhow::Result<Vec<Vec<u32>>> {
+    let template = model.template(&TemplateSettings::named(named), tokenizer)?;
+    let ids = |text: &String| Ok(template.prompt_ids(&[Message::new(Role::User, text.as_str())], &[], tokenizer)?);
+    texts.iter().map(ids).collect()
 }
 
 impl Replay {

@@ -25,7 +25,9 @@ pub(crate) enum Raw {
     Null,
     Text(String),
     List(Vec<String>),
-    /// A mapping, or a list of more than texts.
+    /// A mapping of keys to texts.
+    Map(Vec<(String, String)>),
+    /// A mapping or a list of more than texts.
     Nested,
 }
 
@@ -35,6 +37,10 @@ impl fmt::Display for Raw {
             Self::Null => write!(out, "null"),
             Self::Text(text) => write!(out, "{text:?}"),
             Self::List(items) => write!(out, "[{}]", items.join(", ")),
+            Self::Map(entries) => {
+                let entries: Vec<String> = entries.iter().map(|(key, text)| format!("{key}: {text}")).collect();
+                write!(out, "{{{}}}", entries.join(", "))
+            }
             Self::Nested => write!(out, "a nested value"),
         }
     }
@@ -128,10 +134,11 @@ mod tests {
             entry("bf16", Raw::Text("true".to_owned()), 3),
             entry("lora_target", list, 4),
             entry("dataset", Raw::Text("a,b".to_owned()), 5),
+            entry("role_weights", Raw::Map(vec![("user".to_owned(), "0.1".to_owned())]), 6),
         ];
-        let yaml = "# comment\nlearning_rate: 1.0e-4\nbf16: true\nlora_target: [q_proj, v_proj]\ndataset: a,b\n";
-        let json = "{\n\"learning_rate\": 1.0e-4,\n\"bf16\": true,\n\"lora_target\": [\"q_proj\", \"v_proj\"],\n\"dataset\": \"a,b\"}";
-        let toml = "# comment\nlearning_rate = 1.0e-4\nbf16 = true\nlora_target = [\"q_proj\", \"v_proj\"]\ndataset = \"a,b\"\n";
+        let yaml = "# comment\nlearning_rate: 1.0e-4\nbf16: true\nlora_target: [q_proj, v_proj]\ndataset: a,b\nrole_weights: {user: 0.1}\n";
+        let json = "{\n\"learning_rate\": 1.0e-4,\n\"bf16\": true,\n\"lora_target\": [\"q_proj\", \"v_proj\"],\n\"dataset\": \"a,b\",\n\"role_weights\": {\"user\": 0.1}}";
+        let toml = "# comment\nlearning_rate = 1.0e-4\nbf16 = true\nlora_target = [\"q_proj\", \"v_proj\"]\ndataset = \"a,b\"\nrole_weights = {user = 0.1}\n";
         for (extension, text) in [("yaml", yaml), ("JSON", json), ("toml", toml)] {
             assert_eq!(parse(extension, text), Ok(expected.clone()), "{extension}");
             assert_eq!(parse(extension, &text.replace('\n', "\r\n")), Ok(expected.clone()), "{extension}, CRLF");

@@ -80,6 +80,14 @@ fn raw(text: &str) -> Raw {
             });
             texts.collect::<Option<_>>().map_or(Raw::Nested, Raw::List)
         }
+        Ok(Value::Object(members)) => {
+            let texts = members.into_iter().map(|(key, value)| match value {
+                Value::String(text) => Some((key, text)),
+                Value::Bool(_) | Value::Number(_) => Some((key, value.to_string())),
+                _ => None,
+            });
+            texts.collect::<Option<_>>().map_or(Raw::Nested, Raw::Map)
+        }
         _ => Raw::Nested,
     }
 }

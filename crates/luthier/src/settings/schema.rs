@@ -62,6 +62,7 @@ fn default(setting: &Setting) -> Value {
         Parsed::Whole(value) => json!(value),
         Parsed::Number(value) => json!(value),
         Parsed::Text(value) => json!(value),
+        Parsed::Weights(values) => json!(values.into_iter().collect::<std::collections::BTreeMap<_, _>>()),
         Parsed::Names(values) => json!(values.join(",")),
     }
 }
@@ -84,6 +85,12 @@ fn accepted(kind: Kind) -> Map<String, Value> {
         }
         Kind::Text => json!({ "type": ["string", "number", "boolean", "null"] }),
         Kind::Names => json!({ "type": ["string", "array", "null"], "items": { "type": ["string", "number"] } }),
+        Kind::Weights(names) => {
+            let weight = json!({ "type": "number", "minimum": 0 });
+            let weights: Map<String, Value> = names.iter().map(|name| ((*name).to_owned(), weight.clone())).collect();
+            let kinds = ["string", "array", "object", "null"];
+            json!({ "type": kinds, "properties": weights, "additionalProperties": false, "items": { "type": "string" } })
+        }
         Kind::Anything => json!({}),
     };
     match schema {

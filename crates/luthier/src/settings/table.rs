@@ -3,7 +3,7 @@
 use super::differences::{Difference, Told};
 use super::{Group, Kind, Setting, Status};
 use Group::{Batch, Data, Evaluation, Hub, Lora, Machine, Method, Model, Optimiser, Output};
-use Kind::{Anything, Choice, Names, Number, Switch, Text, Whole};
+use Kind::{Anything, Choice, Names, Number, Switch, Text, Weights, Whole};
 
 /// Every key that Luthier knows, in the order of the reference page.
 pub(crate) const SETTINGS: &[Setting] = &[
@@ -227,13 +227,21 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Data, "template", Text, "", "How turns become one text. Default: the model's own chat template.")
         .only("stage: sft")
         .differs_quietly(
-            "the model's own chat template, rendered as transformers does; a name of LLaMA-Factory's means it too, where it is of the same family",
+            "the model's own chat template, rendered as transformers does",
             "its pieces, taken out of it by rendering examples; without one, the template `empty`",
             "What is trained is what transformers, vLLM and Ollama will write in front of the model.",
         ),
     row(Data, "max_samples", Whole(1, i64::MAX), "", "Records that are read of each dataset."),
     row(Data, "train_on_prompt", Switch, "false", "Score prompts too.").only("stage: sft"),
     row(Data, "mask_history", Switch, "false", "Score the last reply only.").only("stage: sft"),
+    row(
+        Data,
+        "role_weights",
+        Weights(&["user", "assistant", "system", "tool"]),
+        "",
+        "Weights of messages in the loss by role, as user=0.1,tool=0; a record's own win.",
+    )
+    .only("stage: sft"),
     row(Data, "disable_shuffling", Switch, "false", "Keep the order of the records."),
     row(Data, "preprocessing_num_workers", Whole(1, i64::MAX), "", "Processes that prepare data.").no_effect(THREADS),
     row(Data, "preprocessing_batch_size", Whole(1, i64::MAX), "1000", "Records prepared at once.").no_effect(THREADS),
@@ -253,15 +261,48 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Data, "streaming", Switch, "false", "Read the data while training.").refused(NOT_YET),
     row(Data, "mix_strategy", Text, "concat", "How datasets are mixed.").refused(NOT_YET),
     row(Data, "interleave_probs", Names, "", "Shares of the datasets.").refused(NOT_YET),
-    row(Data, "tool_format", Text, "", "How tools are written.").refused(NOT_YET),
-    row(Data, "default_system", Text, "", "A system message for every record.").refused(NOT_YET),
-    row(Data, "enable_thinking", Switch, "true", "Reasoning templates.").refused(NOT_YET),
-    row(Data, "preserve_thinking", Switch, "false", "Reasoning templates.").refused(NOT_YET),
+    row(
+        Data,
+        "tool_format",
+        Text,
+        "",
+        "How a named template writes tools, such as llama3 or qwen. Default: its own way.",
+    )
+    .only("stage: sft"),
+    row(Data, "default_system", Text, "", "The system message of records that have none. Default: the template's.")
+        .only("stage: sft"),
+    row(
+        Data,
+        "enable_thinking",
+        Switch,
+        "true",
+        "Train thoughts, or give empty ones. A model's own template is told.",
+    )
+    .only("stage: sft"),
+    row(
+        Data,
+        "preserve_thinking",
+        Switch,
+        "false",
+        "Keep thoughts of earlier replies with mask_history and in chats.",
+    )
+    .only("stage: sft"),
     row(Data, "tokenized_path", Text, "", "Where prepared data is kept.")
         .refused("prepared data is not kept in files, since preparing it takes seconds; remove the line and give dataset"),
-    row(Data, "train_sampling_strategy", Text, "random", "Order of the records.").refused(NOT_YET),
-    row(Data, "group_by_length", Switch, "false", "Records of one length together.")
-        .refused("rows are never padded, so it would only change their order"),
+    row(
+        Data,
+        "train_sampling_strategy",
+        Choice(&["random", "sequential", "group_by_length"], &[]),
+        "random",
+        "Order of the rows; sequential is disable_shuffling.",
+    ),
+    row(
+        Data,
+        "group_by_length",
+        Switch,
+        "false",
+        "Put rows of like length together, the longest first. Rows are never padded, so it saves no time.",
+    ),
     row(Data, "length_column_name", Text, "length", "Where lengths are.").no_effect("lengths are counted"),
     row(Data, "data_seed", Whole(0, i64::MAX), "", "Seed of the order.").refused("use seed"),
     row(Data, "dataloader_drop_last", Switch, "false", "Leave out an incomplete last batch.").refused(NOT_YET),
@@ -275,6 +316,13 @@ pub(crate) const SETTINGS: &[Setting] = &[
         Whole(1, i64::MAX),
         "2048",
         "Tokens that a row may have; longer ones are cut and counted.",
+    ),
+    row(
+        Batch,
+        "truncation",
+        Choice(&["llamafactory", "right", "drop", "error"], &[]),
+        "llamafactory",
+        "Of longer rows: cut prompt and reply in proportion, cut the end, leave them out, or refuse to start.",
     ),
     row(
         Batch,

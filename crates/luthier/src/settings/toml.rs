@@ -29,9 +29,17 @@ fn raw(text: &str, item: &Item) -> Raw {
         Item::Value(Value::Array(items)) => {
             items.iter().map(|value| scalar(text, value)).collect::<Option<_>>().map_or(Raw::Nested, Raw::List)
         }
+        Item::Value(Value::InlineTable(table)) => {
+            let texts = table.iter().map(|(key, value)| scalar(text, value).map(|value| (key.to_owned(), value)));
+            texts.collect::<Option<_>>().map_or(Raw::Nested, Raw::Map)
+        }
+        Item::Table(table) => {
+            let texts = table.iter().map(|(key, item)| Some((key.to_owned(), scalar(text, item.as_value()?)?)));
+            texts.collect::<Option<_>>().map_or(Raw::Nested, Raw::Map)
+        }
         Item::Value(value) => scalar(text, value).map_or(Raw::Nested, Raw::Text),
         Item::None => Raw::Null,
-        Item::Table(_) | Item::ArrayOfTables(_) => Raw::Nested,
+        Item::ArrayOfTables(_) => Raw::Nested,
     }
 }
 
@@ -59,7 +67,7 @@ mod tests {
             ("seed", Raw::Text("42".to_owned()), 2),
             ("lora_rank", Raw::Text("1_6".to_owned()), 3),
             ("x", Raw::List(vec!["1".to_owned(), "a".to_owned()]), 4),
-            ("fsdp_config", Raw::Nested, 5),
+            ("fsdp_config", Raw::Map(vec![("a".to_owned(), "1".to_owned())]), 5),
         ];
         assert_eq!(found, expected.map(|(key, value, line)| (key.to_owned(), value, line)));
     }

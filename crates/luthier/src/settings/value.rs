@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     Text,
     /// Names separated by commas, or a list.
     Names,
+    /// Weights of 0 or more for some of these names: `user=0.1,tool=0`, a list of such, or a mapping.
+    Weights(&'static [&'static str]),
     /// Anything, nested values too: only for settings that are not honoured.
     Anything,
 }
@@ -31,6 +33,8 @@ pub(crate) enum Value {
     Number(f64),
     Text(String),
     Names(Vec<String>),
+    /// In the order of the kind's names.
+    Weights(Vec<(&'static str, f64)>),
     /// Something nested that no one will look into.
     Nested,
 }
@@ -46,13 +50,18 @@ impl Setting {
 
     /// The error is the end of a sentence that began with the key and its text.
     pub(crate) fn parse(&self, raw: &Raw) -> Result<Value, String> {
+        if let Kind::Weights(names) = self.kind
+            && *raw != Raw::Null
+        {
+            return weights(names, raw).ok_or_else(|| format!("; expected {}", self.kind.expected()));
+        }
         let text = match raw {
             Raw::Null => return Ok(Value::Unset),
             Raw::Text(text) => text.trim(),
             Raw::List(items) if self.kind == Kind::Names => return Ok(Value::Names(clean(items.iter()))),
             Raw::List(items) if items.len() == 1 && self.kind != Kind::Anything => items[0].trim(),
-            Raw::List(_) | Raw::Nested if self.kind == Kind::Anything => return Ok(Value::Nested),
-            Raw::List(_) | Raw::Nested => return Err(format!("; expected {}", self.kind.expected())),
+            Raw::List(_) | Raw::Map(_) | Raw::Nested if self.kind == Kind::Anything => return Ok(Value::Nested),
+            Raw::List(_) | Raw::Map(_) | Raw::Nested => return Err(format!("; expected {}", self.kind.expected())),
         };
         if text.is_empty() {
             let default = if self.default.is_empty() { "" } else { ", or null for the default" };
@@ -81,10 +90,32 @@ impl Setting {
                 now.contains(&text).then(|| Value::Text(text.to_owned()))
             }
             Kind::Names => Some(Value::Names(clean(text.split(',')))),
-            Kind::Text | Kind::Anything => Some(Value::Text(text.to_owned())),
+            Kind::Text | Kind::Weights(_) | Kind::Anything => Some(Value::Text(text.to_owned())),
         };
         value.ok_or_else(|| format!("; expected {}", self.kind.expected()))
     }
+}
+
+/// Each name at most once, with a number of 0 or more.
+fn weights(names: &[&'static str], raw: &Raw) -> Option<Value> {
+    let pair =
+        |text: &str| text.split_once('=').map(|(name, weight)| (name.trim().to_owned(), weight.trim().to_owned()));
+    let pairs: Vec<(String, String)> = match raw {
+        Raw::Text(text) => text.split(',').map(pair).collect::<Option<_>>()?,
+        Raw::List(items) => items.iter().map(|item| pair(item)).collect::<Option<_>>()?,
+        Raw::Map(entries) => entries.clone(),
+        Raw::Null | Raw::Nested => return None,
+    };
+    let mut found = vec![None; names.len()];
+    for (name, weight) in pairs {
+        let place = names.iter().position(|known| *known == name)?;
+        let weight = number(&weight).filter(|weight| (0.0..=f64::from(f32::MAX)).contains(weight))?;
+        if found[place].replace(weight).is_some() {
+            return None;
+        }
+    }
+    let named = names.iter().zip(found).filter_map(|(name, weight)| Some((*name, weight?)));
+    Some(Value::Weights(named.collect()))
 }
 
 /// As transformers reads a boolean.
@@ -125,6 +156,9 @@ impl Kind {
             Self::Choice(now, _) => either(now),
             Self::Text => "one text".to_owned(),
             Self::Names => "names, separated by commas or as a list".to_owned(),
+            Self::Weights(names) => {
+                format!("weights of 0 or more for some of {}, as {}=0.1, each once", names.join(", "), names[0])
+            }
             Self::Anything => "anything".to_owned(),
         }
     }

@@ -27,14 +27,7 @@ pub(crate) fn take_flag(words: &mut Vec<String>, name: &str) -> bool {
 
 /// Takes `--name N` or `--name=N` out of the words, where it is an option of the command and no setting.
 pub(crate) fn take_count(words: &mut Vec<String>, name: &str) -> Result<Option<usize>, Vec<Problem>> {
-    let rest = |word: &str| word.strip_prefix("--").and_then(|word| word.strip_prefix(name)).map(str::to_owned);
-    let found = words.iter().enumerate().find_map(|(at, word)| match rest(word)?.strip_prefix('=') {
-        Some(value) => Some((at, 1, value.to_owned())),
-        None if rest(word)?.is_empty() => Some((at, 2, words.get(at + 1).cloned().unwrap_or_default())),
-        None => None,
-    });
-    let Some((at, length, value)) = found else { return Ok(None) };
-    words.drain(at..(at + length).min(words.len()));
+    let Some(value) = take_text(words, name) else { return Ok(None) };
     match value.parse() {
         Ok(count) if count > 0 => Ok(Some(count)),
         _ => {
@@ -42,6 +35,19 @@ pub(crate) fn take_count(words: &mut Vec<String>, name: &str) -> Result<Option<u
             Err(vec![Problem(sentence)])
         }
     }
+}
+
+/// Takes `--name TEXT` or `--name=TEXT` out of the words, where it is an option of the command and no setting; empty where
+/// nothing follows.
+pub(crate) fn take_text(words: &mut Vec<String>, name: &str) -> Option<String> {
+    let rest = |word: &str| word.strip_prefix("--").and_then(|word| word.strip_prefix(name)).map(str::to_owned);
+    let (at, length, value) = words.iter().enumerate().find_map(|(at, word)| match rest(word)?.strip_prefix('=') {
+        Some(value) => Some((at, 1, value.to_owned())),
+        None if rest(word)?.is_empty() => Some((at, 2, words.get(at + 1).cloned().unwrap_or_default())),
+        None => None,
+    })?;
+    words.drain(at..(at + length).min(words.len()));
+    Some(value)
 }
 
 /// Reads the words after the file of settings.

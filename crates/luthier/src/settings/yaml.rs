@@ -98,7 +98,7 @@ impl<'text, Input: saphyr_parser::Input> Events<'text, Input> {
             (Event::Scalar(text, ScalarStyle::Plain, ..), _) if is_null(&text) => Ok(Raw::Null),
             (Event::Scalar(text, ..), _) => Ok(Raw::Text(text.into_owned())),
             (Event::SequenceStart(..), _) => self.list(),
-            (Event::MappingStart(..), _) => self.skip().map(|()| Raw::Nested),
+            (Event::MappingStart(..), _) => self.map(),
             (_, span) => fail(span, "aliases (`*name`) are not read; write the value itself"),
         }
     }
@@ -109,6 +109,29 @@ impl<'text, Input: saphyr_parser::Input> Events<'text, Input> {
             match self.next()? {
                 (Event::SequenceEnd, _) => return Ok(Raw::List(items)),
                 (Event::Scalar(text, ..), _) => items.push(text.into_owned()),
+                (Event::SequenceStart(..) | Event::MappingStart(..), _) => {
+                    self.skip()?;
+                    return self.skip().map(|()| Raw::Nested);
+                }
+                (_, span) => return fail(span, "aliases (`*name`) are not read; write the value itself"),
+            }
+        }
+    }
+
+    fn map(&mut self) -> Result<Raw, FileError> {
+        let mut entries = Vec::new();
+        loop {
+            let key = match self.next()? {
+                (Event::MappingEnd, _) => return Ok(Raw::Map(entries)),
+                (Event::Scalar(key, ..), _) => key.into_owned(),
+                (Event::SequenceStart(..) | Event::MappingStart(..), _) => {
+                    self.skip()?;
+                    return self.skip().map(|()| Raw::Nested);
+                }
+                (_, span) => return fail(span, "aliases (`*name`) are not read; write the value itself"),
+            };
+            match self.next()? {
+                (Event::Scalar(text, ..), _) => entries.push((key, text.into_owned())),
                 (Event::SequenceStart(..) | Event::MappingStart(..), _) => {
                     self.skip()?;
                     return self.skip().map(|()| Raw::Nested);
@@ -166,6 +189,8 @@ mod tests {
             "a: {b: {c: 1}}\nd: [[1], {e: 2}]\nf: 3",
             &[("a", Raw::Nested, 1), ("d", Raw::Nested, 2), ("f", text("3"), 3)],
         );
+        let map = Raw::Map(vec![("b".to_owned(), "1".to_owned()), ("c".to_owned(), "x y".to_owned())]);
+        check("a: {b: 1, c: x y}\nd:\n  b: 1\n  c: x y\n", &[("a", map.clone(), 1), ("d", map, 2)]);
     }
 
     #[test]
