@@ -98,6 +98,36 @@ const PACKAGES: [Package; 2] = [
                 "data/glaive_toolcall_en_demo.json",
                 "8b84773e44e71881f32490080350734cad3069dc227eafd771ccfb80732f6437",
             ),
+            asset(
+                "llamafactory-0.9.5/data/alpaca_zh_demo.json",
+                "data/alpaca_zh_demo.json",
+                "d5a4be46ae70d23a461ffc16048069324c0865ee9aa0c8730e21ac4b65ea0f08",
+            ),
+            asset(
+                "llamafactory-0.9.5/data/dpo_zh_demo.json",
+                "data/dpo_zh_demo.json",
+                "9ea7206bc1a45df8b7811d1fc02d5555c65379d05905f343da88f221ff145376",
+            ),
+            asset(
+                "llamafactory-0.9.5/data/glaive_toolcall_zh_demo.json",
+                "data/glaive_toolcall_zh_demo.json",
+                "d5bbc25b250ff7578ea339abe90a612511866d9beb1ea3b66d094b4f250c9c50",
+            ),
+            asset(
+                "llamafactory-0.9.5/data/reason_tool_use_demo_50.jsonl",
+                "data/reason_tool_use_demo_50.jsonl",
+                "6e1f0d3cbb8b0a6c73362bd42c33fa45256e7c8cb8ae74608ec7f9c6774b7e4e",
+            ),
+            asset(
+                "llamafactory-0.9.5/data/v1_sft_demo.jsonl",
+                "data/v1_sft_demo.jsonl",
+                "a69bf0e0cc728835b3923ea41d328b5a28f317cf20401202cfe550ded4d86642",
+            ),
+            asset(
+                "llamafactory-0.9.5/data/v1_dpo_demo.jsonl",
+                "data/v1_dpo_demo.jsonl",
+                "ff734cc0fd75d01b4b6d143573403719f3a1f13d295ea42ef19ae8b86740285c",
+            ),
         ],
     },
 ];

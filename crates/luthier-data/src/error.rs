@@ -7,19 +7,19 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     /// A file could not be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {cause}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A dataset name is neither in `dataset_info.json` nor a file.
     #[error(
         "dataset {dataset} was not found: {} {known}, and there is no file {dataset} or {}{}",
         info.display(),
         file.display(),
-        if file.extension().is_none() { ", with or without .json, .jsonl or .txt" } else { "" }
+        if file.extension().is_none() { ", with or without .json, .jsonl, .csv, .tsv, .parquet, .arrow or .txt" } else { "" }
     )]
     UnknownDataset {
         /// The name as the user wrote it.
@@ -46,6 +46,14 @@ pub enum Error {
     Dataset {
         /// The dataset's name.
         dataset: String,
+        /// What is wrong, as a clause.
+        problem: String,
+    },
+    /// A file of a dataset is damaged, or not what it should be.
+    #[error("{file}: {problem}")]
+    DataFile {
+        /// The file.
+        file: String,
         /// What is wrong, as a clause.
         problem: String,
     },

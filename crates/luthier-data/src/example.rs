@@ -165,8 +165,14 @@ pub fn tokenize_sft(
     for (number, dataset) in datasets.iter().enumerate() {
         let rows = dataset.records.par_iter().map(|record| {
             let Record::Conversation(conversation) = record else {
-                let problem = "a document without roles has no reply to train; use stage: pt for documents".to_owned();
-                return Err(Error::NothingToTrain { problem });
+                let problem = match record {
+                    Record::Preference(_) => {
+                        "it has a better and a worse reply, which stage: sft does not train; expected one reply"
+                    }
+                    Record::Judged(_) => "it has a verdict on its reply, which stage: sft does not train; take the key of the verdict out to train every reply",
+                    _ => "a document without roles has no reply to train; use stage: pt for documents",
+                };
+                return Err(Error::NothingToTrain { problem: problem.to_owned() });
             };
             let (turns, added) = encode_turns(conversation, tokenizer, template, options.mask_history)?;
             let owners = owners(conversation, &turns, tokenizer, template, options)?;
@@ -193,7 +199,8 @@ pub fn tokenize_sft(
 
 /// Puts an error into its place.
 pub(crate) fn in_record(dataset: &Dataset, index: usize, source: Error) -> Error {
-    Error::Conversation { dataset: dataset.name.clone(), record: index + 1, problem: Box::new(source) }
+    let (dataset, record) = dataset.place(index);
+    Error::Conversation { dataset: dataset.to_owned(), record, problem: Box::new(source) }
 }
 
 /// The turns of a conversation, and the number of end tokens that had to be added.

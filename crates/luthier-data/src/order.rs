@@ -12,6 +12,32 @@ pub fn permutation(seed: u64, epoch: u64, rows: usize) -> Vec<usize> {
     order
 }
 
+/// Numbers below `below` without end, each drawn for itself; of a stream that no order uses. None where there is nothing to
+/// draw.
+pub(crate) fn draws(seed: u64, stream: u64, below: usize) -> impl Iterator<Item = usize> {
+    uniform(seed, stream)
+        .take_while(move |_| below > 0)
+        .map(move |share| ((share * below as f64) as usize).min(below - 1))
+}
+
+/// Places in `shares` without end, each as often as its share says.
+pub(crate) fn shares(seed: u64, stream: u64, shares: &[f64]) -> impl Iterator<Item = usize> {
+    uniform(seed, stream).map(move |mut drawn| {
+        drawn *= shares.iter().sum::<f64>();
+        let found = shares.iter().position(|share| {
+            drawn -= share;
+            drawn < 0.0
+        });
+        found.or_else(|| shares.iter().rposition(|share| *share > 0.0)).unwrap_or(0)
+    })
+}
+
+/// Numbers from 0 to below 1: the first 53 bits of the keys of rows behind every dataset.
+fn uniform(seed: u64, stream: u64) -> impl Iterator<Item = f64> {
+    let stream = mix(mix(seed) ^ stream);
+    (0_u64..).map(move |index| (mix(stream ^ index ^ (1 << 63)) >> 11) as f64 / (1_u64 << 53) as f64)
+}
+
 /// As [`permutation`], with rows of like lengths near one another: transformers' `LengthGroupedSampler`. The order is cut
 /// into some dozens of batches each, in which the longest come first; the longest of all is the very first, so that what
 /// does not fit fails at once.

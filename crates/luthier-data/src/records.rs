@@ -1,13 +1,12 @@
-//! One JSON value of a dataset into one [`Record`], by the [`Layout`] of the dataset.
-//!
-//! Follows LLaMA-Factory's converters (`data/converter.py`): an alpaca prompt is `prompt + "\n" + query` with empty
-//! parts left out; `history` is a list of [prompt, response]. A record that lacks something is an error, never skipped.
+//! What one record of a dataset is, once its [`Layout`] is known. A record that lacks something is an error, a clause that
+//! says what: whoever reads it sets it aside or stops.
 
 use serde_json::{Map, Value};
 
-use crate::conversation::{Conversation, Judged, Message, Preference, Role};
+use crate::conversation::{Conversation, Judged, Preference};
 use crate::example::Example;
-use crate::layout::{AlpacaLayout, Layout, MessagesLayout};
+use crate::layout::Layout;
+use crate::layouts::{alpaca, messages, prompt};
 
 /// One record of a dataset.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,93 +29,20 @@ pub(crate) fn read_record(layout: &Layout, value: &Value) -> Result<Record, Stri
         return Err(format!("expected an object with keys and values, found {}", kind(value)));
     };
     match layout {
-        Layout::Alpaca(columns) => alpaca(columns, object).map(|messages| Record::Conversation(messages.into())),
-        Layout::Messages(columns) => messages(columns, object).map(|messages| Record::Conversation(messages.into())),
-        Layout::Text { text } => required(object, text, text).map(|text| Record::Text(text.to_owned())),
+        Layout::Alpaca(columns) => alpaca::read(columns, object),
+        Layout::Messages(columns) => messages::read(columns, object),
+        Layout::Prompt(columns) => prompt::read(columns, object),
+        Layout::Text { text, query } => {
+            let first = required(object, text, text)?;
+            let query = optional_column(object, query.as_deref())?.unwrap_or_default();
+            let parts: Vec<&str> = [first, query].into_iter().filter(|part| !part.is_empty()).collect();
+            Ok(Record::Text(parts.join("\n")))
+        }
         Layout::Tokens => crate::tokens::read(object).map(Record::Tokens),
     }
 }
 
-fn alpaca(columns: &AlpacaLayout, object: &Map<String, Value>) -> Result<Vec<Message>, String> {
-    let expected = columns.expected();
-    let mut conversation = Vec::new();
-    if let Some(system) = optional_column(object, columns.system.as_deref())?.filter(|text| !text.is_empty()) {
-        conversation.push(Message::new(Role::System, system));
-    }
-    if let Some(column) = &columns.history {
-        history(object.get(column), column, &mut conversation)?;
-    }
-    let prompt = required(object, &columns.prompt, &expected)?;
-    let query = optional_column(object, columns.query.as_deref())?.unwrap_or_default();
-    let parts: Vec<&str> = [prompt, query].into_iter().filter(|part| !part.is_empty()).collect();
-    conversation.push(Message::new(Role::User, parts.join("\n")));
-    conversation.push(Message::new(Role::Assistant, required(object, &columns.response, &expected)?));
-    Ok(conversation)
-}
-
-fn history(value: Option<&Value>, column: &str, conversation: &mut Vec<Message>) -> Result<(), String> {
-    let turns = match value {
-        None | Some(Value::Null) => return Ok(()),
-        Some(Value::Array(turns)) => turns,
-        Some(other) => return Err(format!("{column:?} is {}, not a list of [prompt, response]", kind(other))),
-    };
-    for (index, turn) in turns.iter().enumerate() {
-        let pair = turn.as_array().map(Vec::as_slice);
-        let Some([Value::String(prompt), Value::String(response)]) = pair else {
-            return Err(format!("{column:?}, turn {}: expected two texts, [prompt, response]", index + 1));
-        };
-        conversation.push(Message::new(Role::User, prompt));
-        conversation.push(Message::new(Role::Assistant, response));
-    }
-    Ok(())
-}
-
-fn messages(columns: &MessagesLayout, object: &Map<String, Value>) -> Result<Vec<Message>, String> {
-    let list = match object.get(&columns.messages) {
-        Some(Value::Array(list)) => list,
-        Some(other) => return Err(format!("{:?} is {}, not a list of messages", columns.messages, kind(other))),
-        None => return Err(format!("{:?} is missing; expected a list of messages", columns.messages)),
-    };
-    let mut conversation = Vec::with_capacity(list.len() + 1);
-    if let Some(system) = optional_column(object, columns.system.as_deref())?.filter(|text| !text.is_empty()) {
-        conversation.push(Message::new(Role::System, system));
-    }
-    for (index, value) in list.iter().enumerate() {
-        let message = message(columns, value).map_err(|problem| format!("message {}: {problem}", index + 1))?;
-        if message.role == Role::System && index == 0 {
-            conversation.clear(); // as LLaMA-Factory: the conversation's own system message wins over the column
-        }
-        conversation.push(message);
-    }
-    match conversation.last().map(|message| message.role) {
-        Some(Role::Assistant) => Ok(conversation),
-        Some(_) => Err("the conversation does not end with the assistant, so its end has no reply to train".to_owned()),
-        None => Err("the conversation is empty".to_owned()),
-    }
-}
-
-fn message(columns: &MessagesLayout, value: &Value) -> Result<Message, String> {
-    let expected = format!("{}, {}", columns.role_tag, columns.content_tag);
-    let Value::Object(object) = value else {
-        return Err(format!("expected an object with {expected}, found {}", kind(value)));
-    };
-    let name = required(object, &columns.role_tag, &expected)?;
-    let roles = [
-        (Some(&columns.user_tag), Role::User),
-        (Some(&columns.assistant_tag), Role::Assistant),
-        (columns.system_tag.as_ref(), Role::System),
-    ];
-    let Some(&(_, role)) = roles.iter().find(|(tag, _)| tag.is_some_and(|tag| tag == name)) else {
-        let known: Vec<&str> = roles.iter().filter_map(|(tag, _)| tag.map(String::as_str)).collect();
-        return Err(format!("{:?} is {name:?}; expected one of {}", columns.role_tag, known.join(", ")));
-    };
-    if object.get("tool_calls").is_some_and(|calls| !calls.is_null()) {
-        return Err("\"tool_calls\" are not supported yet".to_owned());
-    }
-    Ok(Message::new(role, required(object, &columns.content_tag, &expected)?))
-}
-
-fn required<'a>(object: &'a Map<String, Value>, column: &str, expected: &str) -> Result<&'a str, String> {
+pub(crate) fn required<'a>(object: &'a Map<String, Value>, column: &str, expected: &str) -> Result<&'a str, String> {
     match object.get(column) {
         Some(Value::String(text)) => Ok(text),
         Some(other) => Err(format!("{column:?} is {}, not text", kind(other))),
@@ -124,12 +50,32 @@ fn required<'a>(object: &'a Map<String, Value>, column: &str, expected: &str) ->
     }
 }
 
-fn optional_column<'a>(object: &'a Map<String, Value>, column: Option<&str>) -> Result<Option<&'a str>, String> {
+/// The text of a column that need not be there.
+pub(crate) fn optional_column<'a>(
+    object: &'a Map<String, Value>,
+    column: Option<&str>,
+) -> Result<Option<&'a str>, String> {
     match column.and_then(|column| object.get(column).map(|value| (column, value))) {
         None | Some((_, Value::Null)) => Ok(None),
         Some((_, Value::String(text))) => Ok(Some(text)),
         Some((column, other)) => Err(format!("{column:?} is {}, not text", kind(other))),
     }
+}
+
+/// A verdict: true or false, also as 1 and 0 or in words, since a CSV file has nothing else.
+pub(crate) fn verdict(object: &Map<String, Value>, column: &str) -> Result<bool, String> {
+    let found = match object.get(column) {
+        Some(Value::Bool(verdict)) => Some(*verdict),
+        Some(Value::Number(number)) => number.as_u64().and_then(|number| [false, true].get(number as usize).copied()),
+        Some(Value::String(text)) => match text.to_ascii_lowercase().as_str() {
+            "true" | "1" => Some(true),
+            "false" | "0" => Some(false),
+            _ => None,
+        },
+        Some(_) => None,
+        None => return Err(format!("{column:?} is missing; expected true or false")),
+    };
+    found.ok_or_else(|| format!("{column:?} is not true or false"))
 }
 
 /// What a JSON value is, with its article.

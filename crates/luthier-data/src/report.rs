@@ -126,7 +126,8 @@ impl LongRows {
             }
             Truncation::Error => {
                 self.count += 1;
-                self.first.get_or_insert_with(|| (dataset.name.clone(), origin.record + 1, before));
+                let (name, record) = dataset.place(origin.record);
+                self.first.get_or_insert_with(|| (name.to_owned(), record, before));
                 false
             }
         }

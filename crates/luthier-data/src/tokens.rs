@@ -77,7 +77,8 @@ pub fn take_tokens(datasets: Vec<Dataset>, cutoff_len: usize, truncation: Trunca
         for (index, record) in std::mem::take(&mut dataset.records).into_iter().enumerate() {
             let Record::Tokens(mut example) = record else {
                 let problem = "it is text among records that are tokens already; keep the two apart".to_owned();
-                return Err(Error::Record { dataset: dataset.name, record: index + 1, line: None, problem });
+                let (dataset, record) = dataset.place(index);
+                return Err(Error::Record { dataset: dataset.to_owned(), record, line: None, problem });
             };
             let (origin, before) = (Origin { dataset: number, record: index }, example.ids.len());
             let ends_trained = example.trained.last() == Some(&true);

@@ -3,15 +3,19 @@
 mod common;
 
 use common::{assistant, system, user};
-use luthier_data::{Dataset, Record};
+use luthier_data::{Dataset, ReadOptions, Record};
+
+fn options(folder: &std::path::Path) -> ReadOptions<'_> {
+    ReadOptions { folder, strict: true, max_samples: None, seed: 42 }
+}
 
 fn check(name: &str, text: &str, expected: &[Record]) {
-    let dataset = Dataset::parse(name, text.as_bytes(), None).expect("the dataset is read");
+    let dataset = Dataset::parse(name, text.as_bytes(), None, false).expect("the dataset is read");
     assert_eq!(dataset.records, expected);
 }
 
 fn fails(name: &str, text: &str, message: &str) {
-    let error = Dataset::parse(name, text.as_bytes(), None).expect_err("the dataset is refused");
+    let error = Dataset::parse(name, text.as_bytes(), None, true).expect_err("the dataset is refused");
     assert_eq!(error.to_string(), message);
 }
 
@@ -52,7 +56,7 @@ fn messages_and_sharegpt_and_documents_in_lines() {
 #[test]
 fn keys_that_are_not_read_are_counted() {
     let text = r#"[{"instruction": "a", "output": "b", "id": 1}, {"instruction": "a", "output": "b", "id": 2}]"#;
-    let dataset = Dataset::parse("faq.json", text.as_bytes(), None).expect("the dataset is read");
+    let dataset = Dataset::parse("faq.json", text.as_bytes(), None, false).expect("the dataset is read");
     assert_eq!(dataset.ignored_keys.into_iter().collect::<Vec<_>>(), [("id".to_owned(), 2)]);
 }
 
@@ -73,13 +77,13 @@ fn a_record_without_output() {
 
 #[test]
 fn other_broken_records() {
-    fails("a.json", "[", "dataset a.json: it is not valid JSON: EOF while parsing a list at line 1 column 1");
+    fails("a.json", "[", "a.json: it is cut off: after record 0: EOF while parsing a list at line 1 column 1");
     fails("a.json", "[]", "dataset a.json: it has no records");
     fails("a.json", "[1]", "dataset a.json: its first record is a number, not an object");
     fails(
         "a.jsonl",
         "{\"text\": \"a\"}\n{\"text\"\n",
-        "dataset a.jsonl, record 2 (line 2): it is not valid JSON: EOF while parsing an object at line 1 column 7",
+        "dataset a.jsonl, record 2 (line 2): it is not valid JSON: EOF while parsing an object at column 7",
     );
     fails(
         "a.json",
@@ -88,8 +92,9 @@ fn other_broken_records() {
     );
     fails(
         "a.json",
-        r#"[{"messages": [{"role": "tool", "content": "U"}]}]"#,
-        "dataset a.json, record 1: message 1: \"role\" is \"tool\"; expected one of user, assistant, system",
+        r#"[{"messages": [{"role": "narrator", "content": "U"}]}]"#,
+        "dataset a.json, record 1: message 1: \"role\" is \"narrator\"; expected one of user, human, prompter, assistant, gpt, \
+         model, chatgpt, bot, system, developer, tool, observation, function, ipython, function_call",
     );
     fails(
         "a.json",
@@ -102,15 +107,16 @@ fn other_broken_records() {
 fn a_layout_that_is_unknown_or_ambiguous() {
     fails(
         "a.json",
-        r#"[{"question": "a", "answer": "b"}]"#,
-        "dataset a.json: its records have the keys question, answer; expected instruction and output, or messages, or \
-         conversations, or text, or input_ids; say what they mean with an entry in dataset_info.json (file_name, formatting, columns)",
+        r#"[{"frage": "a", "antwort": "b"}]"#,
+        "dataset a.json: its records have the keys frage, antwort; expected instruction and output, prompt and completion, \
+         messages, conversations, chosen and rejected, text, or input_ids; say what the keys mean with a line in \
+         dataset_info.json, such as\n  \"a\": {\"file_name\": \"a.json\", \"columns\": {\"prompt\": \"...\", \"response\": \"...\"}}",
     );
     fails(
         "a.json",
         r#"[{"instruction": "a", "output": "b", "text": "a b"}]"#,
-        "dataset a.json: its records fit alpaca (instruction, output) and documents (text); say which with an entry in \
-         dataset_info.json (file_name, formatting, columns)",
+        "dataset a.json: its records fit alpaca (instruction, output) and documents (text); write the line that you mean into \
+         dataset_info.json:\n  \"a\": {\"file_name\": \"a.json\"}\n  \"a\": {\"file_name\": \"a.json\", \"columns\": {\"prompt\": \"text\"}}",
     );
 }
 
@@ -134,26 +140,25 @@ fn names_of_dataset_info_come_first_then_files() {
     ] {
         std::fs::write(folder.path().join(name), text).expect("the file is written");
     }
-    let records = |name: &str| Dataset::open(name, folder.path()).expect("the dataset is read").records;
+    let records = |name: &str| Dataset::open(name, &options(folder.path())).expect("the dataset is read").records;
     let turns = [Record::Conversation(vec![user("Q"), assistant("A")].into())];
     assert_eq!(records("qa"), turns);
     assert_eq!(records("chat"), turns);
     assert_eq!(records("plain.json"), turns);
     assert_eq!(records("wiki"), [Record::Text("one".to_owned())]);
 
-    let error = |name: &str| Dataset::open(name, folder.path()).expect_err("the dataset is refused").to_string();
+    let error =
+        |name: &str| Dataset::open(name, &options(folder.path())).expect_err("the dataset is refused").to_string();
     let info = folder.path().join("dataset_info.json");
     assert_eq!(
         error("pairs"),
-        format!(
-            "{}, entry pairs: the key \"ranking\" is not supported; supported: file_name, formatting, columns, tags",
-            info.display()
-        )
+        format!("{}, entry pairs: \"ranking\" needs \"chosen\" and \"rejected\" in \"columns\"", info.display())
     );
     assert_eq!(
         error("hub"),
         format!(
-            "{}, entry hub: the key \"hf_hub_url\" is not supported; supported: file_name, formatting, columns, tags",
+            "{}, entry hub: it is a/b of the Hugging Face hub, and datasets are not downloaded; download it, and write \
+             \"file_name\" with the path of its folder in place of \"hf_hub_url\"",
             info.display()
         )
     );
@@ -161,7 +166,7 @@ fn names_of_dataset_info_come_first_then_files() {
         error("nope"),
         format!(
             "dataset nope was not found: {} has only qa, chat, wiki, pairs, hub, and there is no file nope or {}, \
-             with or without .json, .jsonl or .txt",
+             with or without .json, .jsonl, .csv, .tsv, .parquet, .arrow or .txt",
             info.display(),
             folder.path().join("nope").display()
         )
@@ -174,7 +179,7 @@ fn a_file_of_the_folder_is_found_by_its_name_alone() {
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
     write("rows.jsonl", "{\"instruction\": \"a\", \"output\": \"b\"}\n");
     write("lines.txt", "one\ntwo\n");
-    let open = |name: &str| Dataset::open(name, folder.path());
+    let open = |name: &str| Dataset::open(name, &options(folder.path()));
     assert_eq!(open("rows").expect("found").records.len(), 1);
     assert_eq!(open("lines").expect("found").records, ["one", "two"].map(|text| Record::Text(text.to_owned())));
     write("rows.json", "[{\"instruction\": \"a\", \"output\": \"b\"}]");

@@ -18,7 +18,7 @@ const OPTIONS: SftOptions = SftOptions {
 };
 
 fn dataset(records: Vec<Record>) -> Dataset {
-    Dataset { name: "chat.json".to_owned(), file: Default::default(), records, ignored_keys: Default::default() }
+    Dataset { name: "chat.json".to_owned(), records, ..Dataset::default() }
 }
 
 fn sft(source: &str, conversations: &[&[Message]], options: &SftOptions) -> Tokenized {

@@ -87,7 +87,7 @@ fn conversations() -> Vec<Conversation> {
 
 fn tokenized(name: &str, conversation: &Conversation, tokenizer: &Tokenizer, options: &SftOptions) -> Tokenized {
     let records = vec![Record::Conversation(conversation.clone())];
-    let dataset = Dataset { name: "d".to_owned(), file: Default::default(), records, ignored_keys: Default::default() };
+    let dataset = Dataset { name: "d".to_owned(), records, ..Dataset::default() };
     tokenize_sft(&[dataset], tokenizer, &choose(name, tokenizer, &self::options()), options).expect("it is tokenised")
 }
 

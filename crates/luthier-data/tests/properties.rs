@@ -143,8 +143,7 @@ fn templates(tokenizer: &Tokenizer) -> Vec<(&'static str, ChatTemplate)> {
 
 fn tokenized(messages: &[Message], tokenizer: &Tokenizer, template: &ChatTemplate, options: &SftOptions) -> Tokenized {
     let records = vec![Record::Conversation(messages.to_vec().into())];
-    let dataset =
-        Dataset { name: "drawn".to_owned(), file: Default::default(), records, ignored_keys: Default::default() };
+    let dataset = Dataset { name: "drawn".to_owned(), records, ..Dataset::default() };
     let tokenized = tokenize_sft(&[dataset], tokenizer, template, options).expect("it is tokenised");
     let expected = usize::from(options.cutoff_len == usize::MAX);
     assert!(

@@ -6,7 +6,7 @@ mod files;
 
 use std::path::PathBuf;
 
-use luthier_data::{RoleWeights, Truncation};
+use luthier_data::{Interleave, RoleWeights, Truncation};
 
 use crate::hub::HubSettings;
 use crate::settings::Settings;
@@ -130,6 +130,13 @@ pub(crate) struct DataSettings {
     pub(crate) template: TemplateSettings,
     /// Records read of each dataset.
     pub(crate) max_samples: Option<usize>,
+    /// What records are drawn with where some are.
+    pub(crate) seed: u64,
+    pub(crate) mix: Mix,
+    /// Whether the first broken record stops everything.
+    pub(crate) strict: bool,
+    /// Where broken records are kept; `None`: in the output folder.
+    pub(crate) quarantine: Option<PathBuf>,
     /// Tokens that a row may have, 1 or more.
     pub(crate) cutoff_len: usize,
     /// What becomes of longer ones.
@@ -140,6 +147,18 @@ pub(crate) struct DataSettings {
     /// Whether records are put together up to `cutoff_len`. They never see one another.
     pub(crate) packing: bool,
     pub(crate) order: RowOrder,
+}
+
+/// How several datasets become one.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Mix {
+    /// One after another.
+    Concat,
+    Interleave {
+        until: Interleave,
+        /// How often each dataset is drawn, together 1; `None`: by turns.
+        shares: Option<Vec<f64>>,
+    },
 }
 
 /// The order in which an epoch goes through the rows.

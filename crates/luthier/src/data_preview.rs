@@ -14,6 +14,7 @@ use luthier_data::{Report, Tokenizer};
 use serde_json::{Value, json};
 
 use crate::config::{Stage, TrainConfig};
+use crate::datasets;
 use crate::model::Model;
 use crate::rows::{self, Rows, Wanted};
 use crate::settings::{Problem, words};
@@ -120,6 +121,9 @@ impl Preview {
         let read = rows::read(&model, config.stage, &data.datasets, data, Wanted::Roles)?;
         for note in &read.notes {
             eprint_line(&format!("note: {note}"));
+        }
+        if let Some(path) = &data.quarantine {
+            datasets::quarantine(path, &read.broken)?.iter().for_each(|note| eprint_line(&format!("note: {note}")));
         }
         let mut losses = rows::losses(&read.tokenized.report, &data.datasets, data.cutoff_len);
         if data.packing && config.stage == Stage::SupervisedFineTuning {

@@ -11,6 +11,7 @@ mod chat;
 mod checkpoint;
 mod config;
 mod data_preview;
+mod datasets;
 mod environment;
 mod estimate;
 mod export;

@@ -2,6 +2,7 @@
 //! rows computed once, so that the time is measured, not guessed.
 
 use crate::config::TrainConfig;
+use crate::datasets;
 use crate::preflight::{self, Plan};
 use crate::run::Run;
 use crate::settings::words;
@@ -28,6 +29,9 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
         eprint_line(&format!("note: {notice}"));
     }
     let run = Run::prepare(&config, environment, None, None)?;
+    if let Some(path) = &config.data.quarantine {
+        datasets::quarantine(path, &run.facts.broken)?.iter().for_each(|note| eprint_line(&format!("note: {note}")));
+    }
     let plan = Plan::of(&config, &run, 0);
     if json {
         print_text(&format!("{}\n", serde_json::to_string(&plan)?));

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use luthier_data::{
-    Bins, CutRow, Dataset, Example, Origin, PtOptions, Record, Report, SftOptions, Tokenized, Tokenizer,
+    Bins, BrokenRecord, CutRow, Example, Origin, PtOptions, Record, Report, SftOptions, Tokenized, Tokenizer,
     first_fit_decreasing, grouped_by_length, permutation, take_tokens, tokenize_pt, tokenize_sft,
 };
 use luthier_train::{MicroBatch, Row, Steps};
 use sha2::{Digest, Sha256};
 
 use crate::config::{BatchSettings, DataSettings, RowOrder, RunLength, Scored, Span, Stage};
+use crate::datasets::{self, Opened};
 use crate::model::Model;
 use crate::wording::{count, thousands};
 
@@ -22,6 +23,8 @@ pub(crate) struct Rows {
     pub(crate) files: Vec<PathBuf>,
     /// What was passed over, or guessed.
     pub(crate) notes: Vec<String>,
+    /// What could not be read, with the name of its dataset.
+    pub(crate) broken: Vec<(String, BrokenRecord)>,
     /// `None` where the records were tokens already.
     pub(crate) tokenizer: Option<Tokenizer>,
     /// The chat template, where one was used.
@@ -38,7 +41,7 @@ pub(crate) struct UsedTemplate {
 impl Rows {
     /// Rows that no file of their own made.
     pub(crate) fn of(tokenized: Tokenized) -> Self {
-        Self { tokenized, files: Vec::new(), notes: Vec::new(), tokenizer: None, template: None }
+        Self { tokenized, files: Vec::new(), notes: Vec::new(), broken: Vec::new(), tokenizer: None, template: None }
     }
 }
 
@@ -59,20 +62,9 @@ pub(crate) fn read(
     settings: &DataSettings,
     wanted: Wanted,
 ) -> anyhow::Result<Rows> {
-    let mut notes = Vec::new();
-    let mut datasets = Vec::with_capacity(names.len());
-    for name in names {
-        let mut dataset = Dataset::open(name, &settings.folder)?;
-        if let Some(most) = settings.max_samples.filter(|most| *most < dataset.records.len()) {
-            notes.push(format!("dataset {name}: max_samples leaves {most} of {} records", dataset.records.len()));
-            dataset.records.truncate(most);
-        }
-        for (key, count) in &dataset.ignored_keys {
-            notes.push(format!("dataset {name}: `{key}` of {count} records is not read"));
-        }
-        datasets.push(dataset);
-    }
-    let files: Vec<PathBuf> = datasets.iter().map(|dataset| dataset.file.clone()).collect();
+    let Opened { datasets, files, mut notes, broken } = datasets::open(names, settings)?;
+    let places: Vec<Vec<Origin>> = datasets.iter().map(|dataset| dataset.origins.clone()).collect();
+    let mixed = datasets.len() < names.len();
     if datasets.iter().flat_map(|dataset| &dataset.records).all(|record| matches!(record, Record::Tokens(_))) {
         notes.push("the records are tokens already: template, train_on_prompt, mask_history have no effect".to_owned());
         if settings.role_weights.is_some() {
@@ -81,12 +73,13 @@ pub(crate) fn read(
         if stage == Stage::PreTraining && settings.packing {
             notes.push("the records are tokens already: they are not packed, each is a row".to_owned());
         }
-        let tokenized = take_tokens(datasets, settings.cutoff_len, settings.truncation)?;
-        return Ok(Rows { tokenized, files, notes, tokenizer: None, template: None });
+        let mut tokenized = take_tokens(datasets, settings.cutoff_len, settings.truncation)?;
+        datasets::name_places(&mut tokenized, &places, mixed);
+        return Ok(Rows { tokenized, files, notes, broken, tokenizer: None, template: None });
     }
     let tokenizer = model.tokenizer()?;
     let mut named = None;
-    let tokenized = match stage {
+    let mut tokenized = match stage {
         Stage::PreTraining => tokenize_pt(
             &datasets,
             &tokenizer,
@@ -111,7 +104,8 @@ pub(crate) fn read(
             tokenize_sft(&datasets, &tokenizer, &template, &options)?
         }
     };
-    Ok(Rows { tokenized, files, notes, tokenizer: Some(tokenizer), template: named })
+    datasets::name_places(&mut tokenized, &places, mixed);
+    Ok(Rows { tokenized, files, notes, broken, tokenizer: Some(tokenizer), template: named })
 }
 
 /// What of the rows was cut, dropped, added or weighed, a sentence each.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use luthier_data::{Report, Tokenized, Tokenizer};
+use luthier_data::{BrokenRecord, Report, Tokenized, Tokenizer};
 use luthier_model::adapter::AdapterSettings;
 use luthier_model::{Decoder, Tuning};
 use luthier_tensor::{Device, Isa, Observer, Precision};
@@ -14,7 +14,8 @@ use luthier_train::{
 };
 
 use crate::checkpoint::Layout;
-use crate::config::{self, EvaluationSettings, EvaluationSource, Stage, TrainConfig, When};
+use crate::config::{self, DataSettings, EvaluationSettings, EvaluationSource, Mix, Stage, TrainConfig, When};
+use crate::datasets;
 use crate::fit::{Restored, fit, predict};
 use crate::machine::{ProcessMemory, Processor};
 use crate::method::{check_saved_modules, check_targets, tuning};
@@ -57,6 +58,8 @@ pub(crate) struct Facts {
     /// The files of the rows that are trained, and of those that are evaluated on where they have their own.
     pub(crate) files: Vec<PathBuf>,
     pub(crate) evaluation_files: Vec<PathBuf>,
+    /// Records that could not be read, with the names of their datasets.
+    pub(crate) broken: Vec<(String, BrokenRecord)>,
 }
 
 impl Run {
@@ -90,8 +93,9 @@ impl Run {
         let tuning = tuning(&config.method, config.machine.seed, &model, adapter.as_ref())?;
         let data = &config.data;
         let (rows, evaluation) = read_rows(config, &model)?;
-        let Rows { tokenized, tokenizer, template, files, .. } = rows;
-        let Rows { tokenized: evaluation, files: evaluation_files, .. } = evaluation;
+        let Rows { tokenized, tokenizer, template, files, mut broken, .. } = rows;
+        let Rows { tokenized: evaluation, files: evaluation_files, broken: more, .. } = evaluation;
+        broken.extend(more);
         let report = tokenized.report.clone();
         // Documents of stage pt are put together before they are cut; conversations keep their rows.
         let packs = data.packing && config.stage == Stage::SupervisedFineTuning;
@@ -162,6 +166,7 @@ impl Run {
                 template,
                 files,
                 evaluation_files,
+                broken,
             },
             data: steps.fingerprint(),
             steps,
@@ -193,7 +198,7 @@ pub(crate) fn precision_name(precision: Precision) -> &'static str {
 /// Reads the rows to train and those to evaluate on, and says what was found.
 fn read_rows(config: &TrainConfig, model: &Model) -> anyhow::Result<(Rows, Rows)> {
     let data = &config.data;
-    let read = |names: &[String]| -> anyhow::Result<Rows> {
+    let read = |names: &[String], data: &DataSettings| -> anyhow::Result<Rows> {
         let rows = rows::read(model, config.stage, names, data, Wanted::Tokens)?;
         for note in &rows.notes {
             eprint_line(&format!("note: {note}"));
@@ -201,7 +206,7 @@ fn read_rows(config: &TrainConfig, model: &Model) -> anyhow::Result<(Rows, Rows)
         check_ids(&rows.tokenized, model.checkpoint.model.decoder.vocabulary_size)?;
         Ok(rows)
     };
-    let mut training = read(&data.datasets)?;
+    let mut training = read(&data.datasets, data)?;
     if training.tokenized.examples.is_empty() {
         let losses = rows::losses(&training.tokenized.report, &data.datasets, data.cutoff_len).join("; ");
         anyhow::bail!("dataset: no row with a token to train is left: {losses}");
@@ -209,7 +214,8 @@ fn read_rows(config: &TrainConfig, model: &Model) -> anyhow::Result<(Rows, Rows)
     let evaluation = match config.evaluation.as_ref().map(|evaluation| &evaluation.source) {
         None => Rows::of(Tokenized::default()),
         Some(EvaluationSource::Datasets(names)) => {
-            let rows = read(names)?;
+            // All of it counts, whatever of the other is drawn.
+            let rows = read(names, &DataSettings { mix: Mix::Concat, ..data.clone() })?;
             let losses = rows::losses(&rows.tokenized.report, names, data.cutoff_len);
             losses.iter().for_each(|loss| eprint_line(&format!("note: eval_dataset: {loss}")));
             rows
@@ -223,6 +229,13 @@ fn read_rows(config: &TrainConfig, model: &Model) -> anyhow::Result<(Rows, Rows)
     };
     if config.evaluation.is_some() && evaluation.tokenized.examples.is_empty() {
         anyhow::bail!("eval_dataset: no row with a token to score is left");
+    }
+    let also = datasets::also_evaluated(&training.tokenized.examples, &evaluation.tokenized.examples);
+    if also > 0 {
+        let rows = training.tokenized.examples.len();
+        eprint_line(&format!(
+            "note: {also} of {rows} rows to train also stand among those to evaluate on, which will look better than it is"
+        ));
     }
     Ok((training, evaluation))
 }

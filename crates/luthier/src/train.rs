@@ -16,7 +16,7 @@ use crate::run::Run;
 use crate::save::save;
 use crate::sitting::Sitting;
 use crate::wording::{count, duration};
-use crate::{ConfigArguments, Environment, eprint_line, fail, manifest, signals, tensorboard};
+use crate::{ConfigArguments, Environment, datasets, eprint_line, fail, manifest, signals, tensorboard};
 
 /// What follows `luthier train`.
 #[derive(Debug, clap::Args)]
@@ -66,6 +66,8 @@ pub(crate) fn train(mut config: TrainConfig, environment: &Environment, resume: 
     for name in luthier_files::remove_unfinished(folder)? {
         eprint_line(&format!("note: removed {name}, which a run that was killed had not finished"));
     }
+    let quarantine = config.data.quarantine.clone().unwrap_or_else(|| folder.join(datasets::QUARANTINE_FILE));
+    datasets::quarantine(&quarantine, &run.facts.broken)?.iter().for_each(|note| eprint_line(&format!("note: {note}")));
     let mut trainer = Trainer::new(&run.device, &run.decoder, run.trainer);
     let newest = found.as_ref().map(|found| found.path.clone());
     let mut journal = Vec::new();

@@ -39,8 +39,7 @@ fn examples() -> Vec<Example> {
         }
         records.push(Record::Conversation(messages.into()));
     }
-    let dataset =
-        Dataset { name: "drawn".to_owned(), file: Default::default(), records, ignored_keys: Default::default() };
+    let dataset = Dataset { name: "drawn".to_owned(), records, ..Dataset::default() };
     let options = SftOptions {
         cutoff_len: 128,
         truncation: Truncation::LlamaFactory,

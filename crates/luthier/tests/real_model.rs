@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use luthier_data::{
-    ChatTemplate, Dataset, Example, GgufTokenizer, Message, Role, SftOptions, Specials, TemplateOptions, Tokenizer,
-    Truncation, tokenize_sft,
+    ChatTemplate, Dataset, Example, GgufTokenizer, Message, ReadOptions, Role, SftOptions, Specials, TemplateOptions,
+    Tokenizer, Truncation, tokenize_sft,
 };
 use luthier_model::{Checkpoint, Decoder, Generator, LoraAdapter, Tuning};
 use luthier_tensor::{CpuOptions, Device, Isa, Precision, Tape};
@@ -68,8 +68,9 @@ impl Real {
     }
 
     fn examples(&self, dataset: &str, rows: usize, cutoff_len: usize) -> Vec<Example> {
-        let mut dataset = Dataset::open(dataset, &assets().join("data")).unwrap();
-        dataset.records.truncate(rows);
+        let folder = assets().join("data");
+        let reading = ReadOptions { folder: &folder, strict: true, max_samples: Some(rows), seed: 42 };
+        let dataset = Dataset::open(dataset, &reading).unwrap();
         let options = SftOptions {
             cutoff_len,
             truncation: Truncation::Right,

@@ -100,7 +100,7 @@ fn data() {
     wrong(
         "record_is_no_json",
         |place| _ = place.write("rows.jsonl", "{\"input_ids\": [1, 2]}\n{\"input_ids\": [1,\n"),
-        &TRAIN,
+        &with(&["strict=true"]),
     );
     wrong(
         "record_has_no_reply",
@@ -109,7 +109,7 @@ fn data() {
     );
     wrong(
         "record_of_unknown_form",
-        |place| _ = place.write("rows.jsonl", "{\"question\": \"a\", \"answer\": \"b\"}\n"),
+        |place| _ = place.write("rows.jsonl", "{\"frage\": \"a\", \"antwort\": \"b\"}\n"),
         &TRAIN,
     );
     wrong(

@@ -210,11 +210,16 @@ impl Check<'_> {
         if pre_training && packing && self.settings.is_given("truncation") {
             notices.push("truncation has no effect: packed documents are never too long".to_owned());
         }
+        let mix = self.mix(datasets.len());
         DataSettings {
             datasets,
             folder: PathBuf::from(self.settings.text("dataset_dir").unwrap_or_default()),
             template: self.template(),
             max_samples: self.optional_count("max_samples"),
+            seed: self.settings.whole("seed").and_then(|seed| u64::try_from(seed).ok()).unwrap_or_default(),
+            mix,
+            strict: self.is_on("strict"),
+            quarantine: self.settings.text("quarantine").filter(|text| !text.is_empty()).map(PathBuf::from),
             cutoff_len: self.count("cutoff_len"),
             truncation,
             scored,
@@ -222,6 +227,44 @@ impl Check<'_> {
             packing,
             order: self.row_order(),
         }
+    }
+
+    /// `mix_strategy` and `interleave_probs`, for so many datasets.
+    fn mix(&mut self, datasets: usize) -> Mix {
+        let until = match self.settings.text("mix_strategy") {
+            Some("interleave_under") => Interleave::Under,
+            Some("interleave_over") => Interleave::Over,
+            Some("interleave_once") => Interleave::Once,
+            _ => {
+                if self.settings.is_given("interleave_probs") {
+                    self.problem(
+                        "interleave_probs",
+                        "interleave_probs needs mix_strategy: interleave_under or interleave_over",
+                    );
+                }
+                return Mix::Concat;
+            }
+        };
+        let named = self.settings.names("interleave_probs").to_vec();
+        if named.is_empty() {
+            return Mix::Interleave { until, shares: None };
+        }
+        let shares: Vec<f64> = named.iter().filter_map(|share| share.trim().parse().ok()).collect();
+        let all_used = until != Interleave::Under;
+        let fits = shares.len() == named.len()
+            && shares.iter().all(|share| *share >= 0.0 && !(all_used && *share == 0.0))
+            && (shares.iter().sum::<f64>() - 1.0).abs() < 1e-6;
+        let given = named.join(",");
+        if !fits {
+            let above = if all_used { "above 0" } else { "from 0 on" };
+            let sentence =
+                format!("interleave_probs is {given}; expected a share {above} for each dataset, together 1");
+            self.problem("interleave_probs", sentence);
+        } else if shares.len() != datasets {
+            let sentence = format!("interleave_probs is {given}; expected one for each of the {datasets} datasets");
+            self.problem("interleave_probs", sentence);
+        }
+        Mix::Interleave { until, shares: Some(shares) }
     }
 
     /// Roles that are not named keep their usual weight.
@@ -571,6 +614,10 @@ mod tests {
                 folder: "data".into(),
                 template: TemplateSettings::default(),
                 max_samples: None,
+                seed: 42,
+                mix: Mix::Concat,
+                strict: false,
+                quarantine: None,
                 cutoff_len: 2048,
                 truncation: Truncation::LlamaFactory,
                 scored: Scored::Replies,

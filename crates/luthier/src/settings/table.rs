@@ -222,7 +222,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Lora, "oft_target", Names, "all", "OFT.").no_effect("it only matters with finetuning_type: oft"),
     row(Lora, "module_dropout", Number(0.0, 1.0), "0.0", "OFT.").no_effect("it only matters with finetuning_type: oft"),
     // Data
-    row(Data, "dataset", Names, "", "Files, or names of dataset_dir. Required."),
+    row(Data, "dataset", Names, "", "Names of dataset_info.json, files, folders, or patterns such as data/*.jsonl. Required."),
     row(Data, "dataset_dir", Text, "data", "Where datasets and dataset_info.json are."),
     row(Data, "template", Text, "", "How turns become one text. Default: the model's own chat template.")
         .only("stage: sft")
@@ -259,8 +259,23 @@ pub(crate) const SETTINGS: &[Setting] = &[
         .no_effect("it only matters with streaming"),
     row(Data, "media_dir", Text, "", "Where images are.").refused(TEXT_ONLY),
     row(Data, "streaming", Switch, "false", "Read the data while training.").refused(NOT_YET),
-    row(Data, "mix_strategy", Text, "concat", "How datasets are mixed.").refused(NOT_YET),
-    row(Data, "interleave_probs", Names, "", "Shares of the datasets.").refused(NOT_YET),
+    row(
+        Data,
+        "mix_strategy",
+        Choice(&["concat", "interleave_under", "interleave_over", "interleave_once"], &[]),
+        "concat",
+        "One after another, or by turns: until one is used up, until all are, or each record once.",
+    ),
+    row(Data, "interleave_probs", Names, "", "Shares of the datasets that are interleaved, together 1."),
+    row(Data, "strict", Switch, "false", "Stop at the first broken record, instead of leaving it out.").ours(),
+    row(
+        Data,
+        "quarantine",
+        Text,
+        "",
+        "Where broken records are kept, with the reasons. Default: quarantine.jsonl in output_dir.",
+    )
+    .ours(),
     row(
         Data,
         "tool_format",
