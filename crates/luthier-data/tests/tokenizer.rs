@@ -79,6 +79,49 @@ fn sentence_piece_scores_become_merges_and_unknown_characters_bytes() {
     assert_eq!(parts, ["hi", " hi", "!", "", "é"]);
 }
 
+fn of_kind(model: &str, tokens: &[(&str, i32)], merges: &[&str]) -> Tokenizer {
+    let gguf = GgufTokenizer {
+        model: model.to_owned(),
+        tokens: tokens.iter().map(|(text, _)| (*text).to_owned()).collect(),
+        token_types: tokens.iter().map(|(_, kind)| *kind).collect(),
+        scores: (0..tokens.len() as u16).map(|id| -f32::from(id)).collect(),
+        merges: merges.iter().map(|merge| (*merge).to_owned()).collect(),
+        unknown_id: Some(0),
+        ..GgufTokenizer::default()
+    };
+    Tokenizer::from_gguf(&gguf).expect("the tokenizer builds")
+}
+
+#[test]
+fn word_pieces_of_gguf_files() {
+    let tokens = [("[UNK]", 3), ("[CLS]", 3), ("▁play", 1), ("ing", 1), ("▁cafe", 1), ("▁!", 1), ("▁[", 1), ("▁]", 1)];
+    let tokenizer = of_kind("bert", &tokens, &[]);
+    let ids = tokenizer.encode("Playing  CAFÉ!\nzebra [UNK] []", Specials::None).expect("encodes");
+    assert_eq!(ids, [2, 3, 4, 5, 0, 0, 6, 7]);
+    assert_eq!(tokenizer.token(3).as_deref(), Some("##ing"));
+}
+
+#[test]
+fn merges_over_letters_and_lines() {
+    let tokens = [("<unk>", 3), ("▁", 1), ("a", 1), ("▁a", 1), ("\n", 1), ("\n\n", 1), ("<0xC3>", 6), ("<0xA9>", 6)];
+    let tokenizer = of_kind("gemma4", &tokens, &["▁ a", "\n \n"]);
+    let ids = tokenizer.encode("a a  a\n\n\naé", Specials::None).expect("encodes");
+    assert_eq!(ids, [2, 3, 1, 3, 5, 4, 2, 6, 7]);
+    assert_eq!(tokenizer.decode(&ids).expect("decodes"), "a a  a\n\n\naé");
+}
+
+#[test]
+fn likeliest_pieces_of_gguf_files() {
+    let tokens = [("<unk>", 2), ("▁ab", 1), ("a", 1), ("b", 1), ("▁", 1), ("<x>", 4)];
+    let tokenizer = of_kind("t5", &tokens, &[]);
+    assert_eq!(tokenizer.encode("ab ba<x>a é", Specials::None).expect("encodes"), [1, 4, 3, 2, 5, 2, 4, 0]);
+    let damaged = GgufTokenizer { model: "t5".to_owned(), charsmap: vec![1], ..sentence_piece() };
+    let error = Tokenizer::from_gguf(&damaged).expect_err("it is refused");
+    assert_eq!(error.to_string(), "tokenizer: the table of replaced letters (precompiled_charsmap) is damaged");
+    let problem = damaged.to_json(None).expect_err("it is refused").to_string();
+    assert!(problem.contains("damaged"), "{problem}");
+}
+
 #[test]
 fn from_tokenizer_json_with_its_configuration() {
     let json = r#"{

@@ -118,7 +118,7 @@ fn tokenizer_of(files: &ModelFiles, gguf: Option<&GgufTokenizer>) -> anyhow::Res
             files.path(name)
         ),
         None => anyhow::bail!(
-            "{}: it has no tokenizer; expected tokenizer.json, tokenizer.model or a tiktoken file in the same folder",
+            "{}: tokenizer.json is missing; expected it in the same folder, or a tokenizer.model or tiktoken file in its place",
             files.label
         ),
     }

@@ -64,6 +64,17 @@ fn help() {
 }
 
 #[test]
+fn tokenizers() {
+    let place = Place::new();
+    let encode = ["tokenizer", "encode", "--model", "builtin"];
+    check("tokenizer_encode", &place, &[&encode[..], &["--text", "Hello, world!\n🚀", "--add-special"]].concat());
+    check("tokenizer_encode_json", &place, &[&encode[..], &["--text", "one", "--text", "- two", "--json"]].concat());
+    let (_, line) = place.luthier(&[&encode[..], &["--text", "Hello, world!", "--json"]].concat());
+    let ids = line.split_once('[').and_then(|(_, rest)| rest.split_once(']')).expect("a list of ids").0;
+    check("tokenizer_decode", &place, &["tokenizer", "decode", "--model", "builtin", "--ids", ids]);
+}
+
+#[test]
 fn templates() {
     let place = Place::new();
     place.write(

@@ -314,7 +314,7 @@ fn a_tokenizer_that_the_cache_lacks_is_fetched() {
         let output = generate(folder.path(), "org/tiny", &[environment]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(
-            said.contains("note: org/tiny is taken from the cache") && said.contains("it has no tokenizer"),
+            said.contains("note: org/tiny is taken from the cache") && said.contains("tokenizer.json is missing"),
             "{said}"
         );
     }

@@ -152,6 +152,7 @@ fn text_without_a_tokenizer() {
     fs::write(folder.path().join("rows.jsonl"), "{\"instruction\": \"a\", \"output\": \"b\"}\n").expect("written");
     check(
         &folder,
-        "error: model: it has no tokenizer; expected tokenizer.json or tokenizer.model in the same folder\n",
+        "error: model: tokenizer.json is missing; expected it in the same folder, or a tokenizer.model or tiktoken file in \
+         its place\n",
     );
 }

@@ -52,6 +52,30 @@ fn models() {
 }
 
 #[test]
+fn tokenizers() {
+    let encode = |model| ["tokenizer", "encode", "--model", model, "--text", "a"];
+    wrong("tokenizer_missing", nothing, &encode("none"));
+    wrong(
+        "tokenizer_folder_has_none",
+        |place| _ = place.folder("bare").write("bare/config.json", "{}"),
+        &encode("bare"),
+    );
+    wrong("tokenizer_is_a_text_file", |place| _ = place.write("notes.txt", "hello"), &encode("notes.txt"));
+    wrong("tokenizer_model_is_none", |place| _ = place.write("tokenizer.model", "hello"), &encode("tokenizer.model"));
+    wrong(
+        "tokenizer_family_unknown",
+        |place| {
+            _ = place
+                .folder("old")
+                .write("old/tokenizer.model", "YQ== 0\n")
+                .write("old/config.json", r#"{"model_type": "phi"}"#)
+        },
+        &encode("old"),
+    );
+    wrong("tokenizer_id_unknown", nothing, &["tokenizer", "decode", "--model", "builtin", "--ids", "1,4000000"]);
+}
+
+#[test]
 fn data() {
     wrong("dataset_missing", nothing, &with(&["dataset=none.jsonl"]));
     wrong("dataset_empty", |place| _ = place.write("rows.jsonl", ""), &TRAIN);
