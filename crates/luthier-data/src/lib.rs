@@ -47,6 +47,7 @@ mod tiktoken;
 mod tokenizer;
 mod tokenizer_json;
 mod tokenizer_model;
+mod tokenizer_train;
 mod tokens;
 mod truncate;
 
@@ -70,5 +71,6 @@ pub use template::ChatTemplate;
 pub use template_limits::rendering;
 pub use tiktoken::is_tiktoken;
 pub use tokenizer::{Specials, Tokenizer};
+pub use tokenizer_train::{TokenizerKind, TokenizerOptions, TrainedTokenizer, train_tokenizer};
 pub use tokens::take_tokens;
 pub use truncate::Truncation;

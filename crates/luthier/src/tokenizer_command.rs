@@ -1,6 +1,8 @@
 //! `luthier tokenizer`: a model's tokenizer at work, without its weights. `encode` shows how a text is split and the id of
 //! each part; `decode` puts ids together again.
 
+mod train;
+
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +19,8 @@ pub(crate) enum Command {
     Encode(EncodeArguments),
     /// Print the text of ids
     Decode(DecodeArguments),
+    /// Train a tokenizer on texts
+    Train(train::Arguments),
 }
 
 /// What follows `luthier tokenizer encode`.
@@ -62,6 +66,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Encode(arguments) => encode(arguments),
         Command::Decode(arguments) => decode(arguments),
+        Command::Train(arguments) => train::run(arguments),
     }
 }
 

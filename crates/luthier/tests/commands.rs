@@ -61,6 +61,7 @@ fn help() {
     check("help_data_preview", &place, &["data", "preview", "--help"]);
     check("help_tokenizer_encode", &place, &["tokenizer", "encode", "--help"]);
     check("help_tokenizer_decode", &place, &["tokenizer", "decode", "--help"]);
+    check("help_tokenizer_train", &place, &["tokenizer", "train", "--help"]);
 }
 
 #[test]
@@ -72,6 +73,10 @@ fn tokenizers() {
     let (_, line) = place.luthier(&[&encode[..], &["--text", "Hello, world!", "--json"]].concat());
     let ids = line.split_once('[').and_then(|(_, rest)| rest.split_once(']')).expect("a list of ids").0;
     check("tokenizer_decode", &place, &["tokenizer", "decode", "--model", "builtin", "--ids", ids]);
+    place.write("songs.txt", "la la la\nla li lo, la li lo\nthe end of the song, the end\n");
+    let train = ["tokenizer", "train", "--files", "songs.txt", "--vocab-size", "280", "--out", "made"];
+    check("tokenizer_train", &place, &train);
+    check("tokenizer_trained", &place, &["tokenizer", "encode", "--model", "made", "--text", "la la, the song"]);
 }
 
 #[test]
