@@ -24,7 +24,8 @@ pub(crate) fn detect(records: &[&Map<String, Value>], name: &str, file: &str, tr
     for record in records {
         let candidates = candidates(record).into_iter();
         for candidate in candidates.filter(|candidate| !trl || matches!(candidate.layout, Layout::Prompt(_))) {
-            match found.iter_mut().find(|(known, _)| known.name == candidate.name) {
+            // One layout, whatever keys a record shows of it.
+            match found.iter_mut().find(|(known, _)| known.layout == candidate.layout) {
                 Some((_, count)) => *count += 1,
                 None => found.push((candidate, 1)),
             }

@@ -15,9 +15,9 @@ fn check(change: impl FnOnce(&mut Gguf), expected: &str) {
 #[test]
 fn what_is_refused() {
     check(
-        |gguf| gguf.tensor("blk.0.ffn_up.weight").kind = 14,
-        "m.gguf: tensor `blk.0.ffn_up.weight` is stored as Q6_K; supported are F32, F16, BF16, Q4_0, Q4_1 and Q8_0; convert the \
-         file with llama-quantize --allow-requantize",
+        |gguf| gguf.tensor("blk.0.ffn_up.weight").kind = 23,
+        "m.gguf: tensor `blk.0.ffn_up.weight` is stored as IQ4_XS; supported are F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, \
+         Q2_K to Q6_K and MXFP4; convert the file with llama-quantize --allow-requantize",
     );
     check(
         |gguf| {

@@ -131,7 +131,7 @@ fn a_record_without_output() {
     let records = r#"[{"instruction": "a", "output": "b"}, {"instruction": "c"}]"#;
     fs::write(folder.path().join("faq.json"), records).expect("written");
     let text = fs::read_to_string(folder.path().join("train.yaml")).expect("read").replace("rows.jsonl", "faq.json");
-    fs::write(folder.path().join("train.yaml"), text).expect("written");
+    fs::write(folder.path().join("train.yaml"), text + "strict: true\n").expect("written");
     check(&folder, "error: dataset faq.json, record 2: \"output\" is missing; expected instruction, input, output\n");
 }
 
