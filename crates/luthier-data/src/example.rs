@@ -270,7 +270,13 @@ fn add_end(reply: &mut Vec<u32>, text: &str, content: &str, tokenizer: &Tokenize
         return Err(Error::Tokenizer { problem });
     };
     // A thought may stand before it and say the same; blanks stand behind it.
-    let found = if content.trim().is_empty() { text.find(content) } else { text.rfind(content) };
+    let blanks = text.len() - text.trim_start().len();
+    let found = match content.trim() {
+        "" => text.find(content),
+        // What closes the reply may hold a short content again.
+        _ if text[blanks..].starts_with(content) => Some(blanks),
+        _ => text.rfind(content),
+    };
     let found = found.filter(|_| !content.is_empty());
     let at = found.map_or(text.trim_end().len(), |at| at + content.len());
     if at == text.len() {

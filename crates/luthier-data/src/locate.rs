@@ -50,7 +50,10 @@ pub(crate) fn locate(dataset: &str, folder: &Path) -> Result<Located, Error> {
             .map_err(|problem| info.problem(dataset, problem))?;
         return Ok(Located { entry: Some(entry), ..located });
     }
-    for path in [PathBuf::from(dataset), folder.join(dataset)] {
+    // A folder that happens to have the name of a dataset hides none.
+    let here = PathBuf::from(dataset);
+    let hidden = here.components().count() == 1 && here.is_dir();
+    for path in [Some(here.clone()).filter(|_| !hidden), Some(folder.join(dataset))].into_iter().flatten() {
         if let Some(found) = at(&path, None, folder).map_err(problem)? {
             return Ok(found);
         }
@@ -64,6 +67,10 @@ pub(crate) fn locate(dataset: &str, folder: &Path) -> Result<Located, Error> {
             Err(problem(format!("it could be {one} or {other}; give the whole name of the file")))
         }
         (Some(path), None) => Ok(Located::of(vec![path], folder)),
+        (None, _) if hidden => {
+            let found = at(&here, None, folder).map_err(problem)?;
+            found.ok_or_else(|| problem("it is neither a file nor a folder with data".to_owned()))
+        }
         (None, _) => {
             let known = match info {
                 Some(info) => format!("has only {}", info.names().join(", ")),
@@ -104,6 +111,8 @@ fn at(path: &Path, split: Option<&str>, folder: &Path) -> Result<Option<Located>
         let slice = split.and_then(|split| split.slice);
         return Ok(Some(Located { slice, ..Located::of(vec![path.to_owned()], folder) }));
     }
+    let mut notes = Vec::new();
+    let file_name = from_folder(path, folder).display().to_string();
     let (root, files) = if path.is_dir() {
         let mut files = Vec::new();
         collect(path, 0, &mut files)
@@ -116,7 +125,14 @@ fn at(path: &Path, split: Option<&str>, folder: &Path) -> Result<Option<Located>
                 known.join(", ")
             ));
         }
-        (path.to_owned(), files)
+        // A licence or a list beside the data is none.
+        let is_text = |file: &PathBuf| Container::of_name(&file.to_string_lossy()) == Some(Container::Text);
+        let (texts, others): (Vec<_>, Vec<_>) = files.into_iter().partition(is_text);
+        if !texts.is_empty() && !others.is_empty() {
+            let names: Vec<String> = texts.iter().map(|file| from_folder(file, path).display().to_string()).collect();
+            notes.push(format!("the text beside its data is not read: {}", names.join(", ")));
+        }
+        (path.to_owned(), if others.is_empty() { texts } else { others })
     } else if path.to_string_lossy().contains(['*', '?']) {
         let (root, files) = glob(path);
         if files.is_empty() {
@@ -124,7 +140,7 @@ fn at(path: &Path, split: Option<&str>, folder: &Path) -> Result<Option<Located>
         }
         // Whoever writes a pattern says which files are meant.
         if split.is_none() {
-            return Ok(Some(Located::of(files, folder)));
+            return Ok(Some(Located { file_name, ..Located::of(files, folder) }));
         }
         (root, files)
     } else {
@@ -143,7 +159,7 @@ fn at(path: &Path, split: Option<&str>, folder: &Path) -> Result<Option<Located>
             return Err(format!("\"split\" is {wanted:?}, and the files of {} have no splits", path.display()));
         }
         let files = parted.into_iter().map(|(_, file)| file).collect();
-        return Ok(Some(Located { slice, ..Located::of(files, folder) }));
+        return Ok(Some(Located { slice, notes, file_name, ..Located::of(files, folder) }));
     }
     let (taken, left): (Vec<_>, Vec<_>) = parted.iter().partition(|(part, _)| part.as_deref() == Some(wanted));
     if taken.is_empty() {
@@ -154,11 +170,20 @@ fn at(path: &Path, split: Option<&str>, folder: &Path) -> Result<Option<Located>
         ));
     }
     let files = taken.iter().map(|(_, file)| file.clone()).collect();
-    let mut located = Located { slice, ..Located::of(files, folder) };
     if !left.is_empty() {
-        located.notes.push(format!("of its splits {known}, {wanted} is read"));
+        let (read, all) = (taken.len(), parted.len());
+        let bare: Vec<String> = left
+            .iter()
+            .filter(|(part, _)| part.is_none())
+            .map(|(_, file)| from_folder(file, &root).display().to_string())
+            .collect();
+        let bare = match bare.is_empty() {
+            true => String::new(),
+            false => format!("; of no split, and left out: {}", bare.join(", ")),
+        };
+        notes.push(format!("of its splits {known}, {wanted} is read ({read} of {all} files){bare}"));
     }
-    Ok(Some(located))
+    Ok(Some(Located { slice, notes, file_name, ..Located::of(files, folder) }))
 }
 
 /// The data files of a folder and the folders in it, by name.
@@ -176,11 +201,16 @@ fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> std::io::Re
             if depth < DEEPEST {
                 collect(&path, depth + 1, files)?;
             }
-        } else if Container::of_name(&name).is_some() && !NOT_DATA.contains(&name.as_str()) {
+        } else if Container::of_name(&name).is_some() && !NOT_DATA.contains(&name.as_str()) && !is_cache(&name) {
             files.push(path);
         }
     }
     Ok(())
+}
+
+/// What Hugging Face's `datasets` keeps of its work beside the data: the same records once more.
+fn is_cache(name: &str) -> bool {
+    name.starts_with("cache-") && name.ends_with(".arrow")
 }
 
 /// The files that a pattern matches, by name, and the folder that they are in. `*` and `?` stand for a part of one name.

@@ -52,8 +52,7 @@ pub fn masked_text(template: &ChatTemplate, conversation: &Conversation) -> Resu
             through.truncate(shorter.len()); // some close the whole conversation, not each reply, with the end token
         }
         if !whole.text.starts_with(&through)
-            && let Some(plainer) = without_last_words(&before, &through, &message.content)
-            && whole.text.starts_with(&plainer)
+            && let Some(plainer) = without_last_words(&before, &through, &message.content, &whole.text)
         {
             through = plainer;
         }
@@ -89,13 +88,16 @@ pub(crate) fn needs_reply(messages: &[Message]) -> Result<(), Error> {
 
 /// The text through a reply, without what the template writes only before the content of the last one: Qwen3 puts an empty
 /// thought there, and leaves it out once another message follows. Prompt, content and all that closes the reply must then
-/// follow one another, so nothing is searched for.
-fn without_last_words(before: &str, through: &str, content: &str) -> Option<String> {
+/// follow one another, and begin the whole: a content such as `end` may stand in the closing words too.
+fn without_last_words(before: &str, through: &str, content: &str, whole: &str) -> Option<String> {
     let content = content.trim();
     let behind = through.strip_prefix(before)?;
-    let at = behind.rfind(content).filter(|_| !content.is_empty())?;
-    let closing = &behind[at + content.len()..];
-    (!closing.is_empty()).then(|| format!("{before}{content}{closing}"))
+    let mut places = behind.rmatch_indices(content).filter(|_| !content.is_empty());
+    places.find_map(|(at, _)| {
+        let closing = &behind[at + content.len()..];
+        let plainer = format!("{before}{content}{closing}");
+        (!closing.is_empty() && whole.starts_with(&plainer)).then_some(plainer)
+    })
 }
 
 /// The first byte at which two texts differ, at a border of characters.

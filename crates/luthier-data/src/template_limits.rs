@@ -7,9 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
-
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use std::sync::{Mutex, PoisonError};
 
 /// The most signs (operators, brackets, dots) of one tag: real templates have some hundred.
 const MOST_SIGNS: usize = 4000;
@@ -29,6 +27,10 @@ pub(crate) fn check_source(source: &str) -> Result<(), String> {
         let end: &[u8] = match bytes.get(at) {
             Some(b'{') => b"}}",
             Some(b'%') => b"%}",
+            Some(b'#') => {
+                at = source[begin..].find("#}").map_or(source.len(), |end| begin + end + 2);
+                continue;
+            }
             _ => continue,
         };
         at += 1;
@@ -63,15 +65,23 @@ pub(crate) fn check_source(source: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs something on a thread with a large stack.
+/// Runs something on a thread of its own with a large stack. A pool of such threads would not do: whoever waits for one as a
+/// worker of another pool begins other work meanwhile, one conversation inside another, until its own stack is full.
 pub(crate) fn confined<T: Send>(run: impl FnOnce() -> T + Send) -> T {
-    static POOL: OnceLock<Option<ThreadPool>> = OnceLock::new();
-    let threads = || std::thread::available_parallelism().map_or(1, usize::from);
-    let build = || ThreadPoolBuilder::new().num_threads(threads()).stack_size(STACK_BYTES).build().ok();
-    match POOL.get_or_init(build) {
-        Some(pool) => pool.install(run),
-        // A system without that much address space.
-        None => run(),
+    // It is taken by the thread that begins; without one (no address space for the stack) it is still there.
+    let work = Mutex::new(Some(run));
+    let take = || work.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let done = std::thread::scope(|scope| {
+        let begun = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, || take().map(|run| run()));
+        begun.ok().map(std::thread::ScopedJoinHandle::join)
+    });
+    match done {
+        Some(Ok(Some(value))) => value,
+        Some(Err(panic)) => std::panic::resume_unwind(panic),
+        _ => match take() {
+            Some(run) => run(),
+            None => unreachable!("what was taken was run"),
+        },
     }
 }
 
@@ -117,6 +127,7 @@ mod tests {
             format!("{{{{ '{}' }}}}{{% if x %}}{}{{# {} #}}", "\\'.-".repeat(5000), "-".repeat(9000), "-".repeat(9000));
         assert_eq!(check_source(&text), Ok(()));
         assert_eq!(check_source("{{ 'é' }} {"), Ok(()));
+        assert!(check_source(&format!("{{# {{{{ ' #}}{{{{ {} }}}}", "-".repeat(5000))).is_err());
         assert!(check_source(&format!("{{{{ {}1 }}}}", "not ".repeat(5000))).is_err());
         assert!(check_source(&format!("{{{{ {}", "-".repeat(5000))).is_err());
         assert_eq!(

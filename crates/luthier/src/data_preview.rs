@@ -118,7 +118,8 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
 impl Preview {
     fn of(config: &TrainConfig) -> anyhow::Result<Self> {
         let (model, data) = (Model::of(config)?, &config.data);
-        let read = rows::read(&model, config.stage, &data.datasets, data, Wanted::Roles)?;
+        let read =
+            rows::read(&model, config.model.adapter.as_deref(), config.stage, &data.datasets, data, Wanted::Roles)?;
         for note in &read.notes {
             eprint_line(&format!("note: {note}"));
         }

@@ -3,10 +3,11 @@
 
 use std::collections::HashSet;
 use std::fmt::Write;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use luthier_data::{BrokenRecord, Dataset, Example, Interleave, Origin, ReadOptions, Tokenized, interleave};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::config::{DataSettings, Mix};
 
@@ -114,8 +115,19 @@ pub(crate) fn also_evaluated(training: &[Example], evaluation: &[Example]) -> us
 /// The name of the quarantine file in an output folder.
 pub(crate) const QUARANTINE_FILE: &str = "quarantine.jsonl";
 
+/// Whether a file is one that [`quarantine`] has written.
+fn is_quarantine(path: &Path) -> bool {
+    let mut line = String::new();
+    let read = std::fs::File::open(path).and_then(|file| BufReader::new(file).take(1 << 24).read_line(&mut line));
+    let value: Value = read.ok().and_then(|_| serde_json::from_str(&line).ok()).unwrap_or_default();
+    ["dataset", "file", "record", "reason"].iter().all(|key| value.get(key).is_some())
+}
+
 /// Writes what was set aside, a line each, and gives the sentence that says so. An older file goes where nothing was.
 pub(crate) fn quarantine(path: &Path, broken: &[(String, BrokenRecord)]) -> anyhow::Result<Option<String>> {
+    if path.is_file() && !is_quarantine(path) {
+        anyhow::bail!("quarantine: {} is another file already; choose another name", path.display());
+    }
     if broken.is_empty() {
         if path.is_file() {
             std::fs::remove_file(path)?;

@@ -1,7 +1,7 @@
 //! From datasets to the steps of a run: rows are tokenised, put in order, and laid into parts under the token budget.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use luthier_data::{
@@ -55,8 +55,11 @@ pub(crate) enum Wanted {
 }
 
 /// Reads and tokenises datasets, those of a training or those to evaluate on, as a configuration says.
+///
+/// An adapter that is trained on brings the chat template that it was trained with.
 pub(crate) fn read(
     model: &Model,
+    adapter: Option<&Path>,
     stage: Stage,
     names: &[String],
     settings: &DataSettings,
@@ -65,7 +68,8 @@ pub(crate) fn read(
     let Opened { datasets, files, mut notes, broken } = datasets::open(names, settings)?;
     let places: Vec<Vec<Origin>> = datasets.iter().map(|dataset| dataset.origins.clone()).collect();
     let mixed = datasets.len() < names.len();
-    if datasets.iter().flat_map(|dataset| &dataset.records).all(|record| matches!(record, Record::Tokens(_))) {
+    let mut records = datasets.iter().flat_map(|dataset| &dataset.records).peekable();
+    if records.peek().is_some() && records.all(|record| matches!(record, Record::Tokens(_))) {
         notes.push("the records are tokens already: template, train_on_prompt, mask_history have no effect".to_owned());
         if settings.role_weights.is_some() {
             notes.push("the records are tokens already: role_weights has no effect, their own weights have".to_owned());
@@ -77,7 +81,7 @@ pub(crate) fn read(
         datasets::name_places(&mut tokenized, &places, mixed);
         return Ok(Rows { tokenized, files, notes, broken, tokenizer: None, template: None });
     }
-    let tokenizer = model.tokenizer()?;
+    let tokenizer = model.tokenizer_with(adapter)?;
     let mut named = None;
     let mut tokenized = match stage {
         Stage::PreTraining => tokenize_pt(

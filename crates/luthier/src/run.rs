@@ -199,7 +199,7 @@ pub(crate) fn precision_name(precision: Precision) -> &'static str {
 fn read_rows(config: &TrainConfig, model: &Model) -> anyhow::Result<(Rows, Rows)> {
     let data = &config.data;
     let read = |names: &[String], data: &DataSettings| -> anyhow::Result<Rows> {
-        let rows = rows::read(model, config.stage, names, data, Wanted::Tokens)?;
+        let rows = rows::read(model, config.model.adapter.as_deref(), config.stage, names, data, Wanted::Tokens)?;
         for note in &rows.notes {
             eprint_line(&format!("note: {note}"));
         }

@@ -71,13 +71,13 @@ fn remove_older(folder: &Path, kept: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether a file of this name is one that a training writes for weights.
+/// Whether a file of this name is one that a training writes, and that a program would take beside newer ones.
 fn is_ours(name: &str) -> bool {
     let shard = name.strip_prefix("model-").and_then(|name| name.strip_suffix(".safetensors"));
     let is_shard = shard.and_then(|numbers| numbers.split_once("-of-")).is_some_and(|(number, of)| {
         [number, of].iter().all(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
     });
-    is_shard || [WEIGHTS_FILE, CONFIG_FILE, INDEX_FILE, MODEL_FILE].contains(&name)
+    is_shard || [WEIGHTS_FILE, CONFIG_FILE, INDEX_FILE, MODEL_FILE, "chat_template.jinja"].contains(&name)
 }
 
 fn save_adapter(run: &Run, settings: &LoraSettings, base_model: &str, folder: &Path) -> Result<Vec<String>, Failure> {
