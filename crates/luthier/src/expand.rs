@@ -55,14 +55,11 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     );
     let expanded = model.checkpoint.expanded(added)?;
     let output = arguments.output.display();
-    eprint_line(&format!(
-        "expanding {before} layers to {}: after each {} comes a copy of the last of them that adds nothing yet",
-        before + added,
-        match before / added {
-            1 => "layer".to_owned(),
-            group => format!("{group} layers"),
-        }
-    ));
+    let place = match before / added {
+        1 => "after each layer comes a copy of it".to_owned(),
+        group => format!("after each {group} layers comes a copy of the last of them"),
+    };
+    eprint_line(&format!("expanding {before} layers to {}: {place}, which adds nothing yet", before + added));
     let files = Files::plan(&model, &expanded, arguments.max_shard_size.unwrap_or(crate::save::SHARD_BYTES))?;
     files.check_space(&arguments.output)?;
     eprint_line(&format!("writing {output}: {:.2} GB in {} tensors", files.bytes as f64 / 1e9, expanded.tensors.len()));

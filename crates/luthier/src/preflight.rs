@@ -10,6 +10,7 @@ use crate::estimate::{Estimate, estimate};
 use crate::fit::PROGRAM;
 use crate::machine::available_bytes;
 use crate::manifest::memory_bytes;
+use crate::method::trained_part;
 use crate::run::{Run, numbers_of, precision_name};
 use crate::wording::duration;
 use crate::wording::size;
@@ -141,7 +142,7 @@ fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
             run.model.checkpoint.model.decoder.model_type,
             thousands(all)
         ),
-        format!("method: {}, {} numbers trained ({share:.2} %)", method(&run.tuning), thousands(trained)),
+        format!("method: {}, {} numbers trained ({share:.2} %)", method(config, run), thousands(trained)),
     ];
     let [rows, tokens, scored] = run.steps.totals();
     lines.push(format!(
@@ -182,13 +183,13 @@ fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
     lines
 }
 
-fn method(tuning: &Tuning) -> String {
-    match tuning {
+fn method(config: &TrainConfig, run: &Run) -> String {
+    match &run.tuning {
         Tuning::Lora(lora) => {
             let dropout = if lora.dropout > 0.0 { format!(", dropout {}", lora.dropout) } else { String::new() };
             format!("LoRA of rank {}, alpha {}{dropout}", lora.rank, lora.alpha)
         }
-        Tuning::Freeze { layers } => format!("layers {} to {} only", layers.start, layers.end.saturating_sub(1)),
+        Tuning::Freeze { .. } => trained_part(&config.method, run.model.checkpoint.model.decoder.layers.len()),
         Tuning::Full => "all weights".to_owned(),
         Tuning::Nothing => "nothing".to_owned(),
     }

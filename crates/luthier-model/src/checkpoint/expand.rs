@@ -66,7 +66,8 @@ impl Checkpoint {
         let zeros: SharedBytes = Arc::new(vec![0u8; largest]);
         for (name, tensor) in &self.tensors {
             let numbered = name.strip_prefix(before).and_then(|rest| rest.split_once('.'));
-            let Some((source, rest)) = numbered.and_then(|(number, rest)| Some((number.parse::<usize>().ok()?, rest))) else {
+            let Some((source, rest)) = numbered.and_then(|(number, rest)| Some((number.parse::<usize>().ok()?, rest)))
+            else {
                 tensors.insert(name.clone(), tensor.clone());
                 continue;
             };
@@ -130,8 +131,9 @@ impl Checkpoint {
                 file: self.label.clone(),
                 key: "model_type".into(),
                 found: expected.model_type,
-                reason: "its configuration means something else with another number of layers, so no blocks can be added"
-                    .into(),
+                reason:
+                    "its configuration means something else with another number of layers, so no blocks can be added"
+                        .into(),
             });
         }
         let decoder =
