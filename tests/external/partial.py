@@ -6,7 +6,8 @@ writes `fixtures/training/NAME` in the form of `/fixtures/README.md`, which `car
 with. Of LLaMA-Factory three functions run as they are: `_setup_freeze_tuning` (which tensors `finetuning_type: freeze`
 trains), `find_expanded_modules` (which modules get an adapter with `use_llama_pro`) and `block_expansion` of
 `scripts/llama_pro.py`. What Luthier adds of its own is written here in a line each: every k-th layer, and the biases alone
-(BitFit). The loop is that of the other fixtures: AdamW, two linear warm-up steps and a cosine, ten steps of two parts,
+(BitFit). With `--luthier BINARY` every model of the fixtures that transformers knows is expanded by `luthier expand` besides,
+and both sides' logits are compared in transformers. The loop is that of the other fixtures: AdamW, two linear warm-up steps and a cosine, ten steps of two parts,
 clipped at a norm of 1, float32, one thread, seed 0. torch 2.11.0, transformers 5.6.0, peft 0.18.1.
 """
 
@@ -18,6 +19,7 @@ import json
 import math
 import os
 import re
+import subprocess
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -173,7 +175,7 @@ def train(model, ids, labels):
             rows, targets = logits[:, :-1].reshape(-1, logits.shape[-1]), labels[part][:, 1:].reshape(-1)
             loss = torch.nn.functional.cross_entropy(rows, targets, ignore_index=-100, reduction="sum") / total
             loss.backward()
-            loss_sum += float(loss)
+            loss_sum += loss.item()
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, OPTIMISER["max_grad_norm"]))
         for group in optimiser.param_groups:
             group["lr"] = rate(step)
@@ -210,17 +212,38 @@ def make(name, models, output, factory):
     print(f"{name:20s} loss {log[0]['loss']:.4f} -> {log[-1]['loss']:.4f}  trained {settings['trainable_parameters']}")
 
 
+def check_expansion(binary, models):
+    """What `luthier expand` writes computes in transformers what the model did."""
+    ids = torch.arange(5, 101, 4)[None]
+    for folder in sorted(models.iterdir()):
+        if json.loads((folder / "config.json").read_text())["model_type"] not in transformers.CONFIG_MAPPING:
+            continue
+        with tempfile.TemporaryDirectory() as place:
+            for blocks in (1, 2):
+                words = ["expand", "--model", folder, "--num-expand", str(blocks), "--output", f"{place}/{blocks}"]
+                subprocess.run([binary, *words], check=True, capture_output=True)
+                before, after = load(folder), load(f"{place}/{blocks}")
+                assert len(after.model.layers) == len(before.model.layers) + blocks
+                with torch.no_grad():
+                    far = (before(ids).logits - after(ids).logits).abs().max().item()
+                print(f"{folder.name:20s} {blocks} blocks added  largest logit difference {far:.1e}")
+                assert far == 0.0
+
+
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--llamafactory", type=Path, required=True)
     arguments.add_argument("--models", type=Path, default=ROOT / "fixtures/models")
     arguments.add_argument("--output", type=Path, default=ROOT / "fixtures/training")
+    arguments.add_argument("--luthier", type=Path)
     arguments.add_argument("names", nargs="*")
     given = arguments.parse_args()
     torch.set_num_threads(1)
     factory = LlamaFactory(given.llamafactory)
     for name in given.names or CASES:
         make(name, given.models, given.output, factory)
+    if given.luthier:
+        check_expansion(given.luthier, given.models)
 
 
 if __name__ == "__main__":

@@ -33,12 +33,33 @@ pub(crate) struct Arguments {
     /// The folder to make
     #[arg(long, value_name = "PATH", alias = "output_dir", alias = "output-dir")]
     output: PathBuf,
+    /// How numbers are stored [default: each tensor as the model stores it; bf16 for a quantised one]
+    #[arg(long, value_enum)]
+    outtype: Option<OutType>,
     /// Most bytes of one safetensors file, such as 5GB or 500MB [default: 5GB]
     #[arg(long, value_name = "SIZE", alias = "shard_size", alias = "shard-size", value_parser = parse_size)]
     max_shard_size: Option<u64>,
     /// Threads to compute with [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     threads: Option<u16>,
+}
+
+/// A storage type of safetensors as it is typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum OutType {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl OutType {
+    fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::Bf16 => DType::Bf16,
+        }
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::Result<Outcome> {
@@ -60,7 +81,17 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
         group => format!("after each {group} layers comes a copy of the last of them"),
     };
     eprint_line(&format!("expanding {before} layers to {}: {place}, which adds nothing yet", before + added));
-    let files = Files::plan(&model, &expanded, arguments.max_shard_size.unwrap_or(crate::save::SHARD_BYTES))?;
+    let shard_bytes = arguments.max_shard_size.unwrap_or(crate::save::SHARD_BYTES);
+    let outtype = arguments.outtype.map(OutType::dtype);
+    let base = stored_as(&expanded);
+    if base.block_len() > 1 {
+        let to = outtype.unwrap_or(DType::Bf16);
+        let exact = if to == DType::F32 { "" } else { ", which rounds them (--outtype f32 does not)" };
+        eprint_line(&format!(
+            "numbers: the base is quantised to {base}; its numbers are decoded and stored as {to}{exact}"
+        ));
+    }
+    let files = Files::plan(&model, &expanded, outtype, shard_bytes)?;
     files.check_space(&arguments.output)?;
     eprint_line(&format!("writing {output}: {:.2} GB in {} tensors", files.bytes as f64 / 1e9, expanded.tensors.len()));
 
@@ -115,9 +146,9 @@ struct Files {
 }
 
 impl Files {
-    /// Numbers stay as they are stored; blocks of a GGUF file become bf16.
-    fn plan(model: &Model, expanded: &Checkpoint, shard_bytes: u64) -> anyhow::Result<Self> {
-        let plain = |dtype: DType| if dtype.block_len() == 1 { dtype } else { DType::Bf16 };
+    /// Numbers stay as they are stored where no type is given; blocks of a GGUF file become bf16.
+    fn plan(model: &Model, expanded: &Checkpoint, outtype: Option<DType>, shard_bytes: u64) -> anyhow::Result<Self> {
+        let plain = |dtype: DType| outtype.unwrap_or(if dtype.block_len() == 1 { dtype } else { DType::Bf16 });
         let specs = expanded.tensors.iter().map(|(name, tensor)| TensorSpec {
             name: name.clone(),
             dtype: plain(tensor.dtype()),
