@@ -24,7 +24,7 @@ pub use layout::{HeadLayout, HeadOrder};
 pub use memory::Usage;
 pub use ops::{
     AdapterRows, AdapterTerm, AttentionOptions, HeadNormWeights, HeadOptions, HeadOutputs, HeadRequest, KeyValues,
-    LinearInput, OUTPUTS, Projection, Residual, RotaryTables, RowScale, TopK,
+    LinearInput, Norm, OUTPUTS, Projection, Residual, RotaryTables, RowScale, TopK,
 };
 pub use segment::{KeyRange, Segment};
 pub use tape::{Dropout, Precision, Tape, Var, Weight};
