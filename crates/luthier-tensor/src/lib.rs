@@ -17,7 +17,7 @@ mod tensor;
 
 pub use activation::Activation;
 pub use adamw::AdamW;
-pub use cpu::{Isa, bf16_bits, f16_bits};
+pub use cpu::{Isa, bf16_bits, encode_blocks, f16_bits};
 pub use device::{CpuOptions, Device, DeviceError, Observer};
 pub use dtype::DType;
 pub use layout::{HeadLayout, HeadOrder};
