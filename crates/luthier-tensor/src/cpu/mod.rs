@@ -15,6 +15,7 @@ mod isa;
 mod lanes;
 mod math;
 mod norm;
+mod optimisers;
 mod peak;
 mod pool;
 mod reduce;
