@@ -1,5 +1,6 @@
 //! Inputs that are well: small, and with as much as possible of what a format has.
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -41,7 +42,11 @@ pub(crate) fn records() -> Vec<Vec<u8>> {
         ("\x04", "instruction\toutput\na\tb\n"),
     ]
     .map(|(name, text)| [name.as_bytes(), text.as_bytes()].concat());
-    texts.into_iter().chain(tables()).collect()
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let gzip = gzip.write_all(table.repeat(20).as_bytes()).and_then(|()| gzip.finish()).unwrap_or_default();
+    let zstd = ruzstd::encoding::compress_to_vec(text.repeat(20).as_bytes(), ruzstd::encoding::CompressionLevel::Fastest);
+    let packed = [[b"\x03".as_slice(), &gzip].concat(), [b"\x01".as_slice(), &zstd].concat()];
+    texts.into_iter().chain(packed).chain(tables()).collect()
 }
 
 /// The Parquet and Arrow files of the tests, the small ones, in the order of their names.
