@@ -98,7 +98,7 @@ fn type_number(dtype: DType) -> Option<u32> {
         DType::Q6K => 14,
         DType::Bf16 => 30,
         DType::Mxfp4 => 39,
-        DType::U32 => return None,
+        _ => return None,
     })
 }
 
