@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use luthier_model::Checkpoint;
-use luthier_model::checkpoint::{self, GgufValue, ModelFiles, plan_gguf, write_gguf};
-use luthier_tensor::{DType, SharedBytes};
+use luthier_model::checkpoint::{self, GgufFileType, GgufValue, ModelFiles, plan_gguf, write_gguf};
+use luthier_tensor::SharedBytes;
 
 use crate::targets::BORDER;
 
@@ -345,7 +345,7 @@ fn whole(name: &str) -> Option<Vec<u8>> {
     found.tokens.truncate(rows);
     found.token_types.truncate(rows);
     found.scores.truncate(rows);
-    let plan = plan_gguf(&checkpoint, name, DType::Q8_0, &found, None).ok()?;
+    let plan = plan_gguf(&checkpoint, name, GgufFileType::named("q8_0")?, &found, None).ok()?;
     let specs: Vec<_> = plan.tensors.iter().map(|tensor| tensor.spec.clone()).collect();
     let mut out = Vec::new();
     write_gguf(&plan.metadata, &specs, &mut out, &mut |spec, writer| writer.write_all(&vec![0; spec.bytes() as usize]))
