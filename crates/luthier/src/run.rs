@@ -320,11 +320,9 @@ fn schedule(config: &TrainConfig, total_steps: usize) -> Schedule {
 
 fn optimiser(settings: &config::OptimiserSettings) -> OptimiserSettings {
     OptimiserSettings {
-        beta_1: settings.beta1,
-        beta_2: settings.beta2,
-        epsilon: settings.epsilon,
         weight_decay: settings.weight_decay,
         max_gradient_norm: settings.max_grad_norm,
+        ..OptimiserSettings::adamw(settings.beta1, settings.beta2, settings.epsilon)
     }
 }
 
