@@ -9,7 +9,7 @@ use luthier_model::checkpoint::{
     TensorSpec, encode, folder_families, gguf_bytes, gguf_families, plan_gguf, write_gguf,
 };
 use luthier_model::families::supported_families;
-use luthier_model::{LoraAdapter, Merged};
+use luthier_model::{Adapter, Merged};
 use luthier_tensor::DType;
 use serde_json::{Value, json};
 use support::gguf::{Meta, Tensor, converted, files};
@@ -39,7 +39,7 @@ fn written(checkpoint: &Checkpoint, plan: &GgufPlan) -> ModelFiles {
     tuned(checkpoint, None, plan)
 }
 
-fn tuned(checkpoint: &Checkpoint, adapter: Option<&LoraAdapter>, plan: &GgufPlan) -> ModelFiles {
+fn tuned(checkpoint: &Checkpoint, adapter: Option<&Adapter>, plan: &GgufPlan) -> ModelFiles {
     let device = device();
     let merged = Merged::new(&device, checkpoint, adapter).unwrap();
     let specs: Vec<TensorSpec> = plan.tensors.iter().map(|tensor| tensor.spec.clone()).collect();
@@ -301,7 +301,7 @@ fn rows_that_are_no_whole_blocks_are_stored_as_llama_cpp_would() {
 }
 
 /// Low rank pairs for two modules of the first layer, one of which a GGUF file has in another order.
-fn adapter(checkpoint: &Checkpoint) -> LoraAdapter {
+fn adapter(checkpoint: &Checkpoint) -> Adapter {
     use safetensors::tensor::{Dtype, TensorView};
 
     let mut tensors = Vec::new();
@@ -318,7 +318,7 @@ fn adapter(checkpoint: &Checkpoint) -> LoraAdapter {
         .map(|(name, shape, bytes)| (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
     let file = safetensors::serialize(views, None).unwrap();
     let config = json!({ "peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "down_proj"] });
-    LoraAdapter::read("adapter", config.to_string().as_bytes(), &shared(file)).unwrap()
+    Adapter::read("adapter", config.to_string().as_bytes(), &shared(file)).unwrap()
 }
 
 /// Of a quantised base each tensor keeps its type: what the adapter leaves alone keeps its bytes, the rest is quantised anew.

@@ -39,7 +39,7 @@ pub use gguf_target::{folder_families, gguf_families};
 pub use gguf_tokenizer::GgufTokenizer;
 pub use gguf_writer::{GgufValue, gguf_bytes, write_gguf};
 pub use inventory::needed_tensors;
-pub use safetensors::read_safetensors;
+pub use safetensors::{read_safetensors, read_state};
 pub use stored::StoredTensor;
 pub use writer::{Shard, TensorSpec, index_json, plan_shards, write_shard};
 
