@@ -23,8 +23,9 @@ pub use dtype::DType;
 pub use layout::{HeadLayout, HeadOrder};
 pub use memory::Usage;
 pub use ops::{
-    AdapterRows, AdapterTerm, AttentionOptions, HeadNormWeights, HeadOptions, HeadOutputs, HeadRequest, KeyValues,
-    LinearInput, OUTPUTS, Projection, Residual, RotaryTables, RowScale, TopK,
+    AdapterRows, AdapterTerm, AttentionOptions, HeadNormWeights, HeadOptions, HeadOutputs, HeadRequest, InputMap,
+    InputMapKind, KeyValues, LinearInput, OUTPUTS, Projection, Residual, RotaryTables, RotationSeries, RowScale,
+    RowScaleKind, TopK,
 };
 pub use segment::{KeyRange, Segment};
 pub use tape::{Dropout, Precision, Tape, Var, Weight};
