@@ -362,7 +362,8 @@ fn a_quantised_base_keeps_its_types_and_bytes() {
 fn a_number_that_is_none_is_refused_with_its_tensor() {
     let checkpoint = Checkpoint::from_files(&model_files("llama")).unwrap();
     let mut adapter = adapter(&checkpoint);
-    adapter.modules.values_mut().for_each(|pair| pair.alpha = f64::NAN);
+    let Adapter::Lora(lora) = &mut adapter else { unreachable!("low rank pairs") };
+    lora.modules.values_mut().for_each(|pair| pair.alpha = f64::NAN);
     let device = device();
     let merged = Merged::new(&device, &checkpoint, Some(&adapter)).unwrap();
     let error = merged.write("model.layers.0.mlp.down_proj.weight", None, DType::Q4_0, &mut Vec::new()).unwrap_err();

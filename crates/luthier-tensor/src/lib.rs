@@ -24,8 +24,9 @@ pub use dtype::DType;
 pub use layout::{HeadLayout, HeadOrder};
 pub use memory::Usage;
 pub use ops::{
-    AdapterRows, AdapterTerm, AttentionOptions, HeadNormWeights, HeadOptions, HeadOutputs, HeadRequest, KeyValues,
-    LinearInput, Norm, OUTPUTS, Projection, Residual, RotaryTables, RowScale, TopK,
+    AdapterRows, AdapterTerm, AttentionOptions, HeadNormWeights, HeadOptions, HeadOutputs, HeadRequest, InputMap,
+    InputMapKind, KeyValues, LinearInput, Norm, OUTPUTS, Projection, Residual, RotaryTables, RotationSeries, RowScale,
+    RowScaleKind, TopK,
 };
 pub use optimisers::{
     Adafactor, AdamMini, Apollo, BLOCK as EIGHT_BIT_BLOCK, EightBitMoments, Galore, Gate, Lion, LowMoments, Muon,
