@@ -1,4 +1,4 @@
-//! The ways in which a tensor's numbers can be stored. Activations use `F32` or `Bf16`; a frozen weight may
+//! The ways in which a tensor's numbers can be stored. Activations use `F32`, `Bf16` or `F16`; a frozen weight may
 //! stay in any of them and is decoded where it is read, so that a base model never grows on its way into memory.
 //! The block formats are those of ggml: 32 consecutive numbers of a row share a scale, or 256 share one whose parts have
 //! small scales of their own.

@@ -206,7 +206,7 @@ impl Case {
 
 fn cases() -> Vec<Case> {
     let mut all = Vec::new();
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
         for shapes in [PLAIN, ALL_PARTS, SCALED_ONLY] {
             for dropout in [0.0, 0.3] {
                 all.push(Case { device: device(2), precision, shapes, dropout });
