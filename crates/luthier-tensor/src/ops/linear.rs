@@ -249,7 +249,7 @@ fn cut(tensor: &Tensor, rows: &Range<usize>) -> Tensor {
 /// `[rows, k]` whose k runs along the columns of `tensor` from `column` on.
 pub(super) fn rows_of(tensor: &Tensor, column: usize) -> Operand {
     let address = tensor.address().wrapping_add(tensor.dtype().bytes(column));
-    Operand { address, dtype: tensor.dtype(), stride: tensor.columns(), layout: Layout::KContiguous }
+    Operand { address, coding: tensor.coding(), stride: tensor.columns(), layout: Layout::KContiguous }
 }
 
 /// The columns of `tensor` from `column` on, each as a row whose k runs down.
