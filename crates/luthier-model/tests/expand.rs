@@ -86,6 +86,11 @@ fn layers_keep_their_windows_and_rotation() {
                         "use_sliding_window": true, "sliding_window": 3 });
     assert_eq!(windows(&check(&drawn("qwen3", types), 2)), [Some(3), Some(3), None, None]);
 
+    // Gemma 2 alternates by the number of the layer where no list says more.
+    let model = drawn("gemma2", json!({ "num_hidden_layers": 4, "layer_types": "absent", "sliding_window": 3 }));
+    assert_eq!(windows(&model), [Some(3), None, Some(3), None]);
+    assert_eq!(windows(&check(&model, 2)), [Some(3), None, None, Some(3), None, None]);
+
     let interval = json!({ "num_hidden_layers": 4, "no_rope_layers": "absent", "no_rope_layer_interval": 2,
                            "layer_types": "absent", "use_sliding_window": true, "sliding_window": 3 });
     let model = drawn("smollm3", interval);

@@ -107,7 +107,8 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
         let tokenizer = model.tokenizer().ok();
         let prompts = Prompts::new(&model, tokenizer.as_ref(), None)?;
         let decoder = |checkpoint| Decoder::new(&device, checkpoint, &Tuning::Nothing, None);
-        replay = Replay::run(&device, &decoder(&model.checkpoint)?, &decoder(&found.checkpoint)?, &prompts)?;
+        let (before, after) = (decoder(&model.checkpoint)?, decoder(&found.checkpoint)?);
+        replay = Replay::run(&device, (&before, None), &after, &prompts)?;
         Ok(())
     });
     if written.is_err() && signals::is_asked() {
