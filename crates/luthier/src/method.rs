@@ -5,6 +5,7 @@ mod lora;
 
 use luthier_model::adapter::TargetModules;
 use luthier_model::{Adapter, Decoder, LoraSettings, Tuning};
+use luthier_train::{OptimiserKind, OptimiserSettings};
 
 use crate::config::Method;
 use crate::model::Model;
@@ -55,6 +56,19 @@ pub(crate) fn check_targets(tuning: &Tuning, decoder: &Decoder) -> anyhow::Resul
         ),
         None => Ok(()),
     }
+}
+
+/// BAdam needs something of a layer to step.
+pub(crate) fn check_blocks(optimiser: &OptimiserSettings, decoder: &Decoder) -> anyhow::Result<()> {
+    let in_a_layer = |name: &str| name.split('.').any(|part| part.parse::<usize>().is_ok());
+    let is_badam = matches!(optimiser.kind, OptimiserKind::Badam(_));
+    if is_badam && !decoder.parameters().iter().any(|parameter| in_a_layer(&parameter.name)) {
+        anyhow::bail!(
+            "use_badam steps one layer after another, and nothing within a layer is trained; expected layers besides, or \
+             another optimiser"
+        );
+    }
+    Ok(())
 }
 
 /// Every name of `additional_target` must be a module that is now trained as a whole.

@@ -17,7 +17,7 @@ use crate::config::{self, DataSettings, EvaluationSettings, EvaluationSource, Mi
 use crate::datasets;
 use crate::fit::{Restored, fit, predict};
 use crate::machine::{ProcessMemory, Processor};
-use crate::method::{check_saved_modules, check_targets, tuning};
+use crate::method::{check_blocks, check_saved_modules, check_targets, tuning};
 use crate::model::Model;
 use crate::rows::{self, Order, RowSteps, Rows, UsedTemplate, Wanted};
 use crate::{Environment, eprint_line};
@@ -143,6 +143,7 @@ impl Run {
         let predicted_bytes = before.map(|before| predict(&before, &plan, &model, scratch_bytes, &tuning, restored));
         check_targets(&tuning, &decoder)?;
         check_saved_modules(&tuning, &decoder)?;
+        check_blocks(&trainer.optimiser, &decoder)?;
         Ok(Self {
             model,
             device,

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -77,7 +78,19 @@ const STAGES: &[Choice] = &[of("sft", &["stage=sft"]), of("pt", &["stage=pt"])];
 
 const PRECISIONS: &[Choice] = &[of("fp32", &["precision=fp32"]), of("bf16", &["precision=bf16"])];
 
-const OPTIMISERS: &[Choice] = &[of("AdamW", &["optim=adamw_torch"])];
+const OPTIMISERS: &[Choice] = &[
+    of("AdamW", &["optim=adamw_torch"]),
+    of("AdamW 8 bit", &["optim=adamw_8bit"]),
+    of("Adam-mini", &["use_adam_mini=true"]),
+    of("Adafactor", &["optim=adafactor"]),
+    of("Lion", &["optim=lion_32bit"]),
+    of("SGD", &["optim=sgd", "optim_args=momentum=0.9"]),
+    of("Muon", &["use_muon=true"]),
+    of("GaLore", &["use_galore=true", "galore_rank=2"]),
+    of("APOLLO", &["use_apollo=true", "apollo_rank=2"]),
+    of("BAdam", &["use_badam=true", "badam_switch_interval=1"]),
+    of("schedule-free", &["optim=schedule_free_adamw"]),
+];
 
 /// Which entry of each list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -231,8 +244,11 @@ fn run_all(cells: &[Cell]) -> BTreeMap<Cell, Option<String>> {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let Some(&cell) = cells.get(number) else { return };
-                    let end = run(cell, place.path(), &base, number);
-                    found.lock().unwrap().insert(cell, end);
+                    // The others go on, so that all that fail are seen at once.
+                    let end = catch_unwind(|| run(cell, place.path(), &base, number));
+                    if let Ok(end) = end {
+                        found.lock().unwrap().insert(cell, end);
+                    }
                 }
             });
         }
@@ -309,7 +325,8 @@ fn every_cell_trains_goes_on_and_loads_or_says_why_not() {
     let everything = std::env::var("LUTHIER_CELLS").is_ok_and(|which| which == "all");
     let cells: Vec<Cell> = Cell::all().into_iter().filter(|cell| everything || cell.is_in_the_gate()).collect();
     let ends = run_all(&cells);
-    assert_eq!(ends.len(), cells.len(), "a cell failed");
+    let failed: Vec<String> = cells.iter().filter(|cell| !ends.contains_key(cell)).map(|cell| cell.name()).collect();
+    assert!(failed.is_empty(), "{} cells fail: {failed:#?}", failed.len());
     if std::env::var_os("LUTHIER_UPDATE").is_some() {
         // All cells, so that the page is whole.
         let ends = if ends.len() == Cell::all().len() { ends } else { run_all(&Cell::all()) };

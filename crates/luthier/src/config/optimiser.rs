@@ -84,12 +84,11 @@ impl Check<'_> {
         };
         if !matches!(self.settings.text("finetuning_type"), Some("full" | "freeze")) {
             let key = chosen.first().copied().unwrap_or("optim");
-            self.problem(
-                key,
-                format!(
-                    "{wants_weights} needs finetuning_type: full or freeze, since an adapter's matrices are small already"
-                ),
-            );
+            let reason = match self.settings.text("finetuning_type") {
+                Some("bitfit") => "biases are few already",
+                _ => "an adapter's matrices are small already",
+            };
+            self.problem(key, format!("{wants_weights} needs finetuning_type: full or freeze, since {reason}"));
         }
         kind
     }
