@@ -271,7 +271,7 @@ fn encode_turns(
                 }
             }
         };
-        turns.push(Turn { prompt: std::mem::take(&mut encoded[2 * index]), reply, end });
+        turns.push(Turn { prompt: std::mem::take(&mut encoded[2 * index]), reply, end, ..Turn::default() });
     }
     let rest = encoded.swap_remove(2 * masked.replies.len());
     if !rest.is_empty() {
