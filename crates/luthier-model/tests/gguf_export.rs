@@ -6,10 +6,10 @@ mod support;
 
 use luthier_model::checkpoint::{
     Checkpoint, GgufCarried, GgufFileType, GgufPlan, GgufSource, GgufStorage, GgufTokenizer, GgufValue, ModelFiles,
-    TensorSpec, encode, gguf_bytes, gguf_families, plan_gguf, write_gguf,
+    TensorSpec, encode, folder_families, gguf_bytes, gguf_families, plan_gguf, write_gguf,
 };
 use luthier_model::families::supported_families;
-use luthier_model::{LoraAdapter, Merged};
+use luthier_model::{Adapter, Merged};
 use luthier_tensor::DType;
 use serde_json::{Value, json};
 use support::gguf::{Meta, Tensor, converted, files};
@@ -39,7 +39,7 @@ fn written(checkpoint: &Checkpoint, plan: &GgufPlan) -> ModelFiles {
     tuned(checkpoint, None, plan)
 }
 
-fn tuned(checkpoint: &Checkpoint, adapter: Option<&LoraAdapter>, plan: &GgufPlan) -> ModelFiles {
+fn tuned(checkpoint: &Checkpoint, adapter: Option<&Adapter>, plan: &GgufPlan) -> ModelFiles {
     let device = device();
     let merged = Merged::new(&device, checkpoint, adapter).unwrap();
     let specs: Vec<TensorSpec> = plan.tensors.iter().map(|tensor| tensor.spec.clone()).collect();
@@ -113,8 +113,10 @@ fn every_family_comes_back_with_its_logits() {
 
 #[test]
 fn each_family_has_an_architecture_or_a_reason() {
-    let written: Vec<&str> = gguf_families().map(|(family, _)| family).collect();
-    assert_eq!(written, supported_families().collect::<Vec<_>>());
+    let written = gguf_families().map(|(family, _)| family);
+    let mut known: Vec<&str> = written.chain(folder_families().map(|(family, _)| family)).collect();
+    known.sort_unstable();
+    assert_eq!(known, supported_families().collect::<Vec<_>>());
 }
 
 #[test]
@@ -299,7 +301,7 @@ fn rows_that_are_no_whole_blocks_are_stored_as_llama_cpp_would() {
 }
 
 /// Low rank pairs for two modules of the first layer, one of which a GGUF file has in another order.
-fn adapter(checkpoint: &Checkpoint) -> LoraAdapter {
+fn adapter(checkpoint: &Checkpoint) -> Adapter {
     use safetensors::tensor::{Dtype, TensorView};
 
     let mut tensors = Vec::new();
@@ -316,7 +318,7 @@ fn adapter(checkpoint: &Checkpoint) -> LoraAdapter {
         .map(|(name, shape, bytes)| (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
     let file = safetensors::serialize(views, None).unwrap();
     let config = json!({ "peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "down_proj"] });
-    LoraAdapter::read("adapter", config.to_string().as_bytes(), &shared(file)).unwrap()
+    Adapter::read("adapter", config.to_string().as_bytes(), &shared(file)).unwrap()
 }
 
 /// Of a quantised base each tensor keeps its type: what the adapter leaves alone keeps its bytes, the rest is quantised anew.
@@ -359,8 +361,9 @@ fn a_quantised_base_keeps_its_types_and_bytes() {
 #[test]
 fn a_number_that_is_none_is_refused_with_its_tensor() {
     let checkpoint = Checkpoint::from_files(&model_files("llama")).unwrap();
-    let mut adapter = adapter(&checkpoint);
-    adapter.modules.values_mut().for_each(|pair| pair.alpha = f64::NAN);
+    let mut lora = adapter(&checkpoint).lora().unwrap().clone();
+    lora.modules.values_mut().for_each(|pair| pair.alpha = f64::NAN);
+    let adapter = Adapter::Lora(lora);
     let device = device();
     let merged = Merged::new(&device, &checkpoint, Some(&adapter)).unwrap();
     let error = merged.write("model.layers.0.mlp.down_proj.weight", None, DType::Q4_0, &mut Vec::new()).unwrap_err();

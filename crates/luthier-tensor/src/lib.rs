@@ -11,6 +11,7 @@ mod finality;
 mod layout;
 mod memory;
 mod ops;
+mod optimisers;
 mod segment;
 mod tape;
 mod tensor;
@@ -24,7 +25,11 @@ pub use layout::{HeadLayout, HeadOrder};
 pub use memory::Usage;
 pub use ops::{
     AdapterRows, AdapterTerm, AttentionOptions, HeadNormWeights, HeadOptions, HeadOutputs, HeadRequest, KeyValues,
-    LinearInput, OUTPUTS, Projection, Residual, RotaryTables, RowScale, TopK,
+    LinearInput, Norm, OUTPUTS, Projection, Residual, RotaryTables, RowScale, TopK,
+};
+pub use optimisers::{
+    Adafactor, AdamMini, Apollo, BLOCK as EIGHT_BIT_BLOCK, EightBitMoments, Galore, Gate, Lion, LowMoments, Muon,
+    ProjectionSource, ScheduleFree, Sgd, Side, SquareMeans, dynamic_map,
 };
 pub use segment::{KeyRange, Segment};
 pub use tape::{Dropout, Precision, Tape, Var, Weight};

@@ -16,6 +16,7 @@ mod isa;
 mod lanes;
 mod math;
 mod norm;
+mod optimisers;
 mod peak;
 mod pool;
 mod reduce;

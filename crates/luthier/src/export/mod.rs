@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use luthier_model::checkpoint::{GgufFileType, GgufStorage};
-use luthier_model::{Decoder, LoraAdapter, Merged, Tuning};
+use luthier_model::{Adapter, Decoder, Merged, Tuning};
 use luthier_tensor::{DType, Device};
 
 use crate::machine::Processor;
@@ -82,7 +82,7 @@ fn note(sentence: &str) {
 }
 
 /// Says what will be done to the numbers: rounding and quantising are never silent.
-fn describe(config: &ExportConfig, model: &Model, adapter: Option<&LoraAdapter>, job: &Job<'_>, files: &Files) {
+fn describe(config: &ExportConfig, model: &Model, adapter: Option<&Adapter>, job: &Job<'_>, files: &Files) {
     let tensors = model.checkpoint.tensors.len();
     let changed = model.checkpoint.tensors.keys().filter(|name| job.merged.changes(name)).count();
     if adapter.is_some() {
