@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use luthier_tensor::{
-    AttentionOptions, Device, HeadLayout, HeadNormWeights, HeadOptions, KeyValues, LinearInput, Precision, Projection,
-    Residual, RotaryTables, Segment, Tape, Tensor, Var, Weight,
+    AttentionOptions, Device, HeadLayout, HeadNormWeights, HeadOptions, KeyValues, LinearInput, Norm, Precision,
+    Projection, Residual, RotaryTables, Segment, Tape, Tensor, Var, Weight,
 };
 
 use crate::adapter::{Adapter, FileTensor};
@@ -26,7 +26,7 @@ pub struct Decoder {
     layout: HeadLayout,
     embedding: Weight,
     layers: Vec<Layer>,
-    final_norm: Weight,
+    final_norm: Norm,
     head: Weight,
     parameters: Parameters,
     adapted: Vec<String>,
@@ -39,13 +39,15 @@ pub struct Decoder {
 #[derive(Debug)]
 struct Layer {
     config: LayerConfig,
-    attention_norm: Weight,
+    attention_norm: Norm,
     query_key_value: Vec<Projection>,
     head_norm: Option<HeadNormWeights>,
     attention_output: Vec<Projection>,
-    feed_forward_norm: Weight,
+    attention_output_norm: Option<Norm>,
+    feed_forward_norm: Norm,
     gate_up: Vec<Projection>,
     down: Vec<Projection>,
+    down_norm: Option<Norm>,
 }
 
 /// The tokens of one forward pass.
@@ -91,7 +93,7 @@ impl Decoder {
         for (number, layer) in config.layers.iter().enumerate() {
             let at = |name: &str| name.replacen("{}", &number.to_string(), 1);
             let all = |names: &[&str]| names.iter().map(|name| at(name)).collect::<Vec<_>>();
-            let attention_norm = build.vector(&at(names.attention_norm), Some(number))?;
+            let attention_norm = norm(&config, build.vector(&at(names.attention_norm), Some(number))?);
             let query_key_value = build.projections(&all(names.query_key_value), number)?;
             let head_norm = match config.query_key_norm {
                 QueryKeyNorm::None => None,
@@ -102,18 +104,25 @@ impl Decoder {
                     after_rotation: when == QueryKeyNorm::AfterRotary,
                 }),
             };
+            let attention_output = build.projections(&[at(names.attention_output)], number)?;
+            let after = |name: Option<&str>, build: &mut Builder<'_>| -> Result<Option<Norm>, Error> {
+                let vector = name.map(|name| build.vector(&at(name), Some(number))).transpose()?;
+                Ok(vector.map(|vector| norm(&config, vector)))
+            };
             layers.push(Layer {
                 config: *layer,
                 attention_norm,
                 query_key_value,
                 head_norm,
-                attention_output: build.projections(&[at(names.attention_output)], number)?,
-                feed_forward_norm: build.vector(&at(names.feed_forward_norm), Some(number))?,
+                attention_output,
+                attention_output_norm: after(names.attention_output_norm, &mut build)?,
+                feed_forward_norm: norm(&config, build.vector(&at(names.feed_forward_norm), Some(number))?),
                 gate_up: build.projections(&all(names.gate_up), number)?,
                 down: build.projections(&[at(names.down)], number)?,
+                down_norm: after(names.down_norm, &mut build)?,
             });
         }
-        let final_norm = build.vector(names.final_norm, None)?;
+        let final_norm = norm(&config, build.vector(names.final_norm, None)?);
         let head = match config.tied_head {
             true if adapter_splits(tuning, adapter, names.embedding, names.head) => {
                 return Err(Error::Adapter {
@@ -237,9 +246,9 @@ impl Decoder {
     pub fn head_options(&self, differentiate_all: bool) -> HeadOptions {
         HeadOptions {
             norm: self.final_norm.clone(),
-            epsilon: self.config.norm_epsilon,
             weight: self.head.clone(),
             scale: self.config.logit_scale,
+            soft_cap: self.config.logit_soft_cap,
             differentiate_all,
         }
     }
@@ -254,8 +263,7 @@ impl Decoder {
         store: impl Fn(&Var),
     ) -> Var {
         let config = &self.config;
-        let (epsilon, scale) = (config.norm_epsilon, config.residual_scale);
-        let normed = LinearInput::Normed { input: hidden, weight: &layer.attention_norm, epsilon };
+        let normed = LinearInput::Normed { input: hidden, norm: &layer.attention_norm };
         let mut heads = tape.linear(normed, &layer.query_key_value, None);
         if !layer.config.unrotated {
             heads = tape.rotary(heads, self.layout, &inputs.tables, layer.head_norm.as_ref());
@@ -265,20 +273,43 @@ impl Decoder {
             layout: self.layout,
             scale: config.attention_scale,
             window: layer.config.window,
+            soft_cap: config.attention_soft_cap,
             segments: Arc::clone(&inputs.segments),
         };
         let attended = tape.attention(&heads, others, &options);
-        let residual = Residual { base: hidden, scale };
-        let hidden = tape.linear(LinearInput::Plain(&attended), &layer.attention_output, Some(residual));
-        let normed = LinearInput::Normed { input: &hidden, weight: &layer.feed_forward_norm, epsilon };
+        let attended = LinearInput::Plain(&attended);
+        let hidden = self.join(tape, hidden, attended, &layer.attention_output, layer.attention_output_norm.as_ref());
+        let normed = LinearInput::Normed { input: &hidden, norm: &layer.feed_forward_norm };
         let wide = tape.linear(normed, &layer.gate_up, None);
         let (activation, gated) = match config.feed_forward {
             FeedForward::Gated(activation) => (activation, true),
             FeedForward::Plain(activation) => (activation, false),
         };
         let activated = LinearInput::Activated { input: &wide, activation, gated };
-        tape.linear(activated, &layer.down, Some(Residual { base: &hidden, scale }))
+        self.join(tape, &hidden, activated, &layer.down, layer.down_norm.as_ref())
     }
+
+    /// Adds a block's last projection to the residual stream.
+    fn join(
+        &self,
+        tape: &mut Tape<'_>,
+        stream: &Var,
+        input: LinearInput,
+        projection: &[Projection],
+        norm: Option<&Norm>,
+    ) -> Var {
+        match norm {
+            None => tape.linear(input, projection, Some(Residual { base: stream, scale: self.config.residual_scale })),
+            Some(norm) => {
+                let block = tape.linear(input, projection, None);
+                tape.add_normed(stream, &block, norm)
+            }
+        }
+    }
+}
+
+fn norm(config: &DecoderConfig, weight: Weight) -> Norm {
+    Norm { weight, epsilon: config.norm_epsilon, offset: config.norm_offset }
 }
 
 /// Whether an adapter trains, or holds, the embedding or the head of a model where they are one matrix.

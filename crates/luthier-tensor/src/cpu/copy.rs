@@ -9,11 +9,16 @@ const GRAIN: usize = 16;
 
 impl Cpu {
     pub(crate) fn fill_zero(&self, tensor: &Tensor) {
+        self.fill_byte(tensor, 0);
+    }
+
+    /// Sets every byte.
+    pub(crate) fn fill_byte(&self, tensor: &Tensor, byte: u8) {
         const PIECE: usize = 1 << 18;
         let (address, bytes) = (Rows::<u8>::bytes(tensor), tensor.bytes());
         self.pool.run_rows(bytes, PIECE, |range| {
             // SAFETY: each task has its own range of the tensor's bytes; zero bytes are the number zero in every type.
-            unsafe { address.at(0, range.start).write_bytes(0, range.len()) };
+            unsafe { address.at(0, range.start).write_bytes(byte, range.len()) };
         });
     }
 
@@ -25,8 +30,13 @@ impl Cpu {
     pub(crate) fn read(&self, tensor: &Tensor, values: &mut [f32]) {
         for (row, values) in values.chunks_mut(tensor.columns().max(1)).enumerate() {
             // SAFETY: the row is there by the tensor's shape.
-            unsafe { decode_row(tensor.dtype(), row_address(tensor, row), 0, values.len(), values.as_mut_ptr()) };
+            unsafe { decode_row(tensor.coding(), row_address(tensor, row), 0, values.len(), values.as_mut_ptr()) };
         }
+    }
+
+    pub(crate) fn read_bytes(&self, tensor: &Tensor, bytes: &mut [u8]) {
+        // SAFETY: the caller made it as long as the tensor; a device's memory and the caller's slice do not overlap.
+        unsafe { bytes.as_mut_ptr().copy_from_nonoverlapping(tensor.address(), bytes.len()) };
     }
 
     pub(crate) fn read_ids(&self, tensor: &Tensor, ids: &mut [u32]) {
@@ -172,7 +182,7 @@ impl Cpu {
     }
 
     fn copy_rows(&self, table: &Tensor, out: &Tensor, source: impl Fn(usize) -> usize + Sync, scale: f32) {
-        let (dtype, width) = (table.dtype(), table.dtype().bytes(table.columns()));
+        let (coding, width) = (table.coding(), table.dtype().bytes(table.columns()));
         let table = Rows::<u8>::bytes(table);
         with_element!(out.dtype(), E, {
             let rows = Rows::<E>::of_mut(out);
@@ -186,11 +196,11 @@ impl Cpu {
                         || {
                             if let Some(out) = f32_slice(out) {
                                 // SAFETY: as above.
-                                unsafe { decode_row(dtype, address, 0, out.len(), out.as_mut_ptr()) };
+                                unsafe { decode_row(coding, address, 0, out.len(), out.as_mut_ptr()) };
                                 out.iter_mut().for_each(|number| *number *= scale);
                             } else {
                                 // SAFETY: as above.
-                                unsafe { decode_row(dtype, address, 0, numbers.len(), numbers.as_mut_ptr()) };
+                                unsafe { decode_row(coding, address, 0, numbers.len(), numbers.as_mut_ptr()) };
                                 for (out, number) in out.iter_mut().zip(&numbers) {
                                     *out = E::store(number * scale);
                                 }

@@ -150,7 +150,7 @@ impl Cpu {
                 // SAFETY: rows are there by the tensors' shapes; each sum belongs to one task.
                 let (a, sum) = unsafe {
                     let address = b_bytes.at(0, row * b_width).cast_const();
-                    decode_row(b.dtype(), address, 0, numbers.len(), numbers.as_mut_ptr());
+                    decode_row(b.coding(), address, 0, numbers.len(), numbers.as_mut_ptr());
                     (a_rows.row(row), &mut out.part_mut(0, row, 1)[0])
                 };
                 *sum += sum_over(a.len(), |column| a[column] * numbers[column]);
@@ -168,7 +168,7 @@ impl Cpu {
                 // SAFETY: rows are there by the tensors' shapes; each sum belongs to one task.
                 let sum = unsafe {
                     let address = bytes.at(0, row * width).cast_const();
-                    decode_row(matrix.dtype(), address, 0, numbers.len(), numbers.as_mut_ptr());
+                    decode_row(matrix.coding(), address, 0, numbers.len(), numbers.as_mut_ptr());
                     &mut out.part_mut(0, row, 1)[0]
                 };
                 *sum += sum_over(numbers.len(), |column| numbers[column] * numbers[column]);

@@ -5,6 +5,7 @@ mod attention;
 mod embedding;
 mod head;
 mod linear;
+mod norm;
 mod rotary;
 
 pub use attention::{AttentionOptions, KeyValues};
@@ -13,4 +14,5 @@ pub use linear::{
     AdapterRows, AdapterTerm, InputMap, InputMapKind, LinearInput, Projection, Residual, RotationSeries, RowScale,
     RowScaleKind,
 };
+pub use norm::Norm;
 pub use rotary::{HeadNormWeights, RotaryTables};
