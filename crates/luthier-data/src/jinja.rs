@@ -133,7 +133,8 @@ impl JinjaTemplate {
         let _counted = Counted::begin();
         let output = confined(|| {
             let mut output = Capped(Vec::new());
-            let template = self.environment.get_template(TEMPLATE).map_err(|error| Failure::Other(error.to_string()))?;
+            let template =
+                self.environment.get_template(TEMPLATE).map_err(|error| Failure::Other(error.to_string()))?;
             template.render_captured_to(values, &mut output).map_err(|error| describe(&error))?;
             Ok(output.0)
         });

@@ -131,7 +131,8 @@ fn kind(part: &Value) -> &str {
         ("stop", "Strip"),
         ("pattern", "Replace"),
     ];
-    let found = KEYS.iter().find(|(key, kind)| part.get(key).is_some() && (*kind != "Replace" || part["content"].is_string()));
+    let found =
+        KEYS.iter().find(|(key, kind)| part.get(key).is_some() && (*kind != "Replace" || part["content"].is_string()));
     found.map_or_else(|| part["type"].as_str().unwrap_or_default(), |(_, kind)| kind)
 }
 

@@ -184,11 +184,20 @@ fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
 }
 
 fn method(config: &TrainConfig, run: &Run) -> String {
+    let dropped = |dropout: f32| if dropout > 0.0 { format!(", dropout {dropout}") } else { String::new() };
     match &run.tuning {
         Tuning::Lora(lora) => {
-            let dropout = if lora.dropout > 0.0 { format!(", dropout {}", lora.dropout) } else { String::new() };
-            format!("LoRA of rank {}, alpha {}{dropout}", lora.rank, lora.alpha)
+            let name = match (lora.dora, &lora.pissa) {
+                (true, _) => "DoRA",
+                (_, Some(_)) => "PiSSA",
+                _ => "LoRA",
+            };
+            format!("{name} of rank {}, alpha {}{}", lora.rank, lora.alpha, dropped(lora.dropout))
         }
+        Tuning::Ia3(_) => "IA3".to_owned(),
+        Tuning::Vera(vera) => format!("VeRA of rank {}{}", vera.rank, dropped(vera.dropout)),
+        Tuning::Oft(oft) if oft.block > 0 => format!("OFT in blocks of {}", oft.block),
+        Tuning::Oft(oft) => format!("OFT in {} blocks", oft.blocks),
         Tuning::Freeze { .. } => trained_part(&config.method, run.model.checkpoint.model.decoder.layers.len()),
         Tuning::Full => "all weights".to_owned(),
         Tuning::Nothing => "nothing".to_owned(),
