@@ -16,7 +16,7 @@ pub struct Parameter {
     pub dims: Vec<usize>,
     /// Weight decay applies. It leaves norms and biases alone.
     pub decays: bool,
-    /// Factor of the learning rate; 1 but where a method has another.
+    /// Factor of the step's learning rate.
     pub rate: f64,
 }
 

@@ -185,6 +185,16 @@ impl Device {
         values
     }
 
+    /// Finite numbers as blocks of `dtype`, one of [`DType::BLOCKS`], made by all threads; zeros on the device without data.
+    ///
+    /// # Panics
+    /// When the blocks are not whole.
+    pub fn encode(&self, values: &[f32], dtype: DType) -> Vec<u8> {
+        let mut bytes = vec![0; dtype.bytes(values.len())];
+        self.run("encode", |cpu| cpu.encode(dtype, values, &mut bytes));
+        bytes
+    }
+
     /// The numbers of a u32 `tensor`; zeros on the device without data.
     ///
     /// # Panics
