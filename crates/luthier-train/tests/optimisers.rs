@@ -12,7 +12,8 @@ use luthier_model::{Parameter, Parameters};
 use luthier_tensor::{CpuOptions, DType, Device, Isa, SharedBytes, Usage, dynamic_map};
 use luthier_train::{
     AdafactorSettings, ApolloSettings, BadamSettings, BlockOrder, Clipping, GaloreSettings, LowRankSettings, Moments,
-    MuonSettings, Optimiser, OptimiserKind, OptimiserSettings, ProjectedSide, ScheduleFreeSettings, SgdSettings, Targets,
+    MuonSettings, Optimiser, OptimiserKind, OptimiserSettings, ProjectedSide, ScheduleFreeSettings, SgdSettings,
+    Targets,
 };
 
 const SEED: u64 = 7;
@@ -225,15 +226,16 @@ fn all() -> Vec<(&'static str, OptimiserSettings, f64)> {
 #[test]
 fn a_run_that_goes_on_is_the_same_run_whatever_the_threads() {
     for (case, settings, highest) in all() {
-        let ends: Vec<_> = [1, 3].map(|threads| {
-            let device = cpu(threads);
-            let parameters = parameters(&device);
-            let mut optimiser = Optimiser::new(&device, &parameters, settings.clone());
-            run(&device, &parameters, &mut optimiser, highest, [1, STEPS]);
-            optimiser.show(&device, &parameters);
-            values(&device, &parameters)
-        })
-        .into();
+        let ends: Vec<_> = [1, 3]
+            .map(|threads| {
+                let device = cpu(threads);
+                let parameters = parameters(&device);
+                let mut optimiser = Optimiser::new(&device, &parameters, settings.clone());
+                run(&device, &parameters, &mut optimiser, highest, [1, STEPS]);
+                optimiser.show(&device, &parameters);
+                values(&device, &parameters)
+            })
+            .into();
         assert_eq!(ends[0], ends[1], "{case}: threads");
         let device = cpu(2);
         for stop in [1, 8, 13] {
@@ -249,7 +251,11 @@ fn a_run_that_goes_on_is_the_same_run_whatever_the_threads() {
             let names = |state: &[(String, _)]| state.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
             assert_eq!(names(&kept), names(&state), "{case} after {stop}");
             for ((_, from), (_, to)) in kept.iter().zip(&state) {
-                assert_eq!((from.dtype(), from.rows(), from.columns()), (to.dtype(), to.rows(), to.columns()), "{case}");
+                assert_eq!(
+                    (from.dtype(), from.rows(), from.columns()),
+                    (to.dtype(), to.rows(), to.columns()),
+                    "{case}"
+                );
                 device.write_bytes(to, &device.download_bytes(from));
             }
             for (from, to) in first.iter().zip(second.iter()) {
@@ -265,26 +271,27 @@ fn a_run_that_goes_on_is_the_same_run_whatever_the_threads() {
 #[test]
 fn what_is_not_finite_changes_nothing_and_meta_counts_what_the_processor_takes() {
     for (case, settings, highest) in all() {
-        let usages: Vec<Usage> = [Device::meta(), cpu(2)].map(|device| {
-            let parameters = parameters(&device);
-            let mut optimiser = Optimiser::new(&device, &parameters, settings.clone());
-            let state = |optimiser: &Optimiser| {
-                let state = optimiser.state(&parameters);
-                state.into_iter().map(|(name, tensor)| (name, device.download_bytes(&tensor))).collect::<Vec<_>>()
-            };
-            run(&device, &parameters, &mut optimiser, highest, [1, 2]);
-            let before = (values(&device, &parameters), state(&optimiser));
-            let loss = device.upload(&[1.0], 1, 1);
-            let first = parameters.iter().next().unwrap();
-            device.write_f32(&first.gradient, &vec![f32::NAN; first.gradient.len()]);
-            // BAdam steps no embedding, and does not look at its gradient.
-            let loss = if case == "badam" { device.upload(&[f32::INFINITY], 1, 1) } else { loss };
-            let norm = optimiser.step(&device, &parameters, &loss, highest);
-            assert!(!device.has_data() || device.download(&norm)[0].is_nan(), "{case}");
-            assert!((values(&device, &parameters), state(&optimiser)) == before, "{case}: something changed");
-            device.usage()
-        })
-        .into();
+        let usages: Vec<Usage> = [Device::meta(), cpu(2)]
+            .map(|device| {
+                let parameters = parameters(&device);
+                let mut optimiser = Optimiser::new(&device, &parameters, settings.clone());
+                let state = |optimiser: &Optimiser| {
+                    let state = optimiser.state(&parameters);
+                    state.into_iter().map(|(name, tensor)| (name, device.download_bytes(&tensor))).collect::<Vec<_>>()
+                };
+                run(&device, &parameters, &mut optimiser, highest, [1, 2]);
+                let before = (values(&device, &parameters), state(&optimiser));
+                let loss = device.upload(&[1.0], 1, 1);
+                let first = parameters.iter().next().unwrap();
+                device.write_f32(&first.gradient, &vec![f32::NAN; first.gradient.len()]);
+                // BAdam steps no embedding, and does not look at its gradient.
+                let loss = if case == "badam" { device.upload(&[f32::INFINITY], 1, 1) } else { loss };
+                let norm = optimiser.step(&device, &parameters, &loss, highest);
+                assert!(!device.has_data() || device.download(&norm)[0].is_nan(), "{case}");
+                assert!((values(&device, &parameters), state(&optimiser)) == before, "{case}: something changed");
+                device.usage()
+            })
+            .into();
         assert_eq!(usages[0], usages[1], "{case}");
     }
 }
@@ -300,7 +307,11 @@ fn a_broken_first_step_does_not_leave_a_projection_of_nothing() {
     let state = optimiser.state(&parameters);
     let projections = state.iter().filter(|(name, _)| name.ends_with(".projection"));
     let rows = projections.flat_map(|(_, tensor)| {
-        device.download(tensor).chunks(tensor.columns()).map(|row| norm(row.iter().map(|&n| n.into()))).collect::<Vec<_>>()
+        device
+            .download(tensor)
+            .chunks(tensor.columns())
+            .map(|row| norm(row.iter().map(|&n| n.into())))
+            .collect::<Vec<_>>()
     });
     for length in rows {
         assert!((length - 1.0).abs() < 1e-5, "a vector of length {length}");
