@@ -252,13 +252,15 @@ fn memory(run: &Run) -> Memory {
     let weight_bytes: u64 = run.model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();
     let peak = run.facts.plan.peak_bytes as u64;
     let total_bytes = run.predicted_bytes.unwrap_or(peak + weight_bytes + run.facts.scratch_bytes + PROGRAM);
-    let activation_bytes = peak.saturating_sub(4 * parameters);
+    let plan = &run.facts.plan;
+    let (gradient_bytes, moment_bytes) = (plan.gradient_bytes as u64, plan.state_bytes as u64);
+    let activation_bytes = peak.saturating_sub(parameters + gradient_bytes + moment_bytes);
     Memory {
         total_bytes,
         weight_bytes,
         trained_bytes: parameters,
-        gradient_bytes: parameters,
-        moment_bytes: run.facts.plan.state_bytes as u64,
+        gradient_bytes,
+        moment_bytes,
         activation_bytes,
         program_bytes: total_bytes.saturating_sub(weight_bytes + peak),
         available_bytes: available_bytes(),

@@ -320,6 +320,7 @@ fn optimiser(config: &TrainConfig, model: &Model) -> OptimiserSettings {
         max_gradient_norm: settings.max_grad_norm,
         clipping: settings.clipping,
         layer_decay: settings.layer_decay,
+        in_backward: settings.in_backward,
         seed: config.machine.seed,
         ..OptimiserSettings::adamw(settings.beta1, settings.beta2, settings.epsilon)
     }

@@ -19,6 +19,8 @@ pub struct OptimiserSettings {
     pub clipping: Clipping,
     /// The rate of each layer is so many times that of the layer above.
     pub layer_decay: Option<f64>,
+    /// Parameters are stepped on the way back, and gradients forgotten. Then [`Clipping::Together`] has no limit.
+    pub in_backward: bool,
     /// Of random projections and orders.
     pub seed: u64,
 }
@@ -84,6 +86,7 @@ impl OptimiserSettings {
             max_gradient_norm: None,
             clipping: Clipping::Together,
             layer_decay: None,
+            in_backward: false,
             seed: 0,
         }
     }
