@@ -3,14 +3,18 @@
 
 mod check;
 mod files;
+mod quantisation;
 
 use std::path::PathBuf;
 
 use luthier_data::{Interleave, RoleWeights, Truncation};
 
+use luthier_model::checkpoint::Quantisation;
+
 use crate::hub::HubSettings;
 use crate::settings::Settings;
 pub(crate) use files::{check_adapter, check_model, describe, gguf_files};
+pub(crate) use quantisation::read as quantisation;
 
 /// Everything that a training is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,6 +61,8 @@ pub(crate) struct ModelSettings {
     pub(crate) from_scratch: bool,
     /// A PEFT folder whose adapter is trained on. Only with [`Method::Lora`].
     pub(crate) adapter: Option<PathBuf>,
+    /// How the frozen matrices are stored; `None`: as in the files. Only with [`Method::Lora`].
+    pub(crate) quantisation: Option<Quantisation>,
     pub(crate) hub: HubSettings,
 }
 

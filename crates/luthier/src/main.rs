@@ -28,6 +28,7 @@ mod outcome;
 mod plan;
 mod preflight;
 mod progress;
+mod quantised;
 mod quickstart;
 mod reference;
 mod results;

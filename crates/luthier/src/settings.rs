@@ -239,7 +239,7 @@ impl Settings {
         for setting in SETTINGS.iter().filter(|setting| setting.status == Status::Honoured) {
             let Some((key, wanted)) = setting.applies_to.split_once(": ") else { continue };
             let (value, origin) = &self.values[setting.name];
-            if origin.is_none() || *value == setting.default_value() || self.text(key) == Some(wanted) {
+            if origin.is_none() || *value == setting.default_value() || self.is(key, wanted) {
                 continue;
             }
             match found.iter_mut().find(|(known, _)| *known == setting.applies_to) {
@@ -252,6 +252,12 @@ impl Settings {
             format!("{} {have} no effect without {condition}", names.join(", "))
         };
         found.into_iter().map(sentence).collect()
+    }
+
+    /// Whether a setting has the value that this text means.
+    fn is(&self, name: &str, wanted: &str) -> bool {
+        let wanted = find(name).and_then(|setting| setting.parse(&Raw::Text(wanted.to_owned())).ok());
+        wanted.as_ref() == Some(&self.values[name].0)
     }
 
     /// The value of a setting of the table, and where it was given if it was.
