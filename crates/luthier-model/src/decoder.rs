@@ -88,20 +88,20 @@ impl Decoder {
         for (number, layer) in config.layers.iter().enumerate() {
             let at = |name: &str| name.replacen("{}", &number.to_string(), 1);
             let all = |names: &[&str]| names.iter().map(|name| at(name)).collect::<Vec<_>>();
-            let attention_norm = norm(&config, build.vector(&at(names.attention_norm), Some(number))?);
-            let query_key_value = build.projections(&all(names.query_key_value), number)?;
+            let attention_norm = norm(&config, build.vector(&at(names.attention_norm))?);
+            let query_key_value = build.projections(&all(names.query_key_value))?;
             let head_norm = match config.query_key_norm {
                 QueryKeyNorm::None => None,
                 when => Some(HeadNormWeights {
-                    query: build.vector(&at(names.query_norm), Some(number))?,
-                    key: build.vector(&at(names.key_norm), Some(number))?,
+                    query: build.vector(&at(names.query_norm))?,
+                    key: build.vector(&at(names.key_norm))?,
                     epsilon: config.norm_epsilon,
                     after_rotation: when == QueryKeyNorm::AfterRotary,
                 }),
             };
-            let attention_output = build.projections(&[at(names.attention_output)], number)?;
+            let attention_output = build.projections(&[at(names.attention_output)])?;
             let after = |name: Option<&str>, build: &mut Builder<'_>| -> Result<Option<Norm>, Error> {
-                let vector = name.map(|name| build.vector(&at(name), Some(number))).transpose()?;
+                let vector = name.map(|name| build.vector(&at(name))).transpose()?;
                 Ok(vector.map(|vector| norm(&config, vector)))
             };
             layers.push(Layer {
@@ -111,13 +111,13 @@ impl Decoder {
                 head_norm,
                 attention_output,
                 attention_output_norm: after(names.attention_output_norm, &mut build)?,
-                feed_forward_norm: norm(&config, build.vector(&at(names.feed_forward_norm), Some(number))?),
-                gate_up: build.projections(&all(names.gate_up), number)?,
-                down: build.projections(&[at(names.down)], number)?,
+                feed_forward_norm: norm(&config, build.vector(&at(names.feed_forward_norm))?),
+                gate_up: build.projections(&all(names.gate_up))?,
+                down: build.projections(&[at(names.down)])?,
                 down_norm: after(names.down_norm, &mut build)?,
             });
         }
-        let final_norm = norm(&config, build.vector(names.final_norm, None)?);
+        let final_norm = norm(&config, build.vector(names.final_norm)?);
         let head = match config.tied_head {
             true if adapter_splits(tuning, adapter, names.embedding, names.head) => {
                 return Err(Error::Adapter {

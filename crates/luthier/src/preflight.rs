@@ -10,6 +10,7 @@ use crate::estimate::{Estimate, estimate};
 use crate::fit::PROGRAM;
 use crate::machine::available_bytes;
 use crate::manifest::memory_bytes;
+use crate::method::trained_part;
 use crate::run::{Run, numbers_of, precision_name};
 use crate::wording::duration;
 use crate::wording::size;
@@ -38,7 +39,7 @@ pub(crate) struct Memory {
     /// Masters of what is trained.
     pub(crate) trained_bytes: u64,
     pub(crate) gradient_bytes: u64,
-    /// AdamW's two moments.
+    /// What the optimiser keeps.
     pub(crate) moment_bytes: u64,
     /// What the largest part keeps for its way back, and its temporaries.
     pub(crate) activation_bytes: u64,
@@ -141,7 +142,7 @@ fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
             run.model.checkpoint.model.decoder.model_type,
             thousands(all)
         ),
-        format!("method: {}, {} numbers trained ({share:.2} %)", method(&run.tuning), thousands(trained)),
+        format!("method: {}, {} numbers trained ({share:.2} %)", method(config, run), thousands(trained)),
     ];
     let [rows, tokens, scored] = run.steps.totals();
     lines.push(format!(
@@ -182,13 +183,13 @@ fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
     lines
 }
 
-fn method(tuning: &Tuning) -> String {
-    match tuning {
+fn method(config: &TrainConfig, run: &Run) -> String {
+    match &run.tuning {
         Tuning::Lora(lora) => {
             let dropout = if lora.dropout > 0.0 { format!(", dropout {}", lora.dropout) } else { String::new() };
             format!("LoRA of rank {}, alpha {}{dropout}", lora.rank, lora.alpha)
         }
-        Tuning::Freeze { layers } => format!("layers {} to {} only", layers.start, layers.end.saturating_sub(1)),
+        Tuning::Freeze { .. } => trained_part(&config.method, run.model.checkpoint.model.decoder.layers.len()),
         Tuning::Full => "all weights".to_owned(),
         Tuning::Nothing => "nothing".to_owned(),
     }
@@ -248,7 +249,7 @@ fn memory(run: &Run) -> Memory {
         weight_bytes,
         trained_bytes: parameters,
         gradient_bytes: parameters,
-        moment_bytes: 2 * parameters,
+        moment_bytes: run.facts.plan.state_bytes as u64,
         activation_bytes,
         program_bytes: total_bytes.saturating_sub(weight_bytes + peak),
         available_bytes: available_bytes(),
@@ -282,8 +283,8 @@ fn disk(config: &TrainConfig, run: &Run) -> (u64, String) {
     };
     let companions: u64 = run.model.files.companions().map(|(_, bytes)| (**bytes).as_ref().len() as u64).sum();
     let result = result + companions;
-    // Masters and moments, and the journal: a line a step, half of them on the average.
-    let checkpoint = result + 12 * parameters + 100 * run.steps.total as u64;
+    // Masters and the optimiser's state, and the journal: a line a step, half of them on the average.
+    let checkpoint = result + 4 * parameters + run.facts.plan.state_bytes as u64 + 100 * run.steps.total as u64;
     let total = run.steps.total;
     let saves = match config.saving.when {
         When::Never => 0,

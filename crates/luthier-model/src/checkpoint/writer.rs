@@ -31,6 +31,7 @@ impl TensorSpec {
             DType::F32 => Some("F32"),
             DType::Bf16 => Some("BF16"),
             DType::F16 => Some("F16"),
+            DType::U8 => Some("U8"),
             _ => None,
         }
     }

@@ -48,14 +48,19 @@ impl<'c> Builder<'c> {
         })
     }
 
-    /// Whether the tensors of a module are trained as a whole; `layer` is its layer's number.
-    pub(super) fn trains(&self, module: &str, layer: Option<usize>) -> bool {
+    /// Whether a tensor of a module is trained as it is.
+    fn trains(&self, name: &str, module: &str) -> bool {
         match self.tuning {
             Tuning::Nothing => false,
             Tuning::Full => true,
-            Tuning::Freeze { layers } => layer.is_some_and(|layer| layers.contains(&layer)),
-            tuning => is_saved(module, tuning.saved_modules()),
+            Tuning::Freeze { tensors } => tensors.contains(name),
+            _ => self.trains_whole(module),
         }
+    }
+
+    /// Whether an adapter trains the module as a whole.
+    pub(super) fn trains_whole(&self, module: &str) -> bool {
+        is_saved(module, self.tuning.saved_modules())
     }
 
     /// What a tensor starts from: the adapter's own, where it has one, else the checkpoint's.
@@ -89,10 +94,10 @@ impl<'c> Builder<'c> {
     }
 
     /// A matrix: mapped when frozen, an f32 copy when trained or replaced by the adapter's own.
-    fn matrix(&mut self, name: &str, module: &str, layer: Option<usize>) -> Result<Weight, Error> {
+    fn matrix(&mut self, name: &str, module: &str) -> Result<Weight, Error> {
         let stored = self.stored(name)?;
         let source = self.source(name, stored)?;
-        if self.trains(module, layer) {
+        if self.trains(name, module) {
             let value = self.device.convert(source, DType::F32);
             let file_name = self.file_name(name);
             return Ok(self.parameters.add(&self.device, file_name, stored.dims().to_vec(), value));
@@ -102,19 +107,19 @@ impl<'c> Builder<'c> {
 
     /// The embedding or the head: `{module}.weight`.
     pub(crate) fn table(&mut self, module: &str) -> Result<Weight, Error> {
-        self.matrix(&format!("{module}.weight"), module, None)
+        self.matrix(&format!("{module}.weight"), module)
     }
 
     /// A norm's weight: f32, always the device's own.
-    pub(crate) fn vector(&mut self, module: &str, layer: Option<usize>) -> Result<Weight, Error> {
-        self.vector_tensor(&format!("{module}.weight"), module, layer)
+    pub(crate) fn vector(&mut self, module: &str) -> Result<Weight, Error> {
+        self.vector_tensor(&format!("{module}.weight"), module)
     }
 
-    fn vector_tensor(&mut self, name: &str, module: &str, layer: Option<usize>) -> Result<Weight, Error> {
+    fn vector_tensor(&mut self, name: &str, module: &str) -> Result<Weight, Error> {
         let stored = self.stored(name)?;
         let source = self.source(name, stored)?;
         let value = self.device.convert(&source.reshape(1, source.len()), DType::F32);
-        if self.trains(module, layer) {
+        if self.trains(name, module) {
             let file_name = self.file_name(name);
             return Ok(self.parameters.add(&self.device, file_name, stored.dims().to_vec(), value));
         }
@@ -128,13 +133,13 @@ impl<'c> Builder<'c> {
     }
 
     /// Projections of one input, with what adapters add to them.
-    pub(crate) fn projections(&mut self, modules: &[String], layer: usize) -> Result<Vec<Projection>, Error> {
+    pub(crate) fn projections(&mut self, modules: &[String]) -> Result<Vec<Projection>, Error> {
         let mut projections = Vec::with_capacity(modules.len());
         for module in modules {
-            let weight = self.matrix(&format!("{module}.weight"), module, Some(layer))?;
+            let weight = self.matrix(&format!("{module}.weight"), module)?;
             let bias_name = format!("{module}.bias");
             let bias = match self.checkpoint.tensors.contains_key(&bias_name) {
-                true => Some(self.vector_tensor(&bias_name, module, Some(layer))?),
+                true => Some(self.vector_tensor(&bias_name, module)?),
                 false => None,
             };
             projections.push(Projection { bias, ..Projection::new(weight) });

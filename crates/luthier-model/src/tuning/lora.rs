@@ -112,7 +112,7 @@ impl<'c> Builder<'c> {
             return Ok(adapter.modules.get(module).map(planned));
         }
         // A module that is trained as a whole gets no adapter besides, as in PEFT.
-        let Some(lora) = lora.filter(|lora| matches_target(module, &lora.targets) && !self.trains(module, None)) else {
+        let Some(lora) = lora.filter(|lora| matches_target(module, &lora.targets) && !self.trains_whole(module)) else {
             return Ok(None);
         };
         let rank = pattern_entry("rank_pattern", "rank_pattern", &lora.rank_pattern, module)?;

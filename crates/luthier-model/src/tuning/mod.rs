@@ -1,16 +1,18 @@
-//! What is trained: everything, the last layers, or an adapter on chosen modules. A function from that choice and a
+//! What is trained: everything, a part of the model, or an adapter on chosen modules. A function from that choice and a
 //! checkpoint to weights, each frozen or registered as a parameter. One file for each kind of adapter.
 
 mod builder;
 mod lora;
+mod partial;
 mod random;
 
-use std::ops::Range;
+use std::collections::BTreeSet;
 
 use crate::adapter::{LoraConfig, adapter_config};
 
 pub(crate) use builder::Builder;
 pub use lora::LoraSettings;
+pub use partial::{FreezeSettings, PartialError, TrainedLayers, added_targets, biases};
 pub(crate) use random::{mix, stream};
 
 /// What training changes.
@@ -20,10 +22,10 @@ pub enum Tuning {
     Nothing,
     /// Every tensor.
     Full,
-    /// The tensors of some layers.
+    /// A part of the model: layers, modules, biases.
     Freeze {
-        /// The layers that are trained.
-        layers: Range<usize>,
+        /// The names of the tensors that are trained.
+        tensors: BTreeSet<String>,
     },
     /// Low-rank adapters.
     Lora(LoraSettings),

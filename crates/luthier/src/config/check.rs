@@ -33,7 +33,7 @@ impl TrainConfig {
             data: check.data(stage, &mut notices),
             batch: check.batch(),
             optimiser: check.optimiser(),
-            schedule: check.schedule(),
+            schedule: check.schedule(&mut notices),
             machine: check.machine(),
             output: check.output(&mut notices),
             saving: check.saving(),
@@ -293,36 +293,6 @@ impl Check<'_> {
         }
     }
 
-    fn optimiser(&mut self) -> OptimiserSettings {
-        for name in ["adam_beta1", "adam_beta2"] {
-            if self.number(name) >= 1.0 {
-                self.problem(name, format!("{name} is 1, so nothing would be learned; expected less than 1"));
-            }
-        }
-        OptimiserSettings {
-            learning_rate: self.number("learning_rate"),
-            weight_decay: self.number("weight_decay"),
-            beta1: self.number("adam_beta1"),
-            beta2: self.number("adam_beta2"),
-            epsilon: self.number("adam_epsilon"),
-            max_grad_norm: Some(self.number("max_grad_norm")).filter(|norm| *norm > 0.0),
-        }
-    }
-
-    fn schedule(&mut self) -> ScheduleSettings {
-        let kind = match self.settings.text("lr_scheduler_type") {
-            Some("constant") => ScheduleKind::Constant,
-            Some("constant_with_warmup") => ScheduleKind::ConstantWithWarmup,
-            Some("cosine") => ScheduleKind::Cosine,
-            _ => ScheduleKind::Linear,
-        };
-        let warmup = match self.settings.number("warmup_ratio") {
-            Some(share) => Span::Share(share),
-            None => self.span("warmup_steps"),
-        };
-        ScheduleSettings { kind, warmup }
-    }
-
     fn machine(&mut self) -> MachineSettings {
         let precision = match self.settings.text("precision") {
             Some("fp32") => Precision::F32,
@@ -411,7 +381,7 @@ impl Check<'_> {
     }
 
     /// transformers' reading of a number: below 1 it is a share of all.
-    fn span(&mut self, name: &str) -> Span {
+    pub(super) fn span(&mut self, name: &str) -> Span {
         let number = self.number(name);
         self.span_of(name, number)
     }
@@ -535,6 +505,9 @@ const OURS: [&str; 3] = ["none", "tensorboard", "all"];
 
 #[cfg(test)]
 mod tests {
+    use luthier_model::TrainedLayers;
+    use luthier_train::{Clipping, OptimiserKind, ScheduleKind};
+
     use super::*;
 
     const LEAST: &str = "model_name_or_path: m\ndataset: d\noutput_dir: o\n";
@@ -569,6 +542,7 @@ mod tests {
                 targets: Targets::All,
                 rank_stabilised: false,
                 modules_to_save: Vec::new(),
+                added_blocks: None,
             }),
             data: DataSettings {
                 datasets: vec!["d".to_owned()],
@@ -594,8 +568,12 @@ mod tests {
                 beta2: 0.999,
                 epsilon: 1e-8,
                 max_grad_norm: Some(1.0),
+                kind: OptimiserKind::AdamW,
+                clipping: Clipping::Together,
+                layer_decay: None,
+                in_backward: false,
             },
-            schedule: ScheduleSettings { kind: ScheduleKind::Linear, warmup: Span::Share(0.0) },
+            schedule: ScheduleSettings { kind: ScheduleKind::Linear, warmup: Span::Share(0.0), floor: None },
             machine: MachineSettings {
                 precision: Precision::Auto,
                 threads: None,
@@ -634,7 +612,8 @@ mod tests {
     fn meanings() {
         let config =
             read("stage: pt\nfinetuning_type: freeze\nfreeze_trainable_layers: -3\nmax_steps: 7").expect("valid");
-        assert_eq!(config.method, Method::Freeze(FreezeLayers::First(3)));
+        let Method::Freeze(freeze) = config.method else { panic!("freeze was asked for") };
+        assert_eq!(freeze.layers, TrainedLayers::First(3));
         assert_eq!(config.batch.length, RunLength::Steps(7));
         assert!(config.data.packing);
         assert_eq!(config.data.scored, Scored::Everything);
@@ -769,7 +748,8 @@ mod tests {
     fn what_would_train_nothing() {
         fails(
             "finetuning_type: freeze\nfreeze_trainable_layers: 0",
-            "a.yaml, line 5: freeze_trainable_layers is 0, so nothing would be trained; expected a number of layers",
+            "a.yaml, line 5: freeze_trainable_layers is 0, so nothing would be trained; expected a number of layers, or \
+             freeze_extra_modules besides",
         );
         fails(
             "num_train_epochs: 0",

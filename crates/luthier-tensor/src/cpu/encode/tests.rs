@@ -23,7 +23,7 @@ fn decoded(dtype: DType, bytes: &[u8]) -> Vec<f32> {
     let count = bytes.len() / dtype.block_bytes() * dtype.block_len();
     let mut numbers = vec![f32::NAN; count];
     // SAFETY: whole blocks, and room for their numbers.
-    unsafe { decode_row(dtype, bytes.as_ptr(), 0, count, numbers.as_mut_ptr()) };
+    unsafe { decode_row(dtype.into(), bytes.as_ptr(), 0, count, numbers.as_mut_ptr()) };
     numbers
 }
 
