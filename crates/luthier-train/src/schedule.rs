@@ -73,7 +73,14 @@ pub struct StableDecay {
 
 impl Default for StableDecay {
     fn default() -> Self {
-        Self { stable_steps: None, decay_steps: None, rise: Slope::Linear, fall: Slope::Cosine, least: 0.0, cycles: 0.5 }
+        Self {
+            stable_steps: None,
+            decay_steps: None,
+            rise: Slope::Linear,
+            fall: Slope::Cosine,
+            least: 0.0,
+            cycles: 0.5,
+        }
     }
 }
 

@@ -137,7 +137,9 @@ fn run_parts(
         let coefficients = device.upload(&coefficients, count, COEFFICIENTS);
         drop(hidden);
         let final_gradients = if parts.peek().is_none() { &all_gradients[..] } else { &[] };
-        tape.backward_announcing(vec![(&head.values, coefficients)], &[], final_gradients, &mut |index| listen(index, &loss));
+        tape.backward_announcing(vec![(&head.values, coefficients)], &[], final_gradients, &mut |index| {
+            listen(index, &loss)
+        });
     }
     loss
 }

@@ -68,9 +68,10 @@ pub(crate) fn fit(
             &steps.largest_evaluation(),
         )?;
         let needed = found.peak_bytes + weights;
-        let may_shrink =
-            resumed.is_none() && config.batch.token_budget.is_none() && steps.token_budget > steps.longest_row()
-                && !trainer.optimiser.in_backward;
+        let may_shrink = resumed.is_none()
+            && config.batch.token_budget.is_none()
+            && steps.token_budget > steps.longest_row()
+            && !trainer.optimiser.in_backward;
         let activations = found.peak_bytes - found.resident_bytes;
         if may_shrink && activations > MODEST_ACTIVATIONS.max(weights / 2) {
             steps.token_budget = (steps.token_budget * 7 / 8).max(steps.longest_row());

@@ -31,7 +31,11 @@ pub fn dynamic_map(signed: bool) -> [f32; 256] {
         let step = (1.0f32 - 0.1) / fractions as f32;
         // As torch.linspace: from both ends.
         let boundary = |index: usize| {
-            if index < fractions.div_ceil(2) { 0.1 + step * index as f32 } else { 1.0 - step * (fractions - index) as f32 }
+            if index < fractions.div_ceil(2) {
+                0.1 + step * index as f32
+            } else {
+                1.0 - step * (fractions - index) as f32
+            }
         };
         for index in 0..fractions {
             let middle = power * ((boundary(index) + boundary(index + 1)) / 2.0);

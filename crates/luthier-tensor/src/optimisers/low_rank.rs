@@ -97,7 +97,13 @@ struct Scratch {
 }
 
 impl Device {
-    fn low_rank_scratch(&self, source: ProjectionSource, side: Side, value: &Tensor, remains: (usize, usize)) -> Scratch {
+    fn low_rank_scratch(
+        &self,
+        source: ProjectionSource,
+        side: Side,
+        value: &Tensor,
+        remains: (usize, usize),
+    ) -> Scratch {
         let empty = |(rows, columns)| self.empty(DType::F32, rows, columns);
         let rank = if side == Side::Left { remains.0 } else { remains.1 };
         let (_, length) = side.projection(value, rank);

@@ -30,7 +30,9 @@ impl AdafactorState {
 impl Rule for AdafactorState {
     fn state(&self) -> Vec<(&'static str, &Tensor)> {
         let mut state = match &self.squares {
-            SquareMeans::Factored { rows, columns } => vec![("mean_square_rows", rows), ("mean_square_columns", columns)],
+            SquareMeans::Factored { rows, columns } => {
+                vec![("mean_square_rows", rows), ("mean_square_columns", columns)]
+            }
             SquareMeans::Whole(whole) => vec![("mean_square", whole)],
         };
         state.extend(self.mean.iter().map(|mean| ("mean", mean)));

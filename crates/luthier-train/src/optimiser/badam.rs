@@ -79,15 +79,13 @@ mod tests {
             (1..=10).map(|step| (block(&settings, 3, 7, step), step_in_block(&settings, step))).collect::<Vec<_>>()
         };
         let up = of(settings(BlockOrder::Ascending, 3, None));
-        assert_eq!(
-            up,
-            [(0, 1), (0, 2), (1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3), (0, 1), (0, 2)]
-        );
+        assert_eq!(up, [(0, 1), (0, 2), (1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3), (0, 1), (0, 2)]);
         let down = of(settings(BlockOrder::Descending, 3, Some(1)));
         assert_eq!(down.iter().map(|(block, _)| *block).collect::<Vec<_>>(), [1, 1, 0, 0, 0, 2, 2, 2, 1, 1]);
         let fixed = of(BadamSettings { start: Some(2), order: BlockOrder::Fixed, interval: None });
         assert_eq!(fixed.last(), Some(&(2, 10)));
-        let mut random: Vec<_> = (0..3).map(|change| block(&settings(BlockOrder::Random, 1, None), 3, 7, change)).collect();
+        let mut random: Vec<_> =
+            (0..3).map(|change| block(&settings(BlockOrder::Random, 1, None), 3, 7, change)).collect();
         random.sort_unstable();
         assert_eq!(random, [0, 1, 2], "each once a round");
     }

@@ -30,8 +30,20 @@ impl LowRank {
         let value = &parameter.value;
         let is_tall = value.rows() >= value.columns();
         let side = match side {
-            ProjectedSide::Shorter => if is_tall { Side::Right } else { Side::Left },
-            ProjectedSide::Longer => if is_tall { Side::Left } else { Side::Right },
+            ProjectedSide::Shorter => {
+                if is_tall {
+                    Side::Right
+                } else {
+                    Side::Left
+                }
+            }
+            ProjectedSide::Longer => {
+                if is_tall {
+                    Side::Left
+                } else {
+                    Side::Right
+                }
+            }
             ProjectedSide::Right => Side::Right,
             ProjectedSide::Left => Side::Left,
         };

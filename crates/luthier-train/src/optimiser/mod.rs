@@ -124,13 +124,7 @@ impl Optimiser {
 
     /// Goes on after so many steps, of which `rate` gives the learning rates; the caller then writes the
     /// [`state`](Self::state).
-    pub fn resume(
-        &mut self,
-        device: &Device,
-        parameters: &Parameters,
-        steps: usize,
-        rate: impl Fn(usize) -> f64,
-    ) {
+    pub fn resume(&mut self, device: &Device, parameters: &Parameters, steps: usize, rate: impl Fn(usize) -> f64) {
         self.steps = steps as u32;
         if matches!(self.settings.kind, OptimiserKind::Badam(_)) {
             self.change_block(device, parameters, self.steps.max(1));

@@ -24,11 +24,8 @@ impl Rule for MuonState {
 
     fn step(&mut self, device: &Device, parameter: &Parameter, now: &Now) {
         let (rows, columns) = (parameter.value.rows() as f64, parameter.value.columns() as f64);
-        let factor = if self.settings.matches_adamw {
-            0.2 * rows.max(columns).sqrt()
-        } else {
-            (rows / columns).max(1.0).sqrt()
-        };
+        let factor =
+            if self.settings.matches_adamw { 0.2 * rows.max(columns).sqrt() } else { (rows / columns).max(1.0).sqrt() };
         let rule = Muon {
             learning_rate: now.learning_rate as f32,
             adjusted_rate: (now.learning_rate * factor) as f32,

@@ -135,8 +135,6 @@ impl Kept {
 }
 
 fn points(device: &Device, parameters: &Parameters) -> Vec<Tensor> {
-    let empty = |parameter: &Parameter| {
-        device.empty(DType::F32, parameter.value.rows(), parameter.value.columns())
-    };
+    let empty = |parameter: &Parameter| device.empty(DType::F32, parameter.value.rows(), parameter.value.columns());
     parameters.iter().map(empty).collect()
 }

@@ -1,8 +1,8 @@
 //! What the settings say of the optimiser: LLaMA-Factory's switches, transformers' `optim`, and what they need.
 
 use luthier_train::{
-    AdafactorSettings, ApolloSettings, BadamSettings, BlockOrder, Clipping, GaloreSettings, LowRankSettings, MuonSettings,
-    OptimiserKind, ProjectedSide, ScheduleFreeSettings, SgdSettings, Targets,
+    AdafactorSettings, ApolloSettings, BadamSettings, BlockOrder, Clipping, GaloreSettings, LowRankSettings,
+    MuonSettings, OptimiserKind, ProjectedSide, ScheduleFreeSettings, SgdSettings, Targets,
 };
 
 use super::check::Check;
@@ -11,7 +11,8 @@ use crate::settings::either;
 /// How parameters are stepped.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct OptimiserSettings {
-    pub(crate) learning_rate: f64,
+    /// `None`: by rule, which asks the model.
+    pub(crate) learning_rate: Option<f64>,
     pub(crate) weight_decay: f64,
     pub(crate) beta1: f64,
     pub(crate) beta2: f64,
@@ -42,7 +43,7 @@ impl Check<'_> {
         let max_grad_norm = Some(self.number("max_grad_norm")).filter(|norm| *norm > 0.0);
         let per_tensor = self.is_on("clip_per_tensor");
         OptimiserSettings {
-            learning_rate: self.number("learning_rate"),
+            learning_rate: self.settings.number("learning_rate"),
             weight_decay: self.number("weight_decay"),
             beta1: self.number("adam_beta1"),
             beta2: self.number("adam_beta2"),
@@ -63,7 +64,10 @@ impl Check<'_> {
             self.problem(second, format!("{first} and {second} exclude one another; expected one of them"));
         }
         if let Some(switch) = chosen.first().filter(|_| !is_adamw) {
-            self.problem("optim", format!("{switch} is an optimiser of its own; expected optim: adamw_torch beside it"));
+            self.problem(
+                "optim",
+                format!("{switch} is an optimiser of its own; expected optim: adamw_torch beside it"),
+            );
         }
         let kind = match chosen.first().copied() {
             Some("use_galore") => OptimiserKind::Galore(self.galore()),
@@ -286,7 +290,8 @@ impl Check<'_> {
     fn in_backward(&mut self, clips: bool) -> bool {
         let keys = ["optimizer_in_bwd", "galore_layerwise", "apollo_layerwise"];
         let by_switch = [true, self.is_on("use_galore"), self.is_on("use_apollo")];
-        let by_key = keys.into_iter().zip(by_switch).find(|(key, counts)| *counts && self.is_on(key)).map(|(key, _)| key);
+        let by_key =
+            keys.into_iter().zip(by_switch).find(|(key, counts)| *counts && self.is_on(key)).map(|(key, _)| key);
         let by_name = self.settings.text("optim").filter(|name| name.ends_with("_layerwise")).map(|_| "optim");
         let Some(key) = by_key.or(by_name) else { return false };
         let what = match key {
@@ -294,7 +299,8 @@ impl Check<'_> {
             key => format!("{key}: true"),
         };
         if !matches!(self.settings.text("finetuning_type"), Some("full" | "freeze")) {
-            let sentence = format!("{what} needs finetuning_type: full or freeze, since the gradients of adapters are small");
+            let sentence =
+                format!("{what} needs finetuning_type: full or freeze, since the gradients of adapters are small");
             self.problem(key, sentence);
         }
         let accumulation = self.count("gradient_accumulation_steps");
@@ -405,13 +411,15 @@ mod tests {
         let low_rank = LowRankSettings { targets: Targets::All, rank: 16, interval: 200, scale: 2.0 };
         let galore = GaloreSettings { low_rank, side: ProjectedSide::Shorter };
         assert_eq!(kind("use_galore: true"), OptimiserKind::Galore(galore));
-        let OptimiserKind::Apollo(apollo) =
-            kind("optim: apollo_adamw\noptim_target_modules: [attn, mlp]\noptim_args: rank=1,scale=128,scale_type=tensor")
-        else {
+        let OptimiserKind::Apollo(apollo) = kind(
+            "optim: apollo_adamw\noptim_target_modules: [attn, mlp]\noptim_args: rank=1,scale=128,scale_type=tensor",
+        ) else {
             panic!("it is APOLLO")
         };
         assert_eq!((apollo.low_rank.rank, apollo.by_channel, apollo.random), (1, false, true));
-        let OptimiserKind::Badam(badam) = kind("use_badam: true\nbadam_switch_interval: -1") else { panic!("it is BAdam") };
+        let OptimiserKind::Badam(badam) = kind("use_badam: true\nbadam_switch_interval: -1") else {
+            panic!("it is BAdam")
+        };
         assert_eq!(badam, BadamSettings { start: None, order: BlockOrder::Ascending, interval: None });
     }
 

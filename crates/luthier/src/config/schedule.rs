@@ -23,7 +23,9 @@ impl ScheduleSettings {
         let Some(floor) = self.floor.map(|floor| floor / learning_rate) else { return self.kind };
         match self.kind {
             ScheduleKind::Cosine { cycles, .. } => ScheduleKind::Cosine { cycles, least: floor },
-            ScheduleKind::CosineAhead { cycles, first, .. } => ScheduleKind::CosineAhead { cycles, least: floor, first },
+            ScheduleKind::CosineAhead { cycles, first, .. } => {
+                ScheduleKind::CosineAhead { cycles, least: floor, first }
+            }
             ScheduleKind::Polynomial { power, .. } => ScheduleKind::Polynomial { end: floor, power },
             other => other,
         }
@@ -113,7 +115,10 @@ impl Check<'_> {
         let floor = if name == "polynomial" { Some(end.unwrap_or(1e-7)) } else { floor };
         let highest = self.number("learning_rate");
         if let Some(floor) = floor.filter(|floor| highest > 0.0 && *floor >= highest) {
-            self.problem(KEY, format!("{KEY}: the rate is to end at {floor}, and learning_rate is {highest}; expected less"));
+            self.problem(
+                KEY,
+                format!("{KEY}: the rate is to end at {floor}, and learning_rate is {highest}; expected less"),
+            );
         }
         let warmup = match self.settings.number("warmup_ratio") {
             Some(share) => Span::Share(share),

@@ -105,15 +105,15 @@ impl Setting {
 
 /// Each name at most once.
 fn options(raw: &Raw) -> Option<Value> {
-    let pair =
-        |text: &str| text.split_once('=').map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()));
+    let pair = |text: &str| text.split_once('=').map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()));
     let found: Vec<(String, String)> = match raw {
         Raw::Text(text) => text.split(',').filter(|part| !part.trim().is_empty()).map(pair).collect::<Option<_>>()?,
         Raw::List(items) => items.iter().map(|item| pair(item)).collect::<Option<_>>()?,
         Raw::Map(entries) => entries.clone(),
         Raw::Null | Raw::Nested => return None,
     };
-    let twice = found.iter().enumerate().any(|(index, (name, _))| found[..index].iter().any(|(other, _)| other == name));
+    let twice =
+        found.iter().enumerate().any(|(index, (name, _))| found[..index].iter().any(|(other, _)| other == name));
     (!twice).then_some(Value::Options(found))
 }
 

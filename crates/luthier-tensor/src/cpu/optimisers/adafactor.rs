@@ -98,9 +98,8 @@ impl Cpu {
         self.pool.run_rows(row_count, GRAIN, |range| {
             for row in range {
                 // SAFETY: each row belongs to one task, and the tensors are different memory.
-                let (gradient, value, mean) = unsafe {
-                    (gradients.row(row), values.row_mut(row), means.map(|means| means.row_mut(row)))
-                };
+                let (gradient, value, mean) =
+                    unsafe { (gradients.row(row), values.row_mut(row), means.map(|means| means.row_mut(row))) };
                 if let Some(mean) = mean {
                     for (column, ((gradient, value), mean)) in gradient.iter().zip(value).zip(mean).enumerate() {
                         let update = scaled.update(row, column, *gradient) * factor;

@@ -151,7 +151,8 @@ impl Cpu {
         let (rows, columns) = (remains.rows(), remains.columns());
         let channels = out.len();
         // SAFETY: the tasks that wrote them have ended, and these are different memory.
-        let (low, first, second, out) = unsafe { (numbers(remains), numbers(first), numbers(second), numbers_mut(out)) };
+        let (low, first, second, out) =
+            unsafe { (numbers(remains), numbers(first), numbers(second), numbers_mut(out)) };
         let direction = |index: usize| first[index] / (second[index].sqrt() + rule.moments.epsilon);
         let ratio = |direction: f64, gradient: f64| (direction.sqrt() / (gradient.sqrt() + EPSILON)) as f32;
         if !rule.by_channel {

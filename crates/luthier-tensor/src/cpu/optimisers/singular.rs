@@ -64,7 +64,8 @@ impl Cpu {
                 sum.iter_mut().zip(row).for_each(|(sum, number)| *sum += share * f64::from(*number));
             }
             // A sign is free; moments outlive the vectors, so it is always the same one.
-            let largest = sum.iter().fold(0.0f64, |largest, number| if number.abs() > largest.abs() { *number } else { largest });
+            let largest =
+                sum.iter().fold(0.0f64, |largest, number| if number.abs() > largest.abs() { *number } else { largest });
             let sign = if largest < 0.0 { -1.0 } else { 1.0 };
             vector.iter_mut().zip(sum).for_each(|(number, sum)| *number = (sign * sum) as f32);
         }
@@ -187,8 +188,7 @@ mod tests {
         let (values, vectors) = eigen(matrix.clone(), n);
         for row in 0..n {
             for column in 0..n {
-                let found: f64 =
-                    (0..n).map(|k| vectors[row * n + k] * values[k] * vectors[column * n + k]).sum();
+                let found: f64 = (0..n).map(|k| vectors[row * n + k] * values[k] * vectors[column * n + k]).sum();
                 assert!((found - matrix[row * n + column]).abs() < 1e-12);
             }
         }
