@@ -16,7 +16,7 @@ pub struct Parameter {
     pub dims: Vec<usize>,
     /// Weight decay applies. It leaves norms and biases alone.
     pub decays: bool,
-    /// Factor of the step's learning rate.
+    /// Factor of the learning rate; 1 but where a method has another.
     pub rate: f64,
 }
 
@@ -50,6 +50,13 @@ impl Parameters {
         let weight = Weight { value: value.clone(), gradient: Some(gradient.clone()) };
         self.0.push(Parameter { name, value, gradient, dims, decays, rate: 1.0 });
         weight
+    }
+
+    /// Gives what was registered last another factor of the learning rate.
+    pub(crate) fn set_last_rate(&mut self, rate: f64) {
+        if let Some(last) = self.0.last_mut() {
+            last.rate = rate;
+        }
     }
 
     /// In order.

@@ -16,7 +16,6 @@ use luthier_data::{Interleave, RoleWeights, Truncation};
 use crate::hub::HubSettings;
 use crate::settings::Settings;
 pub(crate) use files::{check_adapter, check_model, describe, gguf_files};
-pub(crate) use freeze::FreezeLayers;
 pub(crate) use lora::{LoraSettings, Targets};
 pub(crate) use method::Method;
 pub(crate) use optimiser::OptimiserSettings;

@@ -198,6 +198,7 @@ pub(crate) fn precision_name(precision: Precision) -> &'static str {
     match precision {
         Precision::F32 => "fp32",
         Precision::Bf16 => "bf16",
+        Precision::F16 => "fp16",
     }
 }
 

@@ -14,7 +14,7 @@ use crate::error::Error;
 pub struct TensorSpec {
     /// Its name.
     pub name: String,
-    /// How its numbers are stored: f32, bf16 or f16; in GGUF also q8_0.
+    /// How its numbers are stored: f32, bf16 or f16; in GGUF also blocks.
     pub dtype: DType,
     /// Its dimensions, outermost first.
     pub dims: Vec<usize>,

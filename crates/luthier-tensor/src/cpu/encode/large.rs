@@ -74,7 +74,8 @@ pub(super) fn affine<const L: usize, const P: usize>(numbers: &[f32; N], top: f3
             false if cc > 0.0 => ((xc + minimum * cm) / cc, minimum),
             false => break,
         };
-        if factors.0 <= 0.0 || factors.1 < 0.0 || (round_factor(factors.0), round_factor(factors.1)) == (scale, minimum) {
+        if factors.0 <= 0.0 || factors.1 < 0.0 || (round_factor(factors.0), round_factor(factors.1)) == (scale, minimum)
+        {
             break;
         }
     }
