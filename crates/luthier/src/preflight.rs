@@ -3,7 +3,7 @@
 
 use luthier_data::{Example, Tokenizer};
 use luthier_model::Tuning;
-use luthier_train::{Event, Steps, Trained, memory_warning, rate_warning};
+use luthier_train::{Event, OptimiserKind, Steps, Trained, memory_warning, rate_warning};
 
 use crate::config::{Stage, TrainConfig, When};
 use crate::estimate::{Estimate, estimate};
@@ -111,7 +111,7 @@ pub(crate) fn page(config: &TrainConfig, run: &Run, plan: &Plan) -> Vec<String> 
     let all_memory = memory_bytes().unwrap_or(0);
     let warnings = [
         // Weights that are drawn have everything to learn: usual rates are others.
-        rate_warning(trained, config.optimiser.learning_rate).filter(|_| !config.model.from_scratch),
+        rate_warning(trained, run.facts.rate.value).filter(|_| !config.model.from_scratch),
         memory_warning(plan.memory.total_bytes, all_memory),
     ];
     for warning in warnings.into_iter().flatten() {
@@ -158,6 +158,12 @@ fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
         format!("method: {}, {} numbers trained ({share:.2} %)", method(config, run), thousands(trained)),
     ];
     lines.extend(quantised(run));
+    let optimiser = &run.trainer.optimiser;
+    if optimiser.kind != OptimiserKind::AdamW || optimiser.in_backward {
+        let when = if optimiser.in_backward { ", on the way back" } else { "" };
+        lines.push(format!("optimiser: {}{when}", optimiser.kind.describe()));
+    }
+    lines.extend(facts.rate.reason.iter().map(|reason| format!("rate: {reason}")));
     let [rows, tokens, scored] = run.steps.totals();
     lines.push(format!(
         "data: {} rows, {} tokens, {} of them trained ({:.0} %); the longest row has {}",

@@ -567,7 +567,7 @@ mod tests {
             },
             batch: BatchSettings { rows: 8, accumulation: 1, length: RunLength::Epochs(3.0), token_budget: None },
             optimiser: OptimiserSettings {
-                learning_rate: 5e-5,
+                learning_rate: None,
                 weight_decay: 0.0,
                 beta1: 0.9,
                 beta2: 0.999,

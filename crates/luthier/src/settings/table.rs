@@ -412,7 +412,14 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Batch, "average_tokens_across_devices", Switch, "true", "Mean over all devices.")
         .no_effect("the loss is always the mean over all trained tokens of a step"),
     // Optimiser and schedule
-    row(Optimiser, "learning_rate", Number(0.0, f64::MAX), "5e-5", "Highest rate."),
+    row(
+        Optimiser,
+        "learning_rate",
+        Number(0.0, f64::MAX),
+        "",
+        "Highest rate. Default: by rule, which the page before the start names with its source; `luthier lr-find` measures.",
+    )
+    .differs("by rule", "5e-5", "A rate that fits an adapter is too high for all weights, and the other way round."),
     row(
         Optimiser,
         "lr_scheduler_type",
