@@ -13,7 +13,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::{DecoderConfig, FeedForward, LayerConfig, QueryKeyNorm};
 use crate::error::Error;
 use crate::parameters::{Parameter, Parameters};
-use crate::tuning::{Builder, Tuning, is_saved};
+use crate::tuning::{Builder, Shared, Start, Tuning, converted, is_saved, shared_tensors};
 
 /// The widest head that the kernel of the query and key norms takes.
 const MOST_NORMALISED: usize = 512;
@@ -21,6 +21,7 @@ const MOST_NORMALISED: usize = 512;
 /// A model with its weights.
 #[derive(Debug)]
 pub struct Decoder {
+    device: Device,
     config: DecoderConfig,
     layout: HeadLayout,
     embedding: Weight,
@@ -29,6 +30,10 @@ pub struct Decoder {
     head: Weight,
     parameters: Parameters,
     adapted: Vec<String>,
+    /// Where PiSSA's matrices began.
+    starts: Vec<Start>,
+    /// Random matrices that the adapter's file holds.
+    vera: Option<Shared>,
 }
 
 #[derive(Debug)]
@@ -132,7 +137,8 @@ impl Decoder {
             true => embedding.clone(),
             false => build.table(names.head)?,
         };
-        let Builder { parameters, adapted, .. } = build;
+        let Builder { parameters, adapted, starts, vera, .. } = build;
+        let vera = vera.filter(|_| matches!(tuning, Tuning::Vera(settings) if settings.saves_matrices));
         if let Some(stray) =
             adapter.and_then(|adapter| adapter.modules().find(|name| !adapted.iter().any(|adapted| adapted == name)))
         {
@@ -152,7 +158,8 @@ impl Decoder {
                 reason: format!("the adapter is for another model: this one has no tensor `{stray}`"),
             });
         }
-        Ok(Self { config, layout, embedding, layers, final_norm, head, parameters, adapted })
+        let device = device.clone();
+        Ok(Self { device, config, layout, embedding, layers, final_norm, head, parameters, adapted, starts, vera })
     }
 
     /// What it is.
@@ -177,7 +184,9 @@ impl Decoder {
             dims: parameter.dims.clone(),
             value: parameter.value.clone(),
         };
-        self.parameters.iter().map(tensor).collect()
+        let mut tensors: Vec<FileTensor> = self.parameters.iter().map(tensor).collect();
+        tensors.extend(self.vera.iter().flat_map(shared_tensors));
+        converted(&self.device, &self.starts, tensors)
     }
 
     /// Paths of the modules that have an adapter, in the order of the forward pass.

@@ -3,7 +3,7 @@
 mod freeze;
 mod lora;
 
-use luthier_model::adapter::TargetModules;
+use luthier_model::adapter::{TargetModules, is_adapters_own};
 use luthier_model::{Adapter, Decoder, LoraSettings, Tuning};
 use luthier_train::{OptimiserKind, OptimiserSettings};
 
@@ -77,7 +77,7 @@ pub(crate) fn check_saved_modules(tuning: &Tuning, decoder: &Decoder) -> anyhow:
         .parameters()
         .iter()
         .map(|parameter| parameter.name.as_str())
-        .filter(|name| !name.contains(".lora_"))
+        .filter(|name| !is_adapters_own(name))
         .collect();
     let matches = |saved: &str| whole.iter().any(|name| is_part_of(name, saved));
     match tuning.saved_modules().iter().find(|saved| !matches(saved)) {

@@ -1,6 +1,7 @@
 //! The work that a step needs: multiply-adds, without what is computed twice. It is what the share of the processor's peak
 //! is measured against.
 
+use luthier_model::adapter::is_adapters_own;
 use luthier_train::MicroBatch;
 
 use crate::run::Run;
@@ -56,7 +57,7 @@ fn linear_per_token(run: &Run) -> f64 {
     }
     if run.tuning.is_adapter() {
         // An adapter's two matrices: forward, to the input, and their own gradients.
-        let adapters = run.decoder.parameters().iter().filter(|parameter| parameter.name.contains(".lora_"));
+        let adapters = run.decoder.parameters().iter().filter(|parameter| is_adapters_own(&parameter.name));
         sum += adapters.map(|parameter| 3.0 * parameter.value.len() as f64).sum::<f64>();
     }
     sum

@@ -3,8 +3,10 @@
 
 use luthier_tensor::{DType, Device, Projection, Tensor, Weight};
 
+use super::lora::Start;
+use super::vera::Shared;
 use super::{Tuning, is_saved, mix};
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, TargetModules, matches_target};
 use crate::checkpoint::{Checkpoint, StoredTensor};
 use crate::error::{Error, shape};
 use crate::parameters::Parameters;
@@ -13,11 +15,15 @@ use crate::parameters::Parameters;
 pub(crate) struct Builder<'c> {
     pub(super) device: Device,
     checkpoint: &'c Checkpoint,
-    tuning: &'c Tuning,
+    pub(super) tuning: &'c Tuning,
     adapter: Option<&'c Adapter>,
     pub(crate) parameters: Parameters,
     /// The adapted modules, in the order of the forward pass.
     pub(crate) adapted: Vec<String>,
+    /// Where PiSSA's matrices began.
+    pub(crate) starts: Vec<Start>,
+    /// VeRA's random matrices, from their first use on.
+    pub(crate) vera: Option<Shared>,
     sites: u64,
 }
 
@@ -35,6 +41,8 @@ impl<'c> Builder<'c> {
             adapter,
             parameters: Parameters::default(),
             adapted: Vec::new(),
+            starts: Vec::new(),
+            vera: None,
             sites: 0,
         }
     }
@@ -155,8 +163,38 @@ impl<'c> Builder<'c> {
                 self.adapt_lora(Some(lora), Some(adapter), modules, projections)
             }
             (Some(Adapter::Lora(adapter)), _) => self.adapt_lora(None, Some(adapter), modules, projections),
+            (Some(Adapter::Ia3(adapter)), _) => self.adapt_ia3(&adapter.settings, Some(adapter), modules, projections),
+            (Some(Adapter::Vera(adapter)), tuning) => {
+                let settings = if let Tuning::Vera(settings) = tuning { settings } else { &adapter.settings };
+                self.adapt_vera(settings, Some(adapter), modules, projections)
+            }
+            (Some(Adapter::Oft(adapter)), _) => self.adapt_oft(&adapter.settings, Some(adapter), modules, projections),
             (None, Tuning::Lora(lora)) => self.adapt_lora(Some(lora), None, modules, projections),
+            (None, Tuning::Ia3(settings)) => self.adapt_ia3(settings, None, modules, projections),
+            (None, Tuning::Vera(settings)) => self.adapt_vera(settings, None, modules, projections),
+            (None, Tuning::Oft(settings)) => self.adapt_oft(settings, None, modules, projections),
             (None, Tuning::Nothing | Tuning::Full | Tuning::Freeze { .. }) => Ok(()),
         }
+    }
+
+    /// Whether a method adapts a module; one that is trained as a whole gets no adapter besides, as in PEFT.
+    pub(super) fn is_target(&self, module: &str, targets: &TargetModules) -> bool {
+        matches_target(module, targets) && !self.trains_whole(module)
+    }
+
+    /// The most outputs and the most inputs of the linear modules that `takes` takes.
+    pub(super) fn largest_linear(&self, takes: impl Fn(&str) -> bool) -> (usize, usize) {
+        let names = &self.checkpoint.model.names;
+        let linear = self.checkpoint.tensors.iter().filter_map(|(name, stored)| {
+            let module = name.strip_suffix(".weight")?;
+            let is_linear = stored.dims().len() == 2 && ![names.embedding, names.head].contains(&module);
+            (is_linear && takes(module)).then(|| stored.tensor())
+        });
+        linear.fold((0, 0), |most, tensor| (most.0.max(tensor.rows()), most.1.max(tensor.columns())))
+    }
+
+    /// The method cannot be used with this model.
+    pub(super) fn refused(&self, reason: String) -> Error {
+        Error::Adapter { file: self.checkpoint.label.clone(), reason }
     }
 }

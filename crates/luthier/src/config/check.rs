@@ -121,7 +121,11 @@ impl Check<'_> {
             cache: text("cache_dir").map(PathBuf::from),
             token: text("hf_hub_token").and_then(Token::new),
         };
-        ModelSettings { name: model.display().to_string(), model, from_scratch, adapter, hub }
+        let quantisation = quantisation::read(self.settings).unwrap_or_else(|problem| {
+            self.problems.push(problem);
+            None
+        });
+        ModelSettings { name: model.display().to_string(), model, from_scratch, adapter, quantisation, hub }
     }
 
     fn data(&mut self, stage: Stage, notices: &mut Vec<String>) -> DataSettings {
@@ -533,6 +537,7 @@ mod tests {
                 model: "m".into(),
                 from_scratch: false,
                 adapter: None,
+                quantisation: None,
                 hub: HubSettings::default(),
             },
             method: Method::Lora(LoraSettings {
@@ -562,7 +567,7 @@ mod tests {
             },
             batch: BatchSettings { rows: 8, accumulation: 1, length: RunLength::Epochs(3.0), token_budget: None },
             optimiser: OptimiserSettings {
-                learning_rate: 5e-5,
+                learning_rate: None,
                 weight_decay: 0.0,
                 beta1: 0.9,
                 beta2: 0.999,

@@ -11,7 +11,8 @@ use crate::settings::either;
 /// How parameters are stepped.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct OptimiserSettings {
-    pub(crate) learning_rate: f64,
+    /// `None`: by rule, which asks the model.
+    pub(crate) learning_rate: Option<f64>,
     pub(crate) weight_decay: f64,
     pub(crate) beta1: f64,
     pub(crate) beta2: f64,
@@ -42,7 +43,7 @@ impl Check<'_> {
         let max_grad_norm = Some(self.number("max_grad_norm")).filter(|norm| *norm > 0.0);
         let per_tensor = self.is_on("clip_per_tensor");
         OptimiserSettings {
-            learning_rate: self.number("learning_rate"),
+            learning_rate: self.settings.number("learning_rate"),
             weight_decay: self.number("weight_decay"),
             beta1: self.number("adam_beta1"),
             beta2: self.number("adam_beta2"),

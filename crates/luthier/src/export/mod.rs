@@ -215,9 +215,9 @@ fn report(config: &ExportConfig, prompts: &Prompts, replay: &Replay, names: &[St
         ));
     } else if let Some(by_adapter) = replay.outweighed() {
         eprint_line(&format!(
-            "warning: storing changes the logits by {:.4} in the mean, and the adapter by {by_adapter:.4}: {} cannot hold what was \
-             trained; store more bits with --outtype, or keep base and adapter apart",
-            replay.mean_difference, stored_name
+            "warning: storing as {stored_name} changes the logits by {:.4} in the mean, no less than the adapter's {by_adapter:.4}: \
+             what was trained may be lost in it; store more bits with --outtype, or keep base and adapter apart",
+            replay.mean_difference
         ));
     } else if replay.agreement_percent() < EXPECTED_AGREEMENT_PERCENT {
         eprint_line(&format!(
