@@ -7,11 +7,14 @@ mod freeze;
 mod lora;
 mod method;
 mod optimiser;
+mod quantisation;
 mod schedule;
 
 use std::path::PathBuf;
 
 use luthier_data::{Interleave, RoleWeights, Truncation};
+
+use luthier_model::checkpoint::Quantisation;
 
 use crate::hub::HubSettings;
 use crate::settings::Settings;
@@ -19,6 +22,7 @@ pub(crate) use files::{check_adapter, check_model, describe, gguf_files};
 pub(crate) use lora::{LoraSettings, Targets};
 pub(crate) use method::Method;
 pub(crate) use optimiser::OptimiserSettings;
+pub(crate) use quantisation::read as quantisation;
 pub(crate) use schedule::ScheduleSettings;
 
 /// Everything that a training is told.
@@ -66,6 +70,8 @@ pub(crate) struct ModelSettings {
     pub(crate) from_scratch: bool,
     /// A PEFT folder whose adapter is trained on. Only with methods that make one.
     pub(crate) adapter: Option<PathBuf>,
+    /// How the frozen matrices are stored; `None`: as in the files. Only with [`Method::Lora`].
+    pub(crate) quantisation: Option<Quantisation>,
     pub(crate) hub: HubSettings,
 }
 

@@ -49,7 +49,7 @@ pub(crate) fn fit(
     if limit.is_none() {
         eprint_line("note: this system does not tell how much memory is free; the plan is not compared with it");
     }
-    let weights: usize = model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len()).sum();
+    let weights: usize = model.checkpoint.tensors.values().map(|tensor| tensor.memory_bytes()).sum();
     loop {
         let step = Step {
             precision: trainer.precision,
@@ -136,7 +136,7 @@ pub(crate) fn predict(
 ) -> u64 {
     // Tensors lie in huge pages, so the last one is touched as a whole.
     const HUGE_PAGE: u64 = 2 << 20;
-    let weights: u64 = model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();
+    let weights: u64 = model.checkpoint.tensors.values().map(|tensor| tensor.memory_bytes() as u64).sum();
     let tensors = plan.peak_bytes as u64 + weights;
     let touched = before.file_bytes + before.anonymous_bytes;
     let activations = (plan.peak_bytes - plan.resident_bytes) as u64;

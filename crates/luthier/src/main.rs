@@ -29,6 +29,7 @@ mod outcome;
 mod plan;
 mod preflight;
 mod progress;
+mod quantised;
 mod quickstart;
 mod range_test;
 mod rate;

@@ -129,6 +129,19 @@ pub(crate) fn page(config: &TrainConfig, run: &Run, plan: &Plan) -> Vec<String> 
     page
 }
 
+/// How the base is stored, where that is not as in its files.
+fn quantised(run: &Run) -> Option<String> {
+    let made = || run.model.checkpoint.tensors.values().filter(|tensor| tensor.was_quantised());
+    let first = made().next()?;
+    let (bytes, numbers) = made()
+        .fold((0, 0), |(bytes, numbers), tensor| (bytes + tensor.memory_bytes(), numbers + tensor.tensor().len()));
+    let bits = 8.0 * bytes as f64 / numbers.max(1) as f64;
+    Some(format!(
+        "linear layers of the base: {}, {bits:.2} bits a number; embedding, head and norms as in the files",
+        first.dtype()
+    ))
+}
+
 /// Model, method, data and machine, one line each.
 fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
     let facts = &run.facts;
@@ -144,6 +157,7 @@ fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
         ),
         format!("method: {}, {} numbers trained ({share:.2} %)", method(config, run), thousands(trained)),
     ];
+    lines.extend(quantised(run));
     let optimiser = &run.trainer.optimiser;
     if optimiser.kind != OptimiserKind::AdamW || optimiser.in_backward {
         let when = if optimiser.in_backward { ", on the way back" } else { "" };
@@ -255,7 +269,7 @@ fn shown(row: &Example, tokenizer: &Tokenizer) -> String {
 
 fn memory(run: &Run) -> Memory {
     let parameters = 4 * run.decoder.parameters().count() as u64;
-    let weight_bytes: u64 = run.model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();
+    let weight_bytes: u64 = run.model.checkpoint.tensors.values().map(|tensor| tensor.memory_bytes() as u64).sum();
     let peak = run.facts.plan.peak_bytes as u64;
     let total_bytes = run.predicted_bytes.unwrap_or(peak + weight_bytes + run.facts.scratch_bytes + PROGRAM);
     let plan = &run.facts.plan;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use luthier_data::{BrokenRecord, Report, Tokenized, Tokenizer};
+use luthier_model::checkpoint::StoredTensor;
 use luthier_model::{Decoder, Tuning};
 use luthier_tensor::{Device, Isa, Observer, Precision};
 use luthier_train::{
@@ -73,7 +74,7 @@ impl Run {
         let own_file_bytes = ProcessMemory::now().map_or(0, |memory| memory.file_bytes);
         let environment = &same_processor(environment, resumed);
         let processor = Processor::choose(config.machine.threads, environment)?;
-        let model = Model::of(config)?;
+        let model = Model::stored(config, processor.threads)?;
         for note in &model.checkpoint.model.notes {
             eprint_line(&format!("note: {note}"));
         }
@@ -130,11 +131,10 @@ impl Run {
             },
         };
         let plan = fit(config, &model, &tuning, adapter.as_ref(), &mut steps, &mut trainer, resumed)?;
-        // Weights that were drawn lie in memory already; they too are counted with the model.
-        let drawn: u64 = match config.model.from_scratch {
-            true => model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum(),
-            false => 0,
-        };
+        // Weights that were drawn or quantised lie in memory already; they too are counted with the model.
+        let made = |tensor: &&StoredTensor| config.model.from_scratch || tensor.was_quantised();
+        let tensors = model.checkpoint.tensors.values().filter(made);
+        let drawn: u64 = tensors.map(|tensor| tensor.memory_bytes() as u64).sum();
         let before = ProcessMemory::now().map(|now| ProcessMemory {
             file_bytes: own_file_bytes,
             anonymous_bytes: now.anonymous_bytes.saturating_sub(drawn),
@@ -293,6 +293,7 @@ fn deciding(config: &TrainConfig) -> BTreeMap<String, String> {
     let named = [
         ("the base model", config.model.name.clone()),
         ("the method", format!("{:?}", config.method)),
+        ("the quantisation", config.model.quantisation.map_or_else(String::new, |found| format!("{found:?}"))),
         ("the optimiser", format!("{:?}", config.optimiser)),
         ("the schedule", format!("{:?}", config.schedule)),
         ("the length", format!("{:?}", config.batch.length)),

@@ -121,7 +121,11 @@ impl Check<'_> {
             cache: text("cache_dir").map(PathBuf::from),
             token: text("hf_hub_token").and_then(Token::new),
         };
-        ModelSettings { name: model.display().to_string(), model, from_scratch, adapter, hub }
+        let quantisation = quantisation::read(self.settings).unwrap_or_else(|problem| {
+            self.problems.push(problem);
+            None
+        });
+        ModelSettings { name: model.display().to_string(), model, from_scratch, adapter, quantisation, hub }
     }
 
     fn data(&mut self, stage: Stage, notices: &mut Vec<String>) -> DataSettings {
@@ -533,6 +537,7 @@ mod tests {
                 model: "m".into(),
                 from_scratch: false,
                 adapter: None,
+                quantisation: None,
                 hub: HubSettings::default(),
             },
             method: Method::Lora(LoraSettings {

@@ -42,15 +42,20 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Model, "print_param_status", Switch, "false", "Print every parameter.")
         .no_effect("the trained ones are counted at the start"),
     row(Model, "use_cache", Switch, "false", "Keep keys and values while training.").no_effect("training keeps none"),
-    row(Model, "quantization_bit", Whole(2, 8), "", "Bits of the frozen weights.")
-        .refused("weights are not quantised while loading yet; a GGUF file is trained as it is"),
-    row(Model, "quantization_method", Anything, "bnb", "How they are quantised.")
-        .no_effect("it only matters with quantization_bit"),
-    row(Model, "quantization_type", Anything, "nf4", "What they are quantised to.")
-        .no_effect("it only matters with quantization_bit"),
-    row(Model, "quantization_device_map", Anything, "", "Where quantised weights lie.").no_effect("it only matters with quantization_bit"),
-    row(Model, "double_quantization", Switch, "true", "Quantise the scales too.")
-        .no_effect("it only matters with quantization_bit"),
+    row(
+        Model,
+        "quantization_bit",
+        Whole(2, 8),
+        "",
+        "Bits that the linear layers of the base are stored in while adapters are trained: 4 (QLoRA) or 8 (blocks of 32 integers with \
+         a scale each, not LLM.int8()).",
+    ),
+    row(Model, "quantization_method", Choice(&["bnb"], BEYOND_BITSANDBYTES), "bnb", "Whose formats they are: bitsandbytes'."),
+    row(Model, "quantization_type", Choice(&["nf4", "fp4"], &[]), "nf4", "Which four bits: quantiles of the normal distribution, or a small float.")
+        .only(QUANTISED),
+    row(Model, "quantization_device_map", Anything, "", "Where quantised weights lie.").no_effect("there is one memory"),
+    row(Model, "double_quantization", Switch, "true", "Quantise the scales of four bits too, which saves 0.4 bits a weight.")
+        .only(QUANTISED),
     row(Model, "adapter_folder", Text, "", "Folder that adapters are in.")
         .refused("give the whole path in adapter_name_or_path"),
     row(Model, "cache_dir", Text, "", "Where downloaded models are kept. Default: the cache of Hugging Face's tools."),
@@ -875,6 +880,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
 
 const LORA: &str = "finetuning_type: lora";
 const FREEZE: &str = "finetuning_type: freeze";
+const QUANTISED: &str = "quantization_bit: 4";
+const BEYOND_BITSANDBYTES: &[&str] = &["gptq", "awq", "aqlm", "quanto", "eetq", "hqq", "mxfp4", "fp8"];
 const NOT_YET: &str = "Luthier does not have it yet, and without it the result would differ";
 const PREFERENCE: &str = "stage sft and pt do not use it";
 const TEXT_ONLY: &str = "models and records are text only";
