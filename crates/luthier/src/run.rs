@@ -108,6 +108,12 @@ impl Run {
         }
         warn_long_rows(&model, &steps);
         let rate = rate::choose(config, &model);
+        if let Some(floor) = config.schedule.floor.filter(|floor| *floor >= rate.value) {
+            anyhow::bail!(
+                "lr_scheduler_kwargs: the rate is to end at {floor}, and the highest is {}; expected less",
+                rate.value
+            );
+        }
         let schedule = schedule(config, rate.value, steps.total);
         let drops = tuning.dropout() > 0.0;
         let mut trainer = TrainerSettings {

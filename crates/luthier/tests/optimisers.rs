@@ -136,3 +136,46 @@ fn what_an_optimiser_cannot_do_is_said() {
     );
     refused(&["optim=ademamix"], "which Luthier does not have yet");
 }
+
+#[test]
+fn a_rate_is_chosen_by_rule_and_said_with_its_source() {
+    let folder = folder();
+    let text = fs::read_to_string(folder.path().join("train.yaml")).unwrap().replace("learning_rate: 1.0e-3\n", "");
+    fs::write(folder.path().join("train.yaml"), text).unwrap();
+    let full =
+        "rate: 6e-5, by rule: 20 % of the 3e-4 that llama was pre-trained with (Touvron et al. 2023, LLaMA of 7B)";
+    for (words, line) in [
+        (&["dry_run=true"][..], "rate: 1e-4, by rule: recommended for LoRA are 3e-5 to 1e-4; see luthier lr-find\n"),
+        (&["dry_run=true", FULL], full),
+        (
+            &["dry_run=true", FULL, "use_muon=true"],
+            "optimiser: Muon, and AdamW for what is no matrix within the model\n",
+        ),
+    ] {
+        let said = succeeds(&folder, words);
+        assert!(said.contains(line), "{said}");
+        assert!(!said.contains("rate_outside_recommended_range"), "{said}");
+    }
+    let said = succeeds(&folder, &["dry_run=true", "learning_rate=1e-3"]);
+    assert!(said.contains("rate_outside_recommended_range: learning_rate is 1e-3, so high that"), "{said}");
+}
+
+#[test]
+fn a_range_test_draws_and_leaves_the_result_alone() {
+    let folder = folder();
+    fs::create_dir(folder.path().join("out")).unwrap();
+    fs::write(folder.path().join("out/model.safetensors"), "kept").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_luthier"));
+    command.args(["lr-find", "train.yaml", "max_steps=60", FULL]).current_dir(folder.path());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let rate: f64 = text.strip_prefix("learning_rate: ").unwrap().trim().parse().unwrap();
+    assert!((1e-7..0.1).contains(&rate), "{text}");
+    let svg = fs::read_to_string(folder.path().join("out/lr_find.svg")).unwrap();
+    assert!(svg.contains("Learning rate range test") && folder.path().join("out/lr_find.png").exists());
+    let mut names: Vec<_> = fs::read_dir(folder.path().join("out")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["lr_find.png", "lr_find.svg", "model.safetensors"]);
+    assert_eq!(fs::read(folder.path().join("out/model.safetensors")).unwrap(), b"kept");
+}

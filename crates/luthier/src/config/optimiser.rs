@@ -446,6 +446,6 @@ mod tests {
         assert_eq!(power, ScheduleKind::Polynomial { end: 0.01, power: 2.0 });
         fails("lr_scheduler_type: cosine_with_min_lr", "one of min_lr and min_lr_rate");
         fails("lr_scheduler_kwargs: power=2", "lr_scheduler_kwargs has power; linear takes none");
-        fails("lr_scheduler_type: polynomial\nlr_scheduler_kwargs: lr_end=1", "expected less");
+        fails("lr_scheduler_type: polynomial\nlr_scheduler_kwargs: lr_end=1\nlearning_rate: 1e-3", "expected less");
     }
 }

@@ -417,9 +417,9 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "learning_rate",
         Number(0.0, f64::MAX),
         "",
-        "Highest rate. Default: by rule, which the page before the start names with its source; `luthier lr-find` measures.",
+        "Highest rate. Default: by rule, with the source printed; `luthier lr-find` measures one.",
     )
-    .differs("by rule", "5e-5", "A rate that fits an adapter is too high for all weights, and the other way round."),
+    .differs_quietly("by rule", "5e-5", "A rate that fits an adapter is too high for all weights, and the other way round."),
     row(
         Optimiser,
         "lr_scheduler_type",
@@ -445,7 +445,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "optim",
         Choice(OPTIMISERS, OTHER_OPTIMISERS),
         "adamw_torch_fused",
-        "How weights are stepped. The first eight names all mean AdamW with moments in fp32; paged ones are not paged.",
+        "How weights are stepped. The first eight names mean AdamW; paged ones are not paged.",
     ),
     row(Optimiser, "optim_args", Options, "", "Numbers of the optimiser, such as momentum=0.9 of sgd."),
     row(
@@ -453,14 +453,14 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "optim_target_modules",
         Names,
         "",
-        "Parts of the names of matrices that optim: galore_adamw and apollo_adamw project; all-linear means each.",
+        "Matrices that galore_adamw and apollo_adamw project: parts of names, or all-linear.",
     ),
     row(
         Optimiser,
         "lr_scheduler_kwargs",
         Options,
         "",
-        "Numbers of the schedule, such as num_cycles, power, lr_end, min_lr, min_lr_rate, timescale, num_decay_steps.",
+        "Numbers of the schedule, such as num_cycles, power, lr_end, min_lr, min_lr_rate, timescale.",
     ),
     row(Optimiser, "clip_per_tensor", Switch, "false", "Cut each parameter's gradients to max_grad_norm by themselves.")
         .ours(),
@@ -469,7 +469,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "layerwise_lr_decay",
         Number(1e-6, 1.0),
         "",
-        "Factor of the rate from each layer to the one below; the embedding is below the first. (Also known as LLRD.)",
+        "Factor of the rate from each layer to the one below; the embedding is below the first.",
     )
     .also(&["llrd"])
     .ours(),
@@ -478,8 +478,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "optimizer_in_bwd",
         Switch,
         "false",
-        "Step each parameter on the way back as soon as its gradient is there, and forget the gradient: less memory. Needs one \
-         batch a step, and max_grad_norm: 0 or clip_per_tensor.",
+        "Step on the way back and forget gradients; needs max_grad_norm: 0 or clip_per_tensor.",
     )
     .also(&["fused_backward_pass"])
     .ours(),
@@ -502,8 +501,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "use_apollo",
         Switch,
         "false",
-        "APOLLO: gradients scaled by channel as AdamW would scale a projection of them. With apollo_rank: 1, apollo_scale: 128 \
-         and apollo_scale_type: tensor it is APOLLO-Mini.",
+        "APOLLO: gradients scaled by channel as AdamW would scale a projection of them.",
     ),
     row(Optimiser, "apollo_target", Names, "all", "Parts of the names of the matrices that are projected.").only(APOLLO),
     row(Optimiser, "apollo_rank", Whole(1, i64::MAX), "16", "Vectors of a projection.").only(APOLLO),
@@ -557,7 +555,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "use_muon",
         Switch,
         "false",
-        "Muon for matrices within the model, with the rates of AdamW; AdamW for embeddings, head, norms and biases.",
+        "Muon for matrices within the model, with rates as of AdamW; AdamW for all else.",
     ),
     // Machine
     row(
