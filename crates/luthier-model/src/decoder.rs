@@ -4,15 +4,15 @@
 use std::sync::Arc;
 
 use luthier_tensor::{
-    AttentionOptions, Device, HeadLayout, HeadNormWeights, HeadOptions, KeyValues, LinearInput, Precision, Projection,
-    Residual, RotaryTables, Segment, Tape, Tensor, Var, Weight,
+    AttentionOptions, Device, HeadLayout, HeadNormWeights, HeadOptions, KeyValues, LinearInput, Norm, Precision,
+    Projection, Residual, RotaryTables, Segment, Tape, Tensor, Var, Weight,
 };
 
-use crate::adapter::LoraAdapter;
+use crate::adapter::{Adapter, FileTensor};
 use crate::checkpoint::Checkpoint;
 use crate::config::{DecoderConfig, FeedForward, LayerConfig, QueryKeyNorm};
 use crate::error::Error;
-use crate::parameters::Parameters;
+use crate::parameters::{Parameter, Parameters};
 use crate::tuning::{Builder, Tuning, is_saved};
 
 /// The widest head that the kernel of the query and key norms takes.
@@ -25,7 +25,7 @@ pub struct Decoder {
     layout: HeadLayout,
     embedding: Weight,
     layers: Vec<Layer>,
-    final_norm: Weight,
+    final_norm: Norm,
     head: Weight,
     parameters: Parameters,
     adapted: Vec<String>,
@@ -34,13 +34,15 @@ pub struct Decoder {
 #[derive(Debug)]
 struct Layer {
     config: LayerConfig,
-    attention_norm: Weight,
+    attention_norm: Norm,
     query_key_value: Vec<Projection>,
     head_norm: Option<HeadNormWeights>,
     attention_output: Vec<Projection>,
-    feed_forward_norm: Weight,
+    attention_output_norm: Option<Norm>,
+    feed_forward_norm: Norm,
     gate_up: Vec<Projection>,
     down: Vec<Projection>,
+    down_norm: Option<Norm>,
 }
 
 /// The tokens of one forward pass.
@@ -63,7 +65,7 @@ impl Decoder {
         device: &Device,
         checkpoint: &Checkpoint,
         tuning: &Tuning,
-        adapter: Option<&LoraAdapter>,
+        adapter: Option<&Adapter>,
     ) -> Result<Self, Error> {
         let (config, names) = (checkpoint.model.decoder.clone(), &checkpoint.model.names);
         if config.query_key_norm != QueryKeyNorm::None && config.head_dim > MOST_NORMALISED {
@@ -86,7 +88,7 @@ impl Decoder {
         for (number, layer) in config.layers.iter().enumerate() {
             let at = |name: &str| name.replacen("{}", &number.to_string(), 1);
             let all = |names: &[&str]| names.iter().map(|name| at(name)).collect::<Vec<_>>();
-            let attention_norm = build.vector(&at(names.attention_norm), Some(number))?;
+            let attention_norm = norm(&config, build.vector(&at(names.attention_norm), Some(number))?);
             let query_key_value = build.projections(&all(names.query_key_value), number)?;
             let head_norm = match config.query_key_norm {
                 QueryKeyNorm::None => None,
@@ -97,18 +99,25 @@ impl Decoder {
                     after_rotation: when == QueryKeyNorm::AfterRotary,
                 }),
             };
+            let attention_output = build.projections(&[at(names.attention_output)], number)?;
+            let after = |name: Option<&str>, build: &mut Builder<'_>| -> Result<Option<Norm>, Error> {
+                let vector = name.map(|name| build.vector(&at(name), Some(number))).transpose()?;
+                Ok(vector.map(|vector| norm(&config, vector)))
+            };
             layers.push(Layer {
                 config: *layer,
                 attention_norm,
                 query_key_value,
                 head_norm,
-                attention_output: build.projections(&[at(names.attention_output)], number)?,
-                feed_forward_norm: build.vector(&at(names.feed_forward_norm), Some(number))?,
+                attention_output,
+                attention_output_norm: after(names.attention_output_norm, &mut build)?,
+                feed_forward_norm: norm(&config, build.vector(&at(names.feed_forward_norm), Some(number))?),
                 gate_up: build.projections(&all(names.gate_up), number)?,
                 down: build.projections(&[at(names.down)], number)?,
+                down_norm: after(names.down_norm, &mut build)?,
             });
         }
-        let final_norm = build.vector(names.final_norm, None)?;
+        let final_norm = norm(&config, build.vector(names.final_norm, None)?);
         let head = match config.tied_head {
             true if adapter_splits(tuning, adapter, names.embedding, names.head) => {
                 return Err(Error::Adapter {
@@ -124,7 +133,9 @@ impl Decoder {
             false => build.table(names.head)?,
         };
         let Builder { parameters, adapted, .. } = build;
-        if let Some(stray) = adapter.and_then(|adapter| adapter.modules.keys().find(|name| !adapted.contains(name))) {
+        if let Some(stray) =
+            adapter.and_then(|adapter| adapter.modules().find(|name| !adapted.iter().any(|adapted| adapted == name)))
+        {
             let is_table = |name: &str| name.strip_suffix(".weight") == Some(stray);
             let reason = if is_table(names.head) || is_table(names.embedding) {
                 format!("low-rank terms on `{stray}` are not supported yet; only on the linear layers within the model")
@@ -134,7 +145,7 @@ impl Decoder {
             return Err(Error::Adapter { file: checkpoint.label.clone(), reason });
         }
         if let Some(stray) = adapter
-            .and_then(|adapter| adapter.saved_modules.keys().find(|name| !checkpoint.tensors.contains_key(*name)))
+            .and_then(|adapter| adapter.saved_modules().keys().find(|name| !checkpoint.tensors.contains_key(*name)))
         {
             return Err(Error::Adapter {
                 file: checkpoint.label.clone(),
@@ -157,6 +168,16 @@ impl Decoder {
     /// What is trained.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
+    }
+
+    /// What the file of the adapter that is trained holds.
+    pub fn adapter_tensors(&self) -> Vec<FileTensor> {
+        let tensor = |parameter: &Parameter| FileTensor {
+            name: parameter.name.clone(),
+            dims: parameter.dims.clone(),
+            value: parameter.value.clone(),
+        };
+        self.parameters.iter().map(tensor).collect()
     }
 
     /// Paths of the modules that have an adapter, in the order of the forward pass.
@@ -216,9 +237,9 @@ impl Decoder {
     pub fn head_options(&self, differentiate_all: bool) -> HeadOptions {
         HeadOptions {
             norm: self.final_norm.clone(),
-            epsilon: self.config.norm_epsilon,
             weight: self.head.clone(),
             scale: self.config.logit_scale,
+            soft_cap: self.config.logit_soft_cap,
             differentiate_all,
         }
     }
@@ -233,8 +254,7 @@ impl Decoder {
         store: impl Fn(&Var),
     ) -> Var {
         let config = &self.config;
-        let (epsilon, scale) = (config.norm_epsilon, config.residual_scale);
-        let normed = LinearInput::Normed { input: hidden, weight: &layer.attention_norm, epsilon };
+        let normed = LinearInput::Normed { input: hidden, norm: &layer.attention_norm };
         let mut heads = tape.linear(normed, &layer.query_key_value, None);
         if !layer.config.unrotated {
             heads = tape.rotary(heads, self.layout, &inputs.tables, layer.head_norm.as_ref());
@@ -244,27 +264,48 @@ impl Decoder {
             layout: self.layout,
             scale: config.attention_scale,
             window: layer.config.window,
+            soft_cap: config.attention_soft_cap,
             segments: Arc::clone(&inputs.segments),
         };
         let attended = tape.attention(&heads, others, &options);
-        let residual = Residual { base: hidden, scale };
-        let hidden = tape.linear(LinearInput::Plain(&attended), &layer.attention_output, Some(residual));
-        let normed = LinearInput::Normed { input: &hidden, weight: &layer.feed_forward_norm, epsilon };
+        let attended = LinearInput::Plain(&attended);
+        let hidden = self.join(tape, hidden, attended, &layer.attention_output, layer.attention_output_norm.as_ref());
+        let normed = LinearInput::Normed { input: &hidden, norm: &layer.feed_forward_norm };
         let wide = tape.linear(normed, &layer.gate_up, None);
         let (activation, gated) = match config.feed_forward {
             FeedForward::Gated(activation) => (activation, true),
             FeedForward::Plain(activation) => (activation, false),
         };
         let activated = LinearInput::Activated { input: &wide, activation, gated };
-        tape.linear(activated, &layer.down, Some(Residual { base: &hidden, scale }))
+        self.join(tape, &hidden, activated, &layer.down, layer.down_norm.as_ref())
+    }
+
+    /// Adds a block's last projection to the residual stream.
+    fn join(
+        &self,
+        tape: &mut Tape<'_>,
+        stream: &Var,
+        input: LinearInput,
+        projection: &[Projection],
+        norm: Option<&Norm>,
+    ) -> Var {
+        match norm {
+            None => tape.linear(input, projection, Some(Residual { base: stream, scale: self.config.residual_scale })),
+            Some(norm) => {
+                let block = tape.linear(input, projection, None);
+                tape.add_normed(stream, &block, norm)
+            }
+        }
     }
 }
 
+fn norm(config: &DecoderConfig, weight: Weight) -> Norm {
+    Norm { weight, epsilon: config.norm_epsilon, offset: config.norm_offset }
+}
+
 /// Whether an adapter trains, or holds, the embedding or the head of a model where they are one matrix.
-fn adapter_splits(tuning: &Tuning, adapter: Option<&LoraAdapter>, embedding: &str, head: &str) -> bool {
-    let trained = match tuning {
-        Tuning::Lora(lora) => [embedding, head].iter().any(|name| is_saved(name, &lora.saved_modules)),
-        _ => false,
-    };
-    trained || adapter.is_some_and(|found| [embedding, head].iter().any(|name| found.saved_modules.contains_key(*name)))
+fn adapter_splits(tuning: &Tuning, adapter: Option<&Adapter>, embedding: &str, head: &str) -> bool {
+    let trained = [embedding, head].iter().any(|name| is_saved(name, tuning.saved_modules()));
+    trained
+        || adapter.is_some_and(|found| [embedding, head].iter().any(|name| found.saved_modules().contains_key(*name)))
 }

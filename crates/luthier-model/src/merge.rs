@@ -5,8 +5,8 @@ use std::io::{self, Write};
 
 use luthier_tensor::{DType, Device, Tensor};
 
-use crate::adapter::{LoraAdapter, LoraPair};
-use crate::checkpoint::{Checkpoint, encode};
+use crate::adapter::{Adapter, LoraPair};
+use crate::checkpoint::{Checkpoint, encode_on};
 use crate::error::{Error, shape};
 
 /// Numbers that are computed together.
@@ -16,7 +16,7 @@ const BLOCK: usize = 1 << 20;
 pub struct Merged<'c> {
     device: Device,
     checkpoint: &'c Checkpoint,
-    adapter: Option<&'c LoraAdapter>,
+    adapter: Option<&'c Adapter>,
 }
 
 impl<'c> Merged<'c> {
@@ -24,9 +24,9 @@ impl<'c> Merged<'c> {
     ///
     /// # Errors
     /// When it names a tensor that the model does not have, or one of another shape, or would split head and embedding.
-    pub fn new(device: &Device, checkpoint: &'c Checkpoint, adapter: Option<&'c LoraAdapter>) -> Result<Self, Error> {
+    pub fn new(device: &Device, checkpoint: &'c Checkpoint, adapter: Option<&'c Adapter>) -> Result<Self, Error> {
         let merged = Self { device: device.clone(), checkpoint, adapter };
-        for (module, pair) in adapter.iter().flat_map(|adapter| &adapter.modules) {
+        for (module, pair) in adapter.and_then(Adapter::lora).iter().flat_map(|lora| &lora.modules) {
             let name = format!("{module}.weight");
             let base = merged.base(&name)?;
             let (found, expected) = ([pair.b.rows(), pair.a.columns()], [base.rows(), base.columns()]);
@@ -34,7 +34,7 @@ impl<'c> Merged<'c> {
                 return Err(merged.misfit(&format!("the update of `{name}`"), &found, &expected));
             }
         }
-        for (name, saved) in adapter.iter().flat_map(|adapter| &adapter.saved_modules) {
+        for (name, saved) in adapter.iter().flat_map(|adapter| adapter.saved_modules()) {
             let base = merged.base(name)?;
             let vector = checkpoint.tensors[name].dims().len() == 1 && saved.len() == base.len();
             let (found, expected) = ([saved.rows(), saved.columns()], [base.rows(), base.columns()]);
@@ -72,12 +72,17 @@ impl<'c> Merged<'c> {
         self.pair(name).is_some() || self.saved(name).is_some()
     }
 
+    /// Whether a tensor is written in `dtype` as it stands.
+    pub fn copies(&self, name: &str, dtype: DType) -> bool {
+        !self.changes(name) && self.checkpoint.tensors[name].dtype() == dtype
+    }
+
     fn saved(&self, name: &str) -> Option<&'c Tensor> {
-        self.adapter.and_then(|adapter| adapter.saved_modules.get(name))
+        self.adapter.and_then(|adapter| adapter.saved_modules().get(name))
     }
 
     fn pair(&self, name: &str) -> Option<(&'c LoraPair, f32)> {
-        let adapter = self.adapter?;
+        let adapter = self.adapter?.lora()?;
         let pair = adapter.modules.get(name.strip_suffix(".weight")?)?;
         Some((pair, adapter.scale_of(pair)))
     }
@@ -109,15 +114,23 @@ impl<'c> Merged<'c> {
     }
 
     /// Writes a tensor's numbers in `dtype`, all rows as they come or those of `order` in its order. The places of a
-    /// vector count as its rows.
+    /// vector count as its rows. What the adapter leaves alone and is stored so already is copied byte for byte.
     ///
     /// # Errors
     /// When writing fails, or a number has no place in `dtype`.
     pub fn write(&self, name: &str, order: Option<&[u32]>, dtype: DType, writer: &mut dyn Write) -> io::Result<()> {
         let stored = &self.checkpoint.tensors[name];
+        if self.copies(name, dtype) {
+            let Some(order) = order else { return writer.write_all(stored.bytes()) };
+            let places = if stored.dims().len() == 1 { stored.tensor().columns() } else { stored.tensor().rows() };
+            let width = stored.bytes().len().checked_div(places).unwrap_or(0);
+            return order
+                .iter()
+                .try_for_each(|row| writer.write_all(&stored.bytes()[*row as usize * width..][..width]));
+        }
         let mut put = |values: &[f32]| {
-            let bytes = encode(values, dtype).map_err(|error| io::Error::other(format!("tensor `{name}`: {error}")))?;
-            writer.write_all(&bytes)
+            let bytes = encode_on(&self.device, values, dtype);
+            writer.write_all(&bytes.map_err(|error| io::Error::other(format!("tensor `{name}`: {error}")))?)
         };
         let (rows, columns) = (stored.tensor().rows(), stored.tensor().columns());
         let block = BLOCK.div_ceil(columns.max(1));

@@ -16,11 +16,19 @@ pub struct Parameter {
     pub dims: Vec<usize>,
     /// Weight decay applies. It leaves norms and biases alone.
     pub decays: bool,
+    /// Factor of the learning rate; 1 but where a method has another.
+    pub rate: f64,
 }
 
 /// All trained tensors.
 #[derive(Clone, Debug, Default)]
 pub struct Parameters(Vec<Parameter>);
+
+impl FromIterator<Parameter> for Parameters {
+    fn from_iter<T: IntoIterator<Item = Parameter>>(parameters: T) -> Self {
+        Self(parameters.into_iter().collect())
+    }
+}
 
 impl Parameters {
     /// Registers a tensor and returns it as a trained weight. `value` is f32 and the device's own.
@@ -40,7 +48,7 @@ impl Parameters {
         let lower = name.to_lowercase();
         let decays = !lower.contains("norm") && !lower.contains("bias");
         let weight = Weight { value: value.clone(), gradient: Some(gradient.clone()) };
-        self.0.push(Parameter { name, value, gradient, dims, decays });
+        self.0.push(Parameter { name, value, gradient, dims, decays, rate: 1.0 });
         weight
     }
 

@@ -118,6 +118,15 @@ impl Device {
         self.run("fill", |cpu| cpu.fill_zero(tensor));
     }
 
+    /// Sets every number of a u8 tensor.
+    ///
+    /// # Panics
+    /// When it stores something else.
+    pub fn fill_byte(&self, tensor: &Tensor, byte: u8) {
+        assert_eq!(tensor.dtype(), DType::U8, "a byte for {tensor:?}");
+        self.run("fill", |cpu| cpu.fill_byte(tensor, byte));
+    }
+
     /// An f32 tensor of these numbers, row by row.
     ///
     /// # Panics
@@ -145,7 +154,7 @@ impl Device {
         self.write_bytes(target, bytes_of_f32(values));
     }
 
-    /// Overwrites `target`, which is `F32` or `Bf16`, with the numbers of `source`, of one shape in any storage type.
+    /// Overwrites `target`, which is `F32`, `Bf16` or `F16`, with the numbers of `source`, of one shape in any storage type.
     ///
     /// # Panics
     /// When the shapes differ.
@@ -176,6 +185,16 @@ impl Device {
         values
     }
 
+    /// Finite numbers as blocks of `dtype`, one of [`DType::BLOCKS`], made by all threads; zeros on the device without data.
+    ///
+    /// # Panics
+    /// When the blocks are not whole.
+    pub fn encode(&self, values: &[f32], dtype: DType) -> Vec<u8> {
+        let mut bytes = vec![0; dtype.bytes(values.len())];
+        self.run("encode", |cpu| cpu.encode(dtype, values, &mut bytes));
+        bytes
+    }
+
     /// The numbers of a u32 `tensor`; zeros on the device without data.
     ///
     /// # Panics
@@ -187,7 +206,14 @@ impl Device {
         ids
     }
 
-    /// A copy in `dtype`, which is `F32` or `Bf16`.
+    /// The numbers of `tensor` in its storage type, as bytes; zeros on the device without data.
+    pub fn download_bytes(&self, tensor: &Tensor) -> Vec<u8> {
+        let mut bytes = vec![0; tensor.bytes()];
+        self.run("download", |cpu| cpu.read_bytes(tensor, &mut bytes));
+        bytes
+    }
+
+    /// A copy in `dtype`, which is `F32`, `Bf16` or `F16`.
     pub fn convert(&self, tensor: &Tensor, dtype: DType) -> Tensor {
         let out = self.empty(dtype, tensor.rows(), tensor.columns());
         self.run("convert", |cpu| cpu.convert(tensor, &out));

@@ -1,4 +1,4 @@
-//! The ways in which a tensor's numbers can be stored. Activations use `F32` or `Bf16`; a frozen weight may
+//! The ways in which a tensor's numbers can be stored. Activations use `F32`, `Bf16` or `F16`; a frozen weight may
 //! stay in any of them and is decoded where it is read, so that a base model never grows on its way into memory.
 //! The block formats are those of ggml, where 32 consecutive numbers of a row share a scale, or 256 share one whose parts
 //! have small scales of their own; and those of bitsandbytes, where 64 numbers share a scale. What bitsandbytes keeps in two
@@ -15,6 +15,8 @@ pub enum DType {
     F16,
     /// Unsigned 32-bit integers: token ids and positions.
     U32,
+    /// Unsigned 8-bit integers: codes of an optimiser's state.
+    U8,
     /// ggml `Q4_0`: blocks of 32; an f16 scale d and 4-bit codes q; value d * (q - 8).
     Q4_0,
     /// ggml `Q4_1`: blocks of 32; f16 scale d and minimum m, 4-bit codes q; value d * q + m.
@@ -70,7 +72,7 @@ impl DType {
     /// Numbers that are stored together; a row's length must be a multiple of it.
     pub const fn block_len(self) -> usize {
         match self {
-            Self::F32 | Self::Bf16 | Self::F16 | Self::U32 => 1,
+            Self::F32 | Self::Bf16 | Self::F16 | Self::U32 | Self::U8 => 1,
             Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::Mxfp4 => 32,
             Self::Nf4 | Self::Fp4 | Self::Nf4Double | Self::Fp4Double => 64,
             Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => 256,
@@ -82,6 +84,7 @@ impl DType {
         match self {
             Self::F32 | Self::U32 => 4,
             Self::Bf16 | Self::F16 => 2,
+            Self::U8 => 1,
             Self::Q4_0 => 18,
             Self::Q4_1 => 20,
             Self::Q5_0 => 22,
@@ -115,6 +118,7 @@ impl DType {
             Self::Bf16 => "bf16",
             Self::F16 => "f16",
             Self::U32 => "u32",
+            Self::U8 => "u8",
             Self::Q4_0 => "q4_0",
             Self::Q4_1 => "q4_1",
             Self::Q5_0 => "q5_0",

@@ -1,6 +1,6 @@
 //! Making a run fit: token budget and recomputed layers are chosen on the device without data, by the code that will run.
 
-use luthier_model::{LoraAdapter, Tuning};
+use luthier_model::{Adapter, Tuning};
 use luthier_train::{MemoryPlan, Step, TrainerSettings, plan_memory};
 
 use crate::checkpoint::Layout;
@@ -25,7 +25,7 @@ pub(crate) fn fit(
     config: &TrainConfig,
     model: &Model,
     tuning: &Tuning,
-    adapter: Option<&LoraAdapter>,
+    adapter: Option<&Adapter>,
     steps: &mut RowSteps,
     trainer: &mut TrainerSettings,
     resumed: Option<&Layout>,
@@ -59,7 +59,7 @@ pub(crate) fn fit(
             &model.checkpoint,
             tuning,
             adapter,
-            trainer.optimiser,
+            &trainer.optimiser,
             &step,
             largest.iter().map(std::slice::from_ref),
             &steps.largest_evaluation(),
@@ -117,11 +117,12 @@ pub(crate) fn predict(
     let tensors = plan.peak_bytes as u64 + weights;
     let touched = before.file_bytes + before.anonymous_bytes;
     let activations = (plan.peak_bytes - plan.resident_bytes) as u64;
-    // A checkpoint is mapped while it is read: masters and moments before any activation, masters alone after all.
+    let state = plan.state_bytes as u64;
+    // A checkpoint is mapped while it is read: masters and state before any activation, masters alone after all.
     let mapped = match restored {
         Restored::Nothing => 0,
         Restored::Best { trained } => 4 * trained,
-        Restored::Everything { trained } => (4 * trained).max((12 * trained).saturating_sub(activations)),
+        Restored::Everything { trained } => (4 * trained).max((4 * trained + state).saturating_sub(activations)),
     };
     touched + tensors.next_multiple_of(HUGE_PAGE) + scratch_bytes + PROGRAM + mapped + tokenizer_bytes(model, tuning)
 }

@@ -38,7 +38,7 @@ pub(crate) struct Memory {
     /// Masters of what is trained.
     pub(crate) trained_bytes: u64,
     pub(crate) gradient_bytes: u64,
-    /// AdamW's two moments.
+    /// What the optimiser keeps.
     pub(crate) moment_bytes: u64,
     /// What the largest part keeps for its way back, and its temporaries.
     pub(crate) activation_bytes: u64,
@@ -106,10 +106,7 @@ impl Memory {
 pub(crate) fn page(config: &TrainConfig, run: &Run, plan: &Plan) -> Vec<String> {
     let mut page = lines(config, run);
     page.extend(plan.lines(config, run));
-    let trained = match run.tuning {
-        Tuning::Lora(_) => Trained::Adapter,
-        _ => Trained::Weights,
-    };
+    let trained = if run.tuning.is_adapter() { Trained::Adapter } else { Trained::Weights };
     let all_memory = memory_bytes().unwrap_or(0);
     let warnings = [
         // Weights that are drawn have everything to learn: usual rates are others.
@@ -265,7 +262,7 @@ fn memory(run: &Run) -> Memory {
         weight_bytes,
         trained_bytes: parameters,
         gradient_bytes: parameters,
-        moment_bytes: 2 * parameters,
+        moment_bytes: run.facts.plan.state_bytes as u64,
         activation_bytes,
         program_bytes: total_bytes.saturating_sub(weight_bytes + peak),
         available_bytes: available_bytes(),
@@ -288,9 +285,9 @@ fn evaluations(config: &TrainConfig, run: &Run, first: usize) -> usize {
 /// Bytes that a run will have on the disk at most, and what they are.
 fn disk(config: &TrainConfig, run: &Run) -> (u64, String) {
     let parameters = run.decoder.parameters().count() as u64;
-    let result = match run.tuning {
-        Tuning::Lora(_) => 4 * parameters,
-        _ => {
+    let result = match run.tuning.is_adapter() {
+        true => 4 * run.decoder.adapter_tensors().iter().map(|tensor| tensor.value.len() as u64).sum::<u64>(),
+        false => {
             let half =
                 run.model.checkpoint.tensors.values().map(|tensor| tensor.tensor().len() as u64 * 2).sum::<u64>();
             let stored = run.model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();
@@ -299,8 +296,8 @@ fn disk(config: &TrainConfig, run: &Run) -> (u64, String) {
     };
     let companions: u64 = run.model.files.companions().map(|(_, bytes)| (**bytes).as_ref().len() as u64).sum();
     let result = result + companions;
-    // Masters and moments, and the journal: a line a step, half of them on the average.
-    let checkpoint = result + 12 * parameters + 100 * run.steps.total as u64;
+    // Masters and the optimiser's state, and the journal: a line a step, half of them on the average.
+    let checkpoint = result + 4 * parameters + run.facts.plan.state_bytes as u64 + 100 * run.steps.total as u64;
     let total = run.steps.total;
     let saves = match config.saving.when {
         When::Never => 0,

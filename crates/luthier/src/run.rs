@@ -6,12 +6,11 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use luthier_data::{BrokenRecord, Report, Tokenized, Tokenizer};
-use luthier_model::adapter::AdapterSettings;
 use luthier_model::checkpoint::StoredTensor;
 use luthier_model::{Decoder, Tuning};
 use luthier_tensor::{Device, Isa, Observer, Precision};
 use luthier_train::{
-    Due, Evaluating, MemoryPlan, Metric, Nonfinite, OptimiserSettings, Schedule, ScheduleKind, TrainerSettings,
+    Due, Evaluating, MemoryPlan, Metric, Nonfinite, OptimiserKind, OptimiserSettings, Schedule, TrainerSettings,
 };
 
 use crate::checkpoint::Layout;
@@ -33,8 +32,6 @@ pub(crate) struct Run {
     pub(crate) trainer: TrainerSettings,
     pub(crate) isa: Isa,
     pub(crate) tuning: Tuning,
-    /// What the adapter that is trained on says of itself.
-    pub(crate) continued: Option<AdapterSettings>,
     /// What the process will hold at its peak; `None` where the system does not tell what it holds now.
     pub(crate) predicted_bytes: Option<u64>,
     pub(crate) facts: Facts,
@@ -109,11 +106,11 @@ impl Run {
         }
         warn_long_rows(&model, &steps);
         let schedule = schedule(config, steps.total);
-        let drops = matches!(&tuning, Tuning::Lora(lora) if lora.dropout > 0.0);
+        let drops = tuning.dropout() > 0.0;
         let mut trainer = TrainerSettings {
             precision,
             schedule,
-            optimiser: optimiser(&config.optimiser),
+            optimiser: optimiser(config, &model),
             recomputed_layers: 0,
             dropout_seed: drops.then_some(config.machine.seed),
             evaluating: config.evaluation.as_ref().map(|evaluation| evaluating(evaluation, steps.total)),
@@ -146,7 +143,6 @@ impl Run {
         let predicted_bytes = before.map(|before| predict(&before, &plan, &model, scratch_bytes, &tuning, restored));
         check_targets(&tuning, &decoder)?;
         check_saved_modules(&tuning, &decoder)?;
-        let continued = adapter.map(|adapter| adapter.settings);
         Ok(Self {
             model,
             device,
@@ -154,7 +150,6 @@ impl Run {
             trainer,
             isa: processor.isa,
             tuning,
-            continued,
             predicted_bytes,
             facts: Facts {
                 threads: processor.threads,
@@ -192,6 +187,7 @@ pub(crate) fn precision_name(precision: Precision) -> &'static str {
     match precision {
         Precision::F32 => "fp32",
         Precision::Bf16 => "bf16",
+        Precision::F16 => "fp16",
     }
 }
 
@@ -307,25 +303,26 @@ fn check_layout(steps: &RowSteps, now: &BTreeMap<String, String>, layout: &Layou
 
 fn schedule(config: &TrainConfig, total_steps: usize) -> Schedule {
     Schedule {
-        kind: match config.schedule.kind {
-            config::ScheduleKind::Constant => ScheduleKind::Constant,
-            config::ScheduleKind::ConstantWithWarmup => ScheduleKind::ConstantWithWarmup,
-            config::ScheduleKind::Linear => ScheduleKind::Linear,
-            config::ScheduleKind::Cosine => ScheduleKind::Cosine,
-        },
+        kind: config.schedule.kind(config.optimiser.learning_rate),
         learning_rate: config.optimiser.learning_rate,
         warmup_steps: config.schedule.warmup.steps(total_steps),
         total_steps,
     }
 }
 
-fn optimiser(settings: &config::OptimiserSettings) -> OptimiserSettings {
+fn optimiser(config: &TrainConfig, model: &Model) -> OptimiserSettings {
+    let settings = &config.optimiser;
     OptimiserSettings {
-        beta_1: settings.beta1,
-        beta_2: settings.beta2,
-        epsilon: settings.epsilon,
+        kind: match &settings.kind {
+            OptimiserKind::AdamMini { .. } => OptimiserKind::AdamMini { head_dim: model.layout().head_dim },
+            kind => kind.clone(),
+        },
         weight_decay: settings.weight_decay,
         max_gradient_norm: settings.max_grad_norm,
+        clipping: settings.clipping,
+        layer_decay: settings.layer_decay,
+        seed: config.machine.seed,
+        ..OptimiserSettings::adamw(settings.beta1, settings.beta2, settings.epsilon)
     }
 }
 

@@ -311,6 +311,13 @@ impl Settings {
         }
     }
 
+    pub(crate) fn options(&self, name: &str) -> &[(String, String)] {
+        match &self.values[name].0 {
+            Value::Options(value) => value,
+            _ => &[],
+        }
+    }
+
     pub(crate) fn names(&self, name: &str) -> &[String] {
         match &self.values[name].0 {
             Value::Names(value) => value,

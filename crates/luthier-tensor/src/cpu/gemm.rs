@@ -9,7 +9,7 @@
 //! output; what it reads as padding is its own zeros.
 
 pub(crate) mod decode;
-mod decode_run;
+pub(super) mod decode_run;
 mod driver;
 mod epilogue;
 pub(crate) mod four_bits;
@@ -73,7 +73,7 @@ pub(crate) enum Compute {
     Bf16,
 }
 
-/// A matrix `[m, n]` to write: f32 or bf16.
+/// A matrix `[m, n]` to write: f32, bf16 or f16.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
     pub(crate) address: *mut u8,
@@ -82,7 +82,7 @@ pub(crate) struct Output {
     pub(crate) stride: usize,
 }
 
-/// A matrix `[m, n]` to add: f32 or bf16. It may be the very memory of the output, then with the same type and stride.
+/// A matrix `[m, n]` to add: f32, bf16 or f16. It may be the very memory of the output, then with the same type and stride.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Addend {
     pub(crate) address: *const u8,

@@ -4,7 +4,7 @@
 //! A sum is 64 interleaved chains, so its last bits may differ from [`gemm`](super::gemm::gemm)'s; they depend neither on
 //! the other rows nor on the number of threads. Its tests stand with those of the other products.
 
-use super::gemm::decode::{bf16_to_f32, decode_row, decode_row_with, f32_to_bf16};
+use super::gemm::decode::{bf16_to_f32, decode_row, decode_row_with, f16_to_f32, f32_to_bf16, f32_to_f16};
 use super::gemm::{Epilogue, Layout, Output, Product};
 use super::isa::Isa;
 use super::pool::Pool;
@@ -182,12 +182,14 @@ unsafe fn finish(sum: f32, row: usize, column: usize, out: &Output, epilogue: &E
             let at = row * addend.stride + column;
             value += match addend.dtype {
                 DType::Bf16 => bf16_to_f32(*addend.address.cast::<u16>().add(at)),
+                DType::F16 => f16_to_f32(*addend.address.cast::<u16>().add(at)),
                 _ => *addend.address.cast::<f32>().add(at),
             };
         }
         let at = row * out.stride + column;
         match out.dtype {
             DType::Bf16 => *out.address.cast::<u16>().add(at) = f32_to_bf16(value),
+            DType::F16 => *out.address.cast::<u16>().add(at) = f32_to_f16(value),
             _ => *out.address.cast::<f32>().add(at) = value,
         }
     }

@@ -5,8 +5,10 @@
 mod activation;
 mod adamw;
 mod attention;
+mod cayley;
 mod copy;
 mod element;
+mod encode;
 pub(crate) mod gemm;
 pub(crate) mod gemv;
 mod head;
@@ -15,6 +17,7 @@ mod isa;
 mod lanes;
 mod math;
 mod norm;
+mod optimisers;
 mod peak;
 mod pool;
 mod quantise;
@@ -24,8 +27,10 @@ mod scale;
 
 pub(crate) use activation::Activated;
 pub(crate) use attention::{AttentionShape, KeySource};
+pub(crate) use cayley::Cayley;
 pub(crate) use element::bytes_of;
 pub use element::{bf16_bits, f16_bits};
+pub use encode::encode_blocks;
 pub(crate) use gemm::Coding;
 pub(crate) use head::{HeadCoefficients, HeadRows, STATE};
 pub(crate) use head_choice::{IdRows, UnitRows};
@@ -34,7 +39,7 @@ pub(crate) use norm::RowNorm;
 pub use quantise::{QuantiseError, Quantised, quantise};
 pub(crate) use reduce::PIECE;
 pub(crate) use rotary::{HeadNorm, RotaryShape};
-pub(crate) use scale::ScaledRows;
+pub(crate) use scale::{Magnitudes, ScaledRows};
 
 use crate::HeadLayout;
 use gemm::{Compute, Epilogue, Output, Product};

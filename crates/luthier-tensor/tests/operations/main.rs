@@ -7,4 +7,5 @@ mod common;
 mod finality;
 mod gradients;
 mod head;
+mod input_maps;
 mod invariance;
