@@ -8,9 +8,9 @@ Why it is made this way:
 
 - Both programs read the same YAML: NF4 with double quantisation, LoRA of rank 8 on all linear layers, stage pt with packed rows of
   512 tokens, so that a step has the same tokens in both and none is padding.
-- LLaMA-Factory runs as it is, started by its own `run_exp`; a callback notes when steps end. It runs as its defaults have it
-  (layers are recomputed) and with disable_gradient_checkpointing; each is compared for what it is better at: Luthier's speed
-  with the faster one, its memory with the smaller one.
+- LLaMA-Factory runs as it is, started by its own `run_exp`; a callback notes when steps end. Both programs run with layers
+  recomputed, which is LLaMA-Factory's default, and without, which is Luthier's where memory allows. Each of Luthier's runs is
+  compared with LLaMA-Factory's faster one for speed, and with its smaller one for memory.
 - Every run is a process of its own, so that the peak memory (VmHWM) is its own. The first two steps are not measured; of the
   others the median counts.
 - Another busy process slows PyTorch several times over: a run that had company is marked (see versus_pytorch.py).
@@ -37,7 +37,7 @@ PACKAGES = [
 ]  # fmt: skip
 ROW_TOKENS = 512
 WARM_UP = 2
-PROGRAMS = ["luthier", "llamafactory", "llamafactory without recomputation"]
+PROGRAMS = ["luthier", "luthier, layers recomputed", "llamafactory, layers recomputed", "llamafactory"]
 
 
 def configuration(folder, options):
@@ -48,7 +48,7 @@ def configuration(folder, options):
         quantization_method="bnb", dataset="text", dataset_dir=folder, cutoff_len=ROW_TOKENS, overwrite_cache="true",
         output_dir=os.path.join(folder, "out"), overwrite_output_dir="true", logging_steps=1, save_strategy="'no'",
         plot_loss="false", report_to="none", per_device_train_batch_size=options.rows, gradient_accumulation_steps=1,
-        learning_rate=1e-4, lr_scheduler_type="constant", max_steps=options.steps + WARM_UP, bf16="true", seed=7,
+        learning_rate=1e-4, lr_scheduler_type="constant", max_steps=options.steps + WARM_UP, bf16="true", use_cpu="true", seed=7,
     )  # fmt: skip
     path = os.path.join(folder, "qlora.yaml")
     with open(path, "w", encoding="utf-8") as file:
@@ -152,11 +152,13 @@ def main():
     tokens = options.rows * ROW_TOKENS
     for _ in range(options.rounds):
         for program in options.only:
-            if program == "luthier":
+            recompute = program.endswith("recomputed")
+            if program.startswith("luthier"):
                 command = [luthier, "bench", path, f"threads={options.threads}"]
+                command += ["gradient_checkpointing=true"] if recompute else []
             else:
                 command = [python, script, "--run", path, "--threads", str(options.threads)]
-                command += ["--recompute"] if program == "llamafactory" else []
+                command += ["--recompute"] if recompute else []
             found = base.run(command, environment)
             if "error" in found:
                 base.say(f"{program}: {found['error']}")
@@ -171,7 +173,7 @@ def main():
 
     speed = {name: statistics.median(run["tokens_per_second"] for run in runs) for name, runs in results.items()}
     peak = {name: max(run["peak_bytes"] for run in runs) for name, runs in results.items()}
-    theirs = [name for name in results if name != "luthier"]
+    theirs = [name for name in results if name.startswith("llamafactory")]
     print(
         f"{options.shape}, {options.bits} bits, {options.rows} rows of {ROW_TOKENS} tokens a step, {options.threads} threads, "
         f"{base.processor()}, {time.strftime('%Y-%m-%d')}\n"
@@ -181,10 +183,10 @@ def main():
         quiet = sum(1 for run in runs if not base.describe_company(run))
         count = f"{len(runs)}" + ("" if quiet == len(runs) else f" ({len(runs) - quiet} not quiet)")
         print(f"| {name} | {speed[name]:.0f} | {peak[name] / 1e9:.2f} GB | {count} |")
-    if "luthier" in results and theirs:
-        faster = speed["luthier"] / max(speed[name] for name in theirs)
-        smaller = peak["luthier"] / min(peak[name] for name in theirs)
-        print(f"\nLuthier: {faster:.2f} times the tokens/s of the faster, {smaller:.2f} of the memory of the smaller")
+    for name in [name for name in results if theirs and name.startswith("luthier")]:
+        faster = speed[name] / max(speed[other] for other in theirs)
+        smaller = peak[name] / min(peak[other] for other in theirs)
+        print(f"\n{name}: {faster:.2f} times the tokens/s of LLaMA-Factory's faster, {smaller:.2f} of the memory of its smaller")
 
 
 if __name__ == "__main__":

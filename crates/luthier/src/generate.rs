@@ -82,6 +82,9 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     let (precision, _) = processor.precision(Precision::from(arguments.precision));
     let model = Model::open(&model_path)?.with(arguments.quantisation.quantisation(), processor.threads)?;
     let adapter = adapter_path.as_deref().map(luthier_files::read_adapter).transpose()?;
+    if let Some(note) = QuantisationArguments::note(adapter_path.as_deref(), arguments.quantisation.quantisation()) {
+        eprint_line(&format!("note: {note}"));
+    }
     let tokenizer = model.tokenizer_with(adapter_path.as_deref())?;
     let mut stop_ids = tokenizer.end_ids().to_vec();
     let prompt = match (&arguments.prompt, &arguments.message) {

@@ -80,6 +80,16 @@ fn an_adapter_answers_on_the_base_that_it_was_trained_on() {
     let words = ["generate", "--model", "base", "--adapter", "out", "--prompt", "The number", "--max-new-tokens", "8"];
     let (quantised, _) = succeeds(&folder, &[&words[..], &["--quantization-bit", "4"]].concat());
     assert_ne!(quantised.trim(), "");
+    // What is exported has the numbers that were trained on, merged.
+    let export = ["export", "--model", "base", "--adapter", "out", "--output", "merged", "--outtype", "f32"];
+    let (_, said) = succeeds(&folder, &export);
+    assert!(said.contains("the adapter was trained on the base in nf4_double (run.json), so it is merged"), "{said}");
+    let words =
+        ["generate", "--model", "merged", "--prompt", "The number", "--max-new-tokens", "8", "--precision", "fp32"];
+    let (merged, _) = succeeds(&folder, &words);
+    let words = ["generate", "--model", "base", "--adapter", "out", "--prompt", "The number", "--max-new-tokens", "8"];
+    let (unmerged, _) = succeeds(&folder, &[&words[..], &["--quantization-bit", "4", "--precision", "fp32"]].concat());
+    assert_eq!(merged, unmerged);
     // A second adapter goes on from the first.
     succeeds(&folder, &["train", "train.yaml", "adapter_name_or_path=out", "output_dir=more", "max_steps=2"]);
     assert!(adapter(&folder, "out") != adapter(&folder, "more"));

@@ -93,6 +93,9 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
         eprint_line(&format!("note: {note}"));
     }
     let adapter = adapter_path.as_deref().map(luthier_files::read_adapter).transpose()?;
+    if let Some(note) = QuantisationArguments::note(adapter_path.as_deref(), settings.quantisation) {
+        eprint_line(&format!("note: {note}"));
+    }
     let tokenizer = model.tokenizer_with(adapter_path.as_deref())?;
     let template = model.template(&settings.template, &tokenizer)?;
     for note in template.notes() {

@@ -2,7 +2,8 @@
 
 use luthier_model::checkpoint::Quantisation;
 
-use crate::settings::{Problem, Settings};
+use super::method::ADAPTERS;
+use crate::settings::{Problem, Settings, either};
 
 /// What the settings say of the base's storage.
 ///
@@ -11,10 +12,11 @@ use crate::settings::{Problem, Settings};
 pub(crate) fn read(settings: &Settings) -> Result<Option<Quantisation>, Problem> {
     let Some(bits) = settings.whole("quantization_bit") else { return Ok(None) };
     let problem = |sentence: &str| Err(Problem(format!("{}{sentence}", settings.place("quantization_bit"))));
-    if settings.text("finetuning_type") != Some("lora") {
-        return problem(
-            "quantization_bit needs finetuning_type: lora, since weights that are stored in a few bits cannot take small steps",
-        );
+    if !settings.text("finetuning_type").is_some_and(|method| ADAPTERS.contains(&method)) {
+        return problem(&format!(
+            "quantization_bit needs finetuning_type: {}, since weights that are stored in a few bits cannot take small steps",
+            either(&ADAPTERS)
+        ));
     }
     let double = settings.switch("double_quantization") == Some(true);
     match (bits, settings.text("quantization_type")) {
