@@ -8,11 +8,11 @@ use luthier_tensor::{
     Residual, RotaryTables, Segment, Tape, Tensor, Var, Weight,
 };
 
-use crate::adapter::LoraAdapter;
+use crate::adapter::{Adapter, FileTensor};
 use crate::checkpoint::Checkpoint;
 use crate::config::{DecoderConfig, FeedForward, LayerConfig, QueryKeyNorm};
 use crate::error::Error;
-use crate::parameters::Parameters;
+use crate::parameters::{Parameter, Parameters};
 use crate::tuning::{Builder, Tuning, is_saved};
 
 /// The widest head that the kernel of the query and key norms takes.
@@ -63,7 +63,7 @@ impl Decoder {
         device: &Device,
         checkpoint: &Checkpoint,
         tuning: &Tuning,
-        adapter: Option<&LoraAdapter>,
+        adapter: Option<&Adapter>,
     ) -> Result<Self, Error> {
         let (config, names) = (checkpoint.model.decoder.clone(), &checkpoint.model.names);
         if config.query_key_norm != QueryKeyNorm::None && config.head_dim > MOST_NORMALISED {
@@ -124,7 +124,9 @@ impl Decoder {
             false => build.table(names.head)?,
         };
         let Builder { parameters, adapted, .. } = build;
-        if let Some(stray) = adapter.and_then(|adapter| adapter.modules.keys().find(|name| !adapted.contains(name))) {
+        if let Some(stray) =
+            adapter.and_then(|adapter| adapter.modules().find(|name| !adapted.iter().any(|adapted| adapted == name)))
+        {
             let is_table = |name: &str| name.strip_suffix(".weight") == Some(stray);
             let reason = if is_table(names.head) || is_table(names.embedding) {
                 format!("low-rank terms on `{stray}` are not supported yet; only on the linear layers within the model")
@@ -134,7 +136,7 @@ impl Decoder {
             return Err(Error::Adapter { file: checkpoint.label.clone(), reason });
         }
         if let Some(stray) = adapter
-            .and_then(|adapter| adapter.saved_modules.keys().find(|name| !checkpoint.tensors.contains_key(*name)))
+            .and_then(|adapter| adapter.saved_modules().keys().find(|name| !checkpoint.tensors.contains_key(*name)))
         {
             return Err(Error::Adapter {
                 file: checkpoint.label.clone(),
@@ -157,6 +159,16 @@ impl Decoder {
     /// What is trained.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
+    }
+
+    /// What the file of the adapter that is trained holds.
+    pub fn adapter_tensors(&self) -> Vec<FileTensor> {
+        let tensor = |parameter: &Parameter| FileTensor {
+            name: parameter.name.clone(),
+            dims: parameter.dims.clone(),
+            value: parameter.value.clone(),
+        };
+        self.parameters.iter().map(tensor).collect()
     }
 
     /// Paths of the modules that have an adapter, in the order of the forward pass.
@@ -261,10 +273,8 @@ impl Decoder {
 }
 
 /// Whether an adapter trains, or holds, the embedding or the head of a model where they are one matrix.
-fn adapter_splits(tuning: &Tuning, adapter: Option<&LoraAdapter>, embedding: &str, head: &str) -> bool {
-    let trained = match tuning {
-        Tuning::Lora(lora) => [embedding, head].iter().any(|name| is_saved(name, &lora.saved_modules)),
-        _ => false,
-    };
-    trained || adapter.is_some_and(|found| [embedding, head].iter().any(|name| found.saved_modules.contains_key(*name)))
+fn adapter_splits(tuning: &Tuning, adapter: Option<&Adapter>, embedding: &str, head: &str) -> bool {
+    let trained = [embedding, head].iter().any(|name| is_saved(name, tuning.saved_modules()));
+    trained
+        || adapter.is_some_and(|found| [embedding, head].iter().any(|name| found.saved_modules().contains_key(*name)))
 }

@@ -7,7 +7,7 @@ pub mod config;
 mod error;
 pub mod families;
 
-pub use adapter::LoraAdapter;
+pub use adapter::Adapter;
 pub use checkpoint::Checkpoint;
 pub use error::Error;
 

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use luthier_tensor::{DType, Device, Tensor};
 
-use crate::adapter::{LoraAdapter, LoraPair};
+use crate::adapter::{Adapter, LoraPair};
 use crate::checkpoint::{Checkpoint, encode};
 use crate::error::{Error, shape};
 
@@ -16,7 +16,7 @@ const BLOCK: usize = 1 << 20;
 pub struct Merged<'c> {
     device: Device,
     checkpoint: &'c Checkpoint,
-    adapter: Option<&'c LoraAdapter>,
+    adapter: Option<&'c Adapter>,
 }
 
 impl<'c> Merged<'c> {
@@ -24,9 +24,9 @@ impl<'c> Merged<'c> {
     ///
     /// # Errors
     /// When it names a tensor that the model does not have, or one of another shape, or would split head and embedding.
-    pub fn new(device: &Device, checkpoint: &'c Checkpoint, adapter: Option<&'c LoraAdapter>) -> Result<Self, Error> {
+    pub fn new(device: &Device, checkpoint: &'c Checkpoint, adapter: Option<&'c Adapter>) -> Result<Self, Error> {
         let merged = Self { device: device.clone(), checkpoint, adapter };
-        for (module, pair) in adapter.iter().flat_map(|adapter| &adapter.modules) {
+        for (module, pair) in adapter.and_then(Adapter::lora).iter().flat_map(|lora| &lora.modules) {
             let name = format!("{module}.weight");
             let base = merged.base(&name)?;
             let (found, expected) = ([pair.b.rows(), pair.a.columns()], [base.rows(), base.columns()]);
@@ -34,7 +34,7 @@ impl<'c> Merged<'c> {
                 return Err(merged.misfit(&format!("the update of `{name}`"), &found, &expected));
             }
         }
-        for (name, saved) in adapter.iter().flat_map(|adapter| &adapter.saved_modules) {
+        for (name, saved) in adapter.iter().flat_map(|adapter| adapter.saved_modules()) {
             let base = merged.base(name)?;
             let vector = checkpoint.tensors[name].dims().len() == 1 && saved.len() == base.len();
             let (found, expected) = ([saved.rows(), saved.columns()], [base.rows(), base.columns()]);
@@ -73,11 +73,11 @@ impl<'c> Merged<'c> {
     }
 
     fn saved(&self, name: &str) -> Option<&'c Tensor> {
-        self.adapter.and_then(|adapter| adapter.saved_modules.get(name))
+        self.adapter.and_then(|adapter| adapter.saved_modules().get(name))
     }
 
     fn pair(&self, name: &str) -> Option<(&'c LoraPair, f32)> {
-        let adapter = self.adapter?;
+        let adapter = self.adapter?.lora()?;
         let pair = adapter.modules.get(name.strip_suffix(".weight")?)?;
         Some((pair, adapter.scale_of(pair)))
     }

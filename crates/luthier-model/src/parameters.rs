@@ -16,6 +16,8 @@ pub struct Parameter {
     pub dims: Vec<usize>,
     /// Weight decay applies. It leaves norms and biases alone.
     pub decays: bool,
+    /// Factor of the step's learning rate.
+    pub rate: f64,
 }
 
 /// All trained tensors.
@@ -40,7 +42,7 @@ impl Parameters {
         let lower = name.to_lowercase();
         let decays = !lower.contains("norm") && !lower.contains("bias");
         let weight = Weight { value: value.clone(), gradient: Some(gradient.clone()) };
-        self.0.push(Parameter { name, value, gradient, dims, decays });
+        self.0.push(Parameter { name, value, gradient, dims, decays, rate: 1.0 });
         weight
     }
 

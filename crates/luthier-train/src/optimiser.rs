@@ -51,7 +51,7 @@ impl Optimiser {
         let norm = device.gradient_norm(&parameters.gradients(), loss);
         for (parameter, [first, second]) in parameters.iter().zip(&self.moments) {
             let rule = AdamW {
-                learning_rate: learning_rate as f32,
+                learning_rate: (learning_rate * parameter.rate) as f32,
                 beta_1: self.settings.beta_1 as f32,
                 beta_2: self.settings.beta_2 as f32,
                 epsilon: self.settings.epsilon as f32,

@@ -1,6 +1,6 @@
 //! What a run will need, counted by the code that will run: the steps themselves on the device without data.
 
-use luthier_model::{Checkpoint, Decoder, Error, LoraAdapter, Tuning};
+use luthier_model::{Adapter, Checkpoint, Decoder, Error, Tuning};
 use luthier_tensor::{Device, Usage};
 
 use crate::{MicroBatch, Optimiser, OptimiserSettings, Step, evaluate, run_step};
@@ -23,7 +23,7 @@ pub struct MemoryPlan {
 pub fn plan_memory<'s>(
     checkpoint: &Checkpoint,
     tuning: &Tuning,
-    adapter: Option<&LoraAdapter>,
+    adapter: Option<&Adapter>,
     optimiser: OptimiserSettings,
     step: &Step,
     steps: impl IntoIterator<Item = &'s [MicroBatch]>,

@@ -3,6 +3,9 @@
 
 mod check;
 mod files;
+mod freeze;
+mod lora;
+mod method;
 
 use std::path::PathBuf;
 
@@ -11,6 +14,9 @@ use luthier_data::{Interleave, RoleWeights, Truncation};
 use crate::hub::HubSettings;
 use crate::settings::Settings;
 pub(crate) use files::{check_adapter, check_model, describe, gguf_files};
+pub(crate) use freeze::FreezeLayers;
+pub(crate) use lora::{LoraSettings, Targets};
+pub(crate) use method::Method;
 
 /// Everything that a training is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,48 +61,9 @@ pub(crate) struct ModelSettings {
     pub(crate) model: PathBuf,
     /// Whether the weights are drawn instead of read. Only with [`Method::Full`].
     pub(crate) from_scratch: bool,
-    /// A PEFT folder whose adapter is trained on. Only with [`Method::Lora`].
+    /// A PEFT folder whose adapter is trained on. Only with methods that make one.
     pub(crate) adapter: Option<PathBuf>,
     pub(crate) hub: HubSettings,
-}
-
-/// What is trained.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Method {
-    Lora(LoraSettings),
-    Full,
-    Freeze(FreezeLayers),
-}
-
-/// A LoRA adapter as PEFT defines it.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct LoraSettings {
-    /// 1 or more.
-    pub(crate) rank: usize,
-    /// More than 0.
-    pub(crate) alpha: f64,
-    /// From 0 to below 1.
-    pub(crate) dropout: f64,
-    pub(crate) targets: Targets,
-    pub(crate) rank_stabilised: bool,
-    /// Modules that are trained whole and saved with the adapter.
-    pub(crate) modules_to_save: Vec<String>,
-}
-
-/// The linear layers that get an update.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Targets {
-    /// Each but the head.
-    All,
-    /// Those whose path is or ends with one of these names; never empty.
-    Named(Vec<String>),
-}
-
-/// The decoder layers that are trained; never none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FreezeLayers {
-    First(usize),
-    Last(usize),
 }
 
 /// How turns become one text.

@@ -1,6 +1,6 @@
 //! Making a run fit: token budget and recomputed layers are chosen on the device without data, by the code that will run.
 
-use luthier_model::{LoraAdapter, Tuning};
+use luthier_model::{Adapter, Tuning};
 use luthier_train::{MemoryPlan, Step, TrainerSettings, plan_memory};
 
 use crate::checkpoint::Layout;
@@ -25,7 +25,7 @@ pub(crate) fn fit(
     config: &TrainConfig,
     model: &Model,
     tuning: &Tuning,
-    adapter: Option<&LoraAdapter>,
+    adapter: Option<&Adapter>,
     steps: &mut RowSteps,
     trainer: &mut TrainerSettings,
     resumed: Option<&Layout>,

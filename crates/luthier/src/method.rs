@@ -1,19 +1,19 @@
 //! The method of a configuration as the engine takes it, and whether the model has what it names.
 
-use luthier_model::adapter::TargetModules;
-use luthier_model::{Decoder, LoraAdapter, LoraSettings, Tuning};
+mod lora;
 
-use crate::config::{FreezeLayers, Method, Targets};
-use crate::eprint_line;
+use luthier_model::adapter::TargetModules;
+use luthier_model::{Adapter, Decoder, LoraSettings, Tuning};
+
+use crate::config::{FreezeLayers, Method};
 use crate::model::Model;
 
 /// What is trained. An adapter that is trained on decides its own form.
-pub(crate) fn tuning(
-    method: &Method,
-    seed: u64,
-    model: &Model,
-    adapter: Option<&LoraAdapter>,
-) -> anyhow::Result<Tuning> {
+pub(crate) fn tuning(method: &Method, seed: u64, model: &Model, adapter: Option<&Adapter>) -> anyhow::Result<Tuning> {
+    let name = method.name();
+    if let Some(found) = adapter.map(Adapter::method).filter(|found| *found != name) {
+        anyhow::bail!("adapter_name_or_path is an adapter of finetuning_type: {found}; expected one of {name}");
+    }
     let count = model.checkpoint.model.decoder.layers.len();
     Ok(match method {
         Method::Full => Tuning::Full,
@@ -30,41 +30,7 @@ pub(crate) fn tuning(
             };
             Tuning::Freeze { layers }
         }
-        Method::Lora(lora) => {
-            let mut settings = LoraSettings {
-                rank: lora.rank,
-                alpha: lora.alpha,
-                dropout: lora.dropout as f32,
-                rslora: lora.rank_stabilised,
-                targets: match &lora.targets {
-                    Targets::All => TargetModules::AllLinear,
-                    Targets::Named(names) => TargetModules::Names(names.clone()),
-                },
-                saved_modules: lora.modules_to_save.clone(),
-                seed,
-            };
-            if let Some(adapter) = adapter {
-                let found = &adapter.settings;
-                let given = |targets: &TargetModules| format!("{targets:?}");
-                let differs = [
-                    ("lora_rank", found.rank != settings.rank),
-                    ("lora_alpha", found.alpha != settings.alpha),
-                    ("lora_target", given(&found.target_modules) != given(&settings.targets)),
-                    ("use_rslora", found.rslora != settings.rslora),
-                    ("additional_target", found.modules_to_save != settings.saved_modules),
-                ];
-                let names: Vec<&str> = differs.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
-                if !names.is_empty() {
-                    eprint_line(&format!("note: the adapter of adapter_name_or_path decides {}", names.join(", ")));
-                }
-                settings.rank = found.rank;
-                settings.alpha = found.alpha;
-                settings.rslora = found.rslora;
-                settings.targets = found.target_modules.clone();
-                settings.saved_modules.clone_from(&found.modules_to_save);
-            }
-            Tuning::Lora(settings)
-        }
+        Method::Lora(settings) => Tuning::Lora(lora::tuning(settings, seed, adapter.and_then(Adapter::lora))),
     })
 }
 
@@ -96,7 +62,6 @@ pub(crate) fn check_targets(tuning: &Tuning, decoder: &Decoder) -> anyhow::Resul
 
 /// Every name of `additional_target` must be a module that is now trained as a whole.
 pub(crate) fn check_saved_modules(tuning: &Tuning, decoder: &Decoder) -> anyhow::Result<()> {
-    let Tuning::Lora(lora) = tuning else { return Ok(()) };
     let whole: Vec<&str> = decoder
         .parameters()
         .iter()
@@ -104,7 +69,7 @@ pub(crate) fn check_saved_modules(tuning: &Tuning, decoder: &Decoder) -> anyhow:
         .filter(|name| !name.contains(".lora_"))
         .collect();
     let matches = |saved: &str| whole.iter().any(|name| is_part_of(name, saved));
-    match lora.saved_modules.iter().find(|saved| !matches(saved)) {
+    match tuning.saved_modules().iter().find(|saved| !matches(saved)) {
         Some(stray) => anyhow::bail!(
             "additional_target: the model has no module {stray:?}; expected names such as embed_tokens, lm_head, norm"
         ),

@@ -106,10 +106,7 @@ impl Memory {
 pub(crate) fn page(config: &TrainConfig, run: &Run, plan: &Plan) -> Vec<String> {
     let mut page = lines(config, run);
     page.extend(plan.lines(config, run));
-    let trained = match run.tuning {
-        Tuning::Lora(_) => Trained::Adapter,
-        _ => Trained::Weights,
-    };
+    let trained = if run.tuning.is_adapter() { Trained::Adapter } else { Trained::Weights };
     let all_memory = memory_bytes().unwrap_or(0);
     let warnings = [
         // Weights that are drawn have everything to learn: usual rates are others.
@@ -274,9 +271,9 @@ fn evaluations(config: &TrainConfig, run: &Run, first: usize) -> usize {
 /// Bytes that a run will have on the disk at most, and what they are.
 fn disk(config: &TrainConfig, run: &Run) -> (u64, String) {
     let parameters = run.decoder.parameters().count() as u64;
-    let result = match run.tuning {
-        Tuning::Lora(_) => 4 * parameters,
-        _ => {
+    let result = match run.tuning.is_adapter() {
+        true => 4 * run.decoder.adapter_tensors().iter().map(|tensor| tensor.value.len() as u64).sum::<u64>(),
+        false => {
             let half =
                 run.model.checkpoint.tensors.values().map(|tensor| tensor.tensor().len() as u64 * 2).sum::<u64>();
             let stored = run.model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use luthier_data::{BrokenRecord, Report, Tokenized, Tokenizer};
-use luthier_model::adapter::AdapterSettings;
 use luthier_model::{Decoder, Tuning};
 use luthier_tensor::{Device, Isa, Observer, Precision};
 use luthier_train::{
@@ -32,8 +31,6 @@ pub(crate) struct Run {
     pub(crate) trainer: TrainerSettings,
     pub(crate) isa: Isa,
     pub(crate) tuning: Tuning,
-    /// What the adapter that is trained on says of itself.
-    pub(crate) continued: Option<AdapterSettings>,
     /// What the process will hold at its peak; `None` where the system does not tell what it holds now.
     pub(crate) predicted_bytes: Option<u64>,
     pub(crate) facts: Facts,
@@ -108,7 +105,7 @@ impl Run {
         }
         warn_long_rows(&model, &steps);
         let schedule = schedule(config, steps.total);
-        let drops = matches!(&tuning, Tuning::Lora(lora) if lora.dropout > 0.0);
+        let drops = tuning.dropout() > 0.0;
         let mut trainer = TrainerSettings {
             precision,
             schedule,
@@ -146,7 +143,6 @@ impl Run {
         let predicted_bytes = before.map(|before| predict(&before, &plan, &model, scratch_bytes, &tuning, restored));
         check_targets(&tuning, &decoder)?;
         check_saved_modules(&tuning, &decoder)?;
-        let continued = adapter.map(|adapter| adapter.settings);
         Ok(Self {
             model,
             device,
@@ -154,7 +150,6 @@ impl Run {
             trainer,
             isa: processor.isa,
             tuning,
-            continued,
             predicted_bytes,
             facts: Facts {
                 threads: processor.threads,

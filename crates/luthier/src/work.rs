@@ -1,7 +1,6 @@
 //! The work that a step needs: multiply-adds, without what is computed twice. It is what the share of the processor's peak
 //! is measured against.
 
-use luthier_model::Tuning;
 use luthier_train::MicroBatch;
 
 use crate::run::Run;
@@ -43,7 +42,7 @@ fn linear_per_token(run: &Run) -> f64 {
         sum += if layer >= lowest && !bottom || embeds { size } else { 0.0 };
         sum += if trained.contains(&name.as_str()) { size } else { 0.0 };
     }
-    if let Tuning::Lora(_) = &run.tuning {
+    if run.tuning.is_adapter() {
         // An adapter's two matrices: forward, to the input, and their own gradients.
         let adapters = run.decoder.parameters().iter().filter(|parameter| parameter.name.contains(".lora_"));
         sum += adapters.map(|parameter| 3.0 * parameter.value.len() as f64).sum::<f64>();

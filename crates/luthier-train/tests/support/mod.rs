@@ -32,6 +32,8 @@ pub(crate) fn lora(dropout: f32) -> Tuning {
         rslora: false,
         targets: TargetModules::AllLinear,
         saved_modules: Vec::new(),
+        rank_pattern: Vec::new(),
+        alpha_pattern: Vec::new(),
         seed: 7,
     })
 }

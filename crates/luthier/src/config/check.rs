@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::method::ADAPTERS;
 use super::*;
 use crate::hub::{HubSettings, Token};
 use crate::settings::{Problem, Settings, differences, either};
@@ -56,18 +57,18 @@ const NEEDS_EVALUATION: [&str; 6] = [
     "early_stopping_steps",
 ];
 
-struct Check<'a> {
-    settings: &'a Settings,
+pub(super) struct Check<'a> {
+    pub(super) settings: &'a Settings,
     problems: Vec<Problem>,
 }
 
 impl Check<'_> {
     /// Notes what is wrong with the setting of this name.
-    fn problem(&mut self, name: &str, sentence: impl AsRef<str>) {
+    pub(super) fn problem(&mut self, name: &str, sentence: impl AsRef<str>) {
         self.problems.push(Problem(format!("{}{}", self.settings.place(name), sentence.as_ref())));
     }
 
-    fn required(&mut self, name: &str, expected: &str) -> PathBuf {
+    pub(super) fn required(&mut self, name: &str, expected: &str) -> PathBuf {
         let text = self.settings.text(name).unwrap_or_default();
         if text.is_empty() {
             self.problem(name, format!("{name} is missing; expected {expected}"));
@@ -75,19 +76,19 @@ impl Check<'_> {
         PathBuf::from(text)
     }
 
-    fn count(&self, name: &str) -> usize {
+    pub(super) fn count(&self, name: &str) -> usize {
         self.settings.whole(name).and_then(|value| usize::try_from(value).ok()).unwrap_or_default()
     }
 
-    fn optional_count(&self, name: &str) -> Option<usize> {
+    pub(super) fn optional_count(&self, name: &str) -> Option<usize> {
         self.settings.whole(name).and_then(|value| usize::try_from(value).ok())
     }
 
-    fn number(&self, name: &str) -> f64 {
+    pub(super) fn number(&self, name: &str) -> f64 {
         self.settings.number(name).unwrap_or_default()
     }
 
-    fn is_on(&self, name: &str) -> bool {
+    pub(super) fn is_on(&self, name: &str) -> bool {
         self.settings.switch(name) == Some(true)
     }
 
@@ -102,8 +103,10 @@ impl Check<'_> {
                 format!("adapter_name_or_path names {count} adapters; expected one (several are not merged yet)"),
             );
         }
-        if adapter.is_some() && self.settings.text("finetuning_type") != Some("lora") {
-            self.problem("adapter_name_or_path", "adapter_name_or_path needs finetuning_type: lora");
+        let method = self.settings.text("finetuning_type").unwrap_or_default();
+        if adapter.is_some() && !ADAPTERS.contains(&method) {
+            let sentence = format!("adapter_name_or_path needs finetuning_type: {}", either(&ADAPTERS));
+            self.problem("adapter_name_or_path", sentence);
         }
         let from_scratch = self.is_on("train_from_scratch");
         if from_scratch && self.settings.text("finetuning_type") != Some("full") {
@@ -119,48 +122,6 @@ impl Check<'_> {
             token: text("hf_hub_token").and_then(Token::new),
         };
         ModelSettings { name: model.display().to_string(), model, from_scratch, adapter, hub }
-    }
-
-    fn method(&mut self) -> Method {
-        match self.settings.text("finetuning_type") {
-            Some("full") => Method::Full,
-            Some("freeze") => {
-                let layers = self.settings.whole("freeze_trainable_layers").unwrap_or_default();
-                if layers == 0 {
-                    self.problem(
-                        "freeze_trainable_layers",
-                        "freeze_trainable_layers is 0, so nothing would be trained; expected a number of layers",
-                    );
-                }
-                let count = usize::try_from(layers.unsigned_abs()).unwrap_or(usize::MAX);
-                Method::Freeze(if layers < 0 { FreezeLayers::First(count) } else { FreezeLayers::Last(count) })
-            }
-            _ => Method::Lora(self.lora()),
-        }
-    }
-
-    fn lora(&mut self) -> LoraSettings {
-        let rank = self.count("lora_rank");
-        // As LLaMA-Factory reads it, an alpha of 0 is none.
-        let alpha = self.settings.number("lora_alpha").filter(|alpha| *alpha > 0.0).unwrap_or(2.0 * rank as f64);
-        let dropout = self.number("lora_dropout");
-        if dropout >= 1.0 {
-            self.problem("lora_dropout", "lora_dropout is 1, so nothing would be left; expected less than 1");
-        }
-        let names = self.settings.names("lora_target");
-        let targets =
-            if names.iter().any(|name| name == "all") { Targets::All } else { Targets::Named(names.to_vec()) };
-        if names.is_empty() {
-            self.problem("lora_target", "lora_target names no layer; expected names such as q_proj,v_proj, or all");
-        }
-        LoraSettings {
-            rank,
-            alpha,
-            dropout,
-            targets,
-            rank_stabilised: self.is_on("use_rslora"),
-            modules_to_save: self.settings.names("additional_target").to_vec(),
-        }
     }
 
     fn data(&mut self, stage: Stage, notices: &mut Vec<String>) -> DataSettings {

@@ -12,7 +12,7 @@ pub(crate) mod replay;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use luthier_model::{Decoder, LoraAdapter, Merged, Tuning};
+use luthier_model::{Adapter, Decoder, Merged, Tuning};
 use luthier_tensor::Device;
 
 use crate::machine::Processor;
@@ -78,7 +78,7 @@ fn note(sentence: &str) {
 }
 
 /// Says what will be done to the numbers: rounding and quantising are never silent.
-fn describe(config: &ExportConfig, model: &Model, adapter: Option<&LoraAdapter>, job: &Job<'_>, files: &Files) {
+fn describe(config: &ExportConfig, model: &Model, adapter: Option<&Adapter>, job: &Job<'_>, files: &Files) {
     let tensors = model.checkpoint.tensors.len();
     if adapter.is_some() {
         let changed = model.checkpoint.tensors.keys().filter(|name| job.merged.changes(name)).count();

@@ -4,12 +4,13 @@
 use serde_json::{Map, Value, json};
 
 use super::target::TargetModules;
+use crate::checkpoint::pretty;
 use crate::error::Error;
 use crate::families::raw::Raw;
 
 /// What `adapter_config.json` says.
 #[derive(Clone, Debug, PartialEq)]
-pub struct AdapterSettings {
+pub struct LoraConfig {
     /// `r`
     pub rank: usize,
     /// `lora_alpha`
@@ -32,8 +33,12 @@ pub struct AdapterSettings {
     pub revision: Option<String>,
 }
 
-/// `adapter_config.json`: the keys of PEFT 0.18.1 in its order.
-pub(super) fn config(settings: &AdapterSettings) -> Value {
+/// The content of `adapter_config.json`: the keys of PEFT 0.18.1 in its order.
+pub fn adapter_config(settings: &LoraConfig) -> Vec<u8> {
+    pretty(&config(settings))
+}
+
+fn config(settings: &LoraConfig) -> Value {
     let pattern = |entries: &[(String, f64)]| {
         Value::Object(entries.iter().map(|(name, value)| (name.clone(), number(*value))).collect())
     };
@@ -99,11 +104,7 @@ const REFUSED_WHEN_SET: [(&str, &str); 12] = [
     ("kappa_tuner_config", "kappa tuning is not supported"),
 ];
 
-pub(super) fn settings(file: &str, config: &Raw<'_>) -> Result<AdapterSettings, Error> {
-    let kind = config.text("peft_type")?.ok_or_else(|| config.missing("peft_type", "`LORA`"))?;
-    if kind != "LORA" {
-        return Err(config.unsupported("peft_type", "only LORA adapters are read yet"));
-    }
+pub(super) fn read_config(file: &str, config: &Raw<'_>) -> Result<LoraConfig, Error> {
     for (key, reason) in REFUSED_WHEN_SET {
         let value = config.value(key);
         let empty = value.is_none_or(|value| match value {
@@ -142,7 +143,7 @@ pub(super) fn settings(file: &str, config: &Raw<'_>) -> Result<AdapterSettings, 
             names.ok_or_else(|| config.bad("modules_to_save", "a list of module names"))?
         }
     };
-    Ok(AdapterSettings {
+    Ok(LoraConfig {
         rank: config.size_or("r", 8)?,
         alpha: config.positive_or("lora_alpha", 8.0)?,
         dropout,
