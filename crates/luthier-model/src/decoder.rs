@@ -4,16 +4,18 @@
 use std::sync::Arc;
 
 use luthier_tensor::{
-    AttentionOptions, Device, HeadLayout, HeadNormWeights, HeadOptions, KeyValues, LinearInput, Precision, Projection,
-    Residual, RotaryTables, Segment, Tape, Tensor, Var, Weight,
+    AttentionOptions, Device, HeadLayout, HeadNormWeights, HeadOptions, KeyRange, KeyValues, LinearInput, Precision,
+    Projection, Residual, RotaryTables, Segment, Tape, Tensor, Var, Weight,
 };
 
-use crate::adapter::{Adapter, FileTensor};
+use crate::adapter::{Adapter, EMBEDDINGS, FileTensor};
+use crate::bottleneck::Bottleneck;
 use crate::checkpoint::Checkpoint;
 use crate::config::{DecoderConfig, FeedForward, LayerConfig, QueryKeyNorm};
 use crate::error::Error;
 use crate::parameters::{Parameter, Parameters};
-use crate::tuning::{Builder, Tuning, is_saved};
+use crate::prompt::{LaidOut, Prompt, end_position};
+use crate::tuning::{Block, Builder, Tuning, is_saved};
 
 /// The widest head that the kernel of the query and key norms takes.
 const MOST_NORMALISED: usize = 512;
@@ -29,6 +31,7 @@ pub struct Decoder {
     head: Weight,
     parameters: Parameters,
     adapted: Vec<String>,
+    prompt: Option<Prompt>,
 }
 
 #[derive(Debug)]
@@ -38,9 +41,11 @@ struct Layer {
     query_key_value: Vec<Projection>,
     head_norm: Option<HeadNormWeights>,
     attention_output: Vec<Projection>,
+    attention_adapter: Option<Bottleneck>,
     feed_forward_norm: Weight,
     gate_up: Vec<Projection>,
     down: Vec<Projection>,
+    feed_forward_adapter: Option<Bottleneck>,
 }
 
 /// The tokens of one forward pass.
@@ -50,6 +55,8 @@ pub struct Inputs {
     pub ids: Tensor,
     /// What attends to what.
     pub segments: Arc<[Segment]>,
+    /// Copies of a learned prompt's rows below the tokens.
+    copies: usize,
     tables: RotaryTables,
 }
 
@@ -103,9 +110,11 @@ impl Decoder {
                 query_key_value,
                 head_norm,
                 attention_output: build.projections(&[at(names.attention_output)], number)?,
+                attention_adapter: build.bottleneck(Block::Attention, number)?,
                 feed_forward_norm: build.vector(&at(names.feed_forward_norm), Some(number))?,
                 gate_up: build.projections(&all(names.gate_up), number)?,
                 down: build.projections(&[at(names.down)], number)?,
+                feed_forward_adapter: build.bottleneck(Block::FeedForward, number)?,
             });
         }
         let final_norm = build.vector(names.final_norm, None)?;
@@ -123,6 +132,7 @@ impl Decoder {
             true => embedding.clone(),
             false => build.table(names.head)?,
         };
+        let prompt = build.prompt()?;
         let Builder { parameters, adapted, .. } = build;
         if let Some(stray) =
             adapter.and_then(|adapter| adapter.modules().find(|name| !adapted.iter().any(|adapted| adapted == name)))
@@ -143,7 +153,7 @@ impl Decoder {
                 reason: format!("the adapter is for another model: this one has no tensor `{stray}`"),
             });
         }
-        Ok(Self { config, layout, embedding, layers, final_norm, head, parameters, adapted })
+        Ok(Self { config, layout, embedding, layers, final_norm, head, parameters, adapted, prompt })
     }
 
     /// What it is.
@@ -162,13 +172,19 @@ impl Decoder {
     }
 
     /// What the file of the adapter that is trained holds.
-    pub fn adapter_tensors(&self) -> Vec<FileTensor> {
+    pub fn adapter_tensors(&self, device: &Device) -> Vec<FileTensor> {
         let tensor = |parameter: &Parameter| FileTensor {
             name: parameter.name.clone(),
             dims: parameter.dims.clone(),
             value: parameter.value.clone(),
         };
-        self.parameters.iter().map(tensor).collect()
+        let mut tensors: Vec<FileTensor> = self.parameters.iter().map(tensor).collect();
+        // What a network makes of them is what other programs read.
+        if let Some(prompt) = self.prompt.as_ref().filter(|prompt| prompt.network.is_some()) {
+            let value = prompt.saved(device);
+            tensors.push(FileTensor { name: EMBEDDINGS.into(), dims: vec![value.rows(), value.columns()], value });
+        }
+        tensors
     }
 
     /// Paths of the modules that have an adapter, in the order of the forward pass.
@@ -176,23 +192,60 @@ impl Decoder {
         &self.adapted
     }
 
-    /// Uploads tokens. `segments` say what attends to what; rotary angles follow from their positions.
-    pub fn inputs(&self, device: &Device, ids: &[u32], segments: Vec<Segment>) -> Inputs {
-        let tables = self.config.rotary.tables(device, ids.len(), &segments);
-        Inputs { ids: device.upload_ids(ids), segments: segments.into(), tables }
+    /// Positions before a row's first token: those of a learned prefix or prompt.
+    pub fn prompt_rows(&self) -> usize {
+        self.prompt.as_ref().map_or(0, Prompt::rows)
     }
 
-    /// The residual stream after the last layer, before the final norm: `[tokens, hidden]`. The first `recomputed` layers
-    /// keep only their input and run again in backward.
+    /// Uploads tokens. `segments` say what attends to what; rotary angles follow from their positions. A learned prefix or
+    /// prompt comes before all of them, so that their position 0 becomes its end.
+    pub fn inputs(&self, device: &Device, ids: &[u32], segments: Vec<Segment>) -> Inputs {
+        match &self.prompt {
+            None => self.inputs_as_given(device, ids, segments),
+            Some(prompt) => {
+                let LaidOut { segments, lengths, copies } = prompt.lay_out(&self.config.rotary, ids.len(), segments);
+                let tokens = ids.len() + copies * prompt.rows();
+                let tables = self.config.rotary.tables(device, tokens, &segments, &lengths);
+                Inputs { ids: device.upload_ids(ids), segments: segments.into(), copies, tables }
+            }
+        }
+    }
+
+    /// As [`inputs`](Self::inputs), of segments that know already what stands before them.
+    pub(crate) fn inputs_as_given(&self, device: &Device, ids: &[u32], segments: Vec<Segment>) -> Inputs {
+        let lengths: Vec<usize> = segments.iter().map(end_position).collect();
+        let tables = self.config.rotary.tables(device, ids.len(), &segments, &lengths);
+        Inputs { ids: device.upload_ids(ids), segments: segments.into(), copies: 0, tables }
+    }
+
+    /// The residual stream after the last layer, before the final norm: `[tokens, hidden]`, and below it the rows of a
+    /// learned prompt. The first `recomputed` layers keep only their input and run again in backward.
     pub fn hidden<'a>(&'a self, tape: &mut Tape<'a>, inputs: &Inputs, recomputed: usize) -> Var {
         let mut hidden = tape.embedding(&self.embedding, &inputs.ids, self.config.embedding_scale);
+        let mut prefix = Vec::new();
+        if let Some(prompt) = &self.prompt {
+            let made = prompt.make(tape);
+            if prompt.is_prefix {
+                prefix = prompt.key_values(tape, &made, self.layers.len());
+            } else {
+                hidden = tape.append_rows(&hidden, &made, inputs.copies, self.config.prompt_scale);
+            }
+        }
         for (number, layer) in self.layers.iter().enumerate() {
+            let others = prefix.get(number..=number).unwrap_or(&[]);
             if number < recomputed {
                 let inputs = inputs.clone();
-                hidden =
-                    tape.checkpoint(&hidden, move |tape, hidden| self.layer(tape, layer, hidden, &inputs, &[], |_| ()));
+                let vars: Vec<&Var> = std::iter::once(&hidden)
+                    .chain(others.iter().flat_map(|other| [&other.keys, &other.values]))
+                    .collect();
+                hidden = tape.checkpoint_all(&vars, move |tape, vars| {
+                    let pairs = vars[1..].as_chunks::<2>().0.iter();
+                    let others: Vec<KeyValues> =
+                        pairs.map(|[keys, values]| KeyValues { keys: keys.clone(), values: values.clone() }).collect();
+                    self.layer(tape, layer, &vars[0], &inputs, &others, |_| ())
+                });
             } else {
-                hidden = self.layer(tape, layer, &hidden, inputs, &[], |_| ());
+                hidden = self.layer(tape, layer, &hidden, inputs, others, |_| ());
             }
         }
         hidden
@@ -200,15 +253,48 @@ impl Decoder {
 
     /// As [`hidden`](Self::hidden), for generation: each layer's keys and values are stored in its cache, from row
     /// `first_row` on, and the segments refer to the caches as source 1.
-    pub fn hidden_with_cache<'a>(
+    pub(crate) fn hidden_with_cache<'a>(
         &'a self,
         tape: &mut Tape<'a>,
         inputs: &Inputs,
         caches: &[KeyValues],
         first_row: usize,
     ) -> Var {
+        let hidden = tape.embedding(&self.embedding, &inputs.ids, self.config.embedding_scale);
+        self.through_caches(tape, hidden, inputs, caches, first_row)
+    }
+
+    /// Puts the learned prefix or prompt into the first rows of the caches, for a sequence of `length` positions with it.
+    pub(crate) fn prime_caches(&self, device: &Device, precision: Precision, caches: &[KeyValues], length: usize) {
+        let Some(prompt) = &self.prompt else { return };
+        let rows = prompt.rows();
+        let mut tape = Tape::for_generation(device, precision);
+        let made = prompt.make(&mut tape);
+        if prompt.is_prefix {
+            for (made, cache) in prompt.key_values(&mut tape, &made, self.layers.len()).iter().zip(caches) {
+                device.copy(made.keys.value(), &cache.keys.value().slice_rows(0, rows));
+                device.copy(made.values.value(), &cache.values.value().slice_rows(0, rows));
+            }
+            return;
+        }
+        let nothing = Var::constant(device.empty(precision.storage(), 0, self.config.hidden_size));
+        let hidden = tape.append_rows(&nothing, &made, 1, self.config.prompt_scale);
+        let keys = vec![KeyRange { source: 1, rows: 0..rows, first_position: 0 }];
+        let segments = vec![Segment { rows: 0..rows, first_position: 0, keys }];
+        let tables = self.config.rotary.tables(device, rows, &segments, &[length]);
+        let inputs = Inputs { ids: device.upload_ids(&[]), segments: segments.into(), copies: 1, tables };
+        self.through_caches(&mut tape, hidden, &inputs, caches, 0);
+    }
+
+    fn through_caches<'a>(
+        &'a self,
+        tape: &mut Tape<'a>,
+        mut hidden: Var,
+        inputs: &Inputs,
+        caches: &[KeyValues],
+        first_row: usize,
+    ) -> Var {
         let device = tape.device().clone();
-        let mut hidden = tape.embedding(&self.embedding, &inputs.ids, self.config.embedding_scale);
         for (layer, cache) in self.layers.iter().zip(caches) {
             hidden = self.layer(tape, layer, &hidden, inputs, std::slice::from_ref(cache), |heads| {
                 device.store_keys(heads.value(), &self.layout, cache.keys.value(), cache.values.value(), first_row);
@@ -245,7 +331,7 @@ impl Decoder {
         store: impl Fn(&Var),
     ) -> Var {
         let config = &self.config;
-        let (epsilon, scale) = (config.norm_epsilon, config.residual_scale);
+        let epsilon = config.norm_epsilon;
         let normed = LinearInput::Normed { input: hidden, weight: &layer.attention_norm, epsilon };
         let mut heads = tape.linear(normed, &layer.query_key_value, None);
         if !layer.config.unrotated {
@@ -259,8 +345,8 @@ impl Decoder {
             segments: Arc::clone(&inputs.segments),
         };
         let attended = tape.attention(&heads, others, &options);
-        let residual = Residual { base: hidden, scale };
-        let hidden = tape.linear(LinearInput::Plain(&attended), &layer.attention_output, Some(residual));
+        let input = LinearInput::Plain(&attended);
+        let hidden = self.add_block(tape, input, &layer.attention_output, hidden, layer.attention_adapter.as_ref());
         let normed = LinearInput::Normed { input: &hidden, weight: &layer.feed_forward_norm, epsilon };
         let wide = tape.linear(normed, &layer.gate_up, None);
         let (activation, gated) = match config.feed_forward {
@@ -268,7 +354,22 @@ impl Decoder {
             FeedForward::Plain(activation) => (activation, false),
         };
         let activated = LinearInput::Activated { input: &wide, activation, gated };
-        tape.linear(activated, &layer.down, Some(Residual { base: &hidden, scale }))
+        self.add_block(tape, activated, &layer.down, &hidden, layer.feed_forward_adapter.as_ref())
+    }
+
+    /// A block's last projection, put on top of the residual stream.
+    fn add_block<'a>(
+        &'a self,
+        tape: &mut Tape<'a>,
+        input: LinearInput,
+        projections: &'a [Projection],
+        base: &Var,
+        adapter: Option<&'a Bottleneck>,
+    ) -> Var {
+        let scale = self.config.residual_scale;
+        let Some(adapter) = adapter else { return tape.linear(input, projections, Some(Residual { base, scale })) };
+        let block = tape.linear(input, projections, None);
+        adapter.add(tape, &block, base, scale)
     }
 }
 

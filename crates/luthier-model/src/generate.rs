@@ -16,14 +16,14 @@ pub struct Generator<'m> {
     caches: Vec<KeyValues>,
     capacity: usize,
     ids: Vec<u32>,
-    /// The length that the cached keys' angles were made for.
+    /// The positions, with those of a learned prompt, that the cached keys' angles were made for; 0: nothing is cached.
     rotated_for: usize,
 }
 
 impl<'m> Generator<'m> {
     /// An empty sequence that may become `capacity` tokens long.
     pub fn new(device: &'m Device, decoder: &'m Decoder, precision: Precision, capacity: usize) -> Self {
-        let caches = decoder.caches(device, precision, capacity);
+        let caches = decoder.caches(device, precision, decoder.prompt_rows() + capacity);
         Self { device, decoder, precision, caches, capacity, ids: Vec::new(), rotated_for: 0 }
     }
 
@@ -53,12 +53,17 @@ impl<'m> Generator<'m> {
         let length = self.ids.len();
         let rotary = &self.decoder.config().rotary;
         // Frequencies that follow the row's length make every cached key stale.
-        let (shorter, longer) = (self.rotated_for.min(length), self.rotated_for.max(length));
-        let stale = before > 0 && rotary.changes_between(shorter, longer);
-        self.rotated_for = length;
+        let positions = self.decoder.prompt_rows() + length;
+        let (shorter, longer) = (self.rotated_for.min(positions), self.rotated_for.max(positions));
+        let is_primed = self.rotated_for > 0;
+        let stale = is_primed && rotary.changes_between(shorter, longer);
+        if stale || !is_primed {
+            self.decoder.prime_caches(self.device, self.precision, &self.caches, positions);
+        }
+        self.rotated_for = positions;
         let mut first = if stale { 0 } else { before };
         // And then all of the row must be computed at its whole length.
-        let piece = if rotary.changes_between(1, length) { length } else { PIECE };
+        let piece = if rotary.changes_between(1, positions) { length } else { PIECE };
         while length - first > piece {
             self.forward(first, first + piece);
             first += piece;
@@ -72,11 +77,12 @@ impl<'m> Generator<'m> {
     /// Computes the tokens from `first` to before `end`; their keys and values are then in the cache.
     fn forward(&self, first: usize, end: usize) -> (Tape<'m>, luthier_tensor::Var) {
         let new = &self.ids[first..end];
-        let keys = vec![KeyRange { source: 1, rows: 0..end, first_position: 0 }];
-        let segment = Segment { rows: 0..new.len(), first_position: first, keys };
-        let inputs = self.decoder.inputs(self.device, new, vec![segment]);
+        let prompt = self.decoder.prompt_rows();
+        let keys = vec![KeyRange { source: 1, rows: 0..prompt + end, first_position: 0 }];
+        let segment = Segment { rows: 0..new.len(), first_position: prompt + first, keys };
+        let inputs = self.decoder.inputs_as_given(self.device, new, vec![segment]);
         let mut tape = Tape::for_generation(self.device, self.precision);
-        let hidden = self.decoder.hidden_with_cache(&mut tape, &inputs, &self.caches, first);
+        let hidden = self.decoder.hidden_with_cache(&mut tape, &inputs, &self.caches, prompt + first);
         (tape, hidden)
     }
 

@@ -25,6 +25,10 @@ impl<'c> Merged<'c> {
     /// # Errors
     /// When it names a tensor that the model does not have, or one of another shape, or would split head and embedding.
     pub fn new(device: &Device, checkpoint: &'c Checkpoint, adapter: Option<&'c Adapter>) -> Result<Self, Error> {
+        if let Some(why) = adapter.and_then(Adapter::stands_beside) {
+            let reason = format!("it cannot be merged: {why}; load it beside the base model, with --adapter");
+            return Err(Error::Adapter { file: "the adapter".to_owned(), reason });
+        }
         let merged = Self { device: device.clone(), checkpoint, adapter };
         for (module, pair) in adapter.and_then(Adapter::lora).iter().flat_map(|lora| &lora.modules) {
             let name = format!("{module}.weight");

@@ -93,7 +93,11 @@ fn variants_are_refused_with_the_reason() {
         json!("all"),
         "`bias` is \"all\", which is not supported: trained biases are not supported yet; train with `bias: none`",
     );
-    check("peft_type", json!("IA3"), "`peft_type` is \"IA3\", which is not supported: only LORA adapters are read yet");
+    check(
+        "peft_type",
+        json!("IA3"),
+        "`peft_type` is \"IA3\", which is not supported: only LORA, PREFIX_TUNING, PROMPT_TUNING, P_TUNING and BOTTLENECK adapters are read yet",
+    );
     check("r", json!(0), "`r` is 0; expected a positive whole number up to 268435456");
     check("lora_dropout", json!(1.0), "`lora_dropout` is 1.0; expected a number from 0 up to but not including 1");
     check(

@@ -1,11 +1,13 @@
 //! The configuration of a training, checked: a [`TrainConfig`] cannot be wrong in itself. It is made once from
 //! [`Settings`] and then passed on. What the settings must say together is in `check`, the look at the disk in `files`.
 
+mod bottleneck;
 mod check;
 mod files;
 mod freeze;
 mod lora;
 mod method;
+mod prompt;
 
 use std::path::PathBuf;
 
@@ -13,10 +15,12 @@ use luthier_data::{Interleave, RoleWeights, Truncation};
 
 use crate::hub::HubSettings;
 use crate::settings::Settings;
+pub(crate) use bottleneck::{BottleneckSettings, BottleneckSize};
 pub(crate) use files::{check_adapter, check_model, describe, gguf_files};
 pub(crate) use freeze::FreezeLayers;
 pub(crate) use lora::{LoraSettings, Targets};
 pub(crate) use method::Method;
+pub(crate) use prompt::{NetworkSettings, PromptSettings, PromptStart};
 
 /// Everything that a training is told.
 #[derive(Clone, Debug, PartialEq)]

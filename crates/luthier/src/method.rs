@@ -1,6 +1,8 @@
 //! The method of a configuration as the engine takes it, and whether the model has what it names.
 
+mod bottleneck;
 mod lora;
+mod prompt;
 
 use luthier_model::adapter::TargetModules;
 use luthier_model::{Adapter, Decoder, LoraSettings, Tuning};
@@ -29,6 +31,12 @@ pub(crate) fn tuning(method: &Method, seed: u64, model: &Model, adapter: Option<
                 FreezeLayers::Last(wanted) => count - wanted..count,
             };
             Tuning::Freeze { layers }
+        }
+        Method::Prompt(settings) => {
+            Tuning::Prompt(prompt::tuning(settings, seed, model, adapter.and_then(Adapter::prompt))?)
+        }
+        Method::Bottleneck(settings) => {
+            Tuning::Bottleneck(bottleneck::tuning(settings, seed, model, adapter.and_then(Adapter::bottleneck)))
         }
         Method::Lora(settings) => Tuning::Lora(lora::tuning(settings, seed, adapter.and_then(Adapter::lora))),
     })

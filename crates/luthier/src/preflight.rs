@@ -272,7 +272,9 @@ fn evaluations(config: &TrainConfig, run: &Run, first: usize) -> usize {
 fn disk(config: &TrainConfig, run: &Run) -> (u64, String) {
     let parameters = run.decoder.parameters().count() as u64;
     let result = match run.tuning.is_adapter() {
-        true => 4 * run.decoder.adapter_tensors().iter().map(|tensor| tensor.value.len() as u64).sum::<u64>(),
+        true => {
+            4 * run.decoder.adapter_tensors(&run.device).iter().map(|tensor| tensor.value.len() as u64).sum::<u64>()
+        }
         false => {
             let half =
                 run.model.checkpoint.tensors.values().map(|tensor| tensor.tensor().len() as u64 * 2).sum::<u64>();

@@ -1,9 +1,12 @@
 //! What tuning adds to a model, as files: PEFT's folder format, as bytes in and bytes out, so that PEFT and vLLM load ours
 //! and we theirs. One file for each `peft_type`.
 
+mod bottleneck;
 mod file;
+mod loaded;
 mod lora;
 mod lora_config;
+mod prompt;
 mod target;
 
 use std::collections::BTreeMap;
@@ -14,9 +17,14 @@ use crate::checkpoint::parse_json;
 use crate::error::Error;
 use crate::families::raw::Raw;
 
+pub use bottleneck::{BottleneckAdapter, BottleneckConfig, Placement};
 pub use file::{CONFIG_FILE, FileTensor, WEIGHTS_FILE, adapter_shard};
+pub(crate) use loaded::is_chosen;
+pub use loaded::{Chosen, Loaded, check_together};
 pub use lora::{LoraAdapter, LoraPair};
 pub use lora_config::{LoraConfig, adapter_config};
+pub(crate) use prompt::{EMBEDDINGS, NETWORK};
+pub use prompt::{PromptAdapter, PromptConfig, PromptKind, PromptStart};
 pub(crate) use target::pattern_entry;
 pub use target::{TargetModules, matches_target};
 
@@ -25,7 +33,14 @@ pub use target::{TargetModules, matches_target};
 pub enum Adapter {
     /// `LORA`
     Lora(LoraAdapter),
+    /// `PREFIX_TUNING`, `PROMPT_TUNING` or `P_TUNING`
+    Prompt(PromptAdapter),
+    /// `BOTTLENECK`
+    Bottleneck(BottleneckAdapter),
 }
+
+/// What has no modules saved as a whole.
+static NONE_SAVED: BTreeMap<String, Tensor> = BTreeMap::new();
 
 impl Adapter {
     /// Reads `adapter_config.json` and `adapter_model.safetensors`; `folder` is where they are, for messages.
@@ -36,9 +51,17 @@ impl Adapter {
         let (config_file, weights_file) = (format!("{folder}/{CONFIG_FILE}"), format!("{folder}/{WEIGHTS_FILE}"));
         let value = parse_json(&config_file, config)?;
         let config = Raw::new(&config_file, &value)?;
+        let prompt = |kind| Ok(Self::Prompt(PromptAdapter::read(kind, &config, &weights_file, weights)?));
         match config.text("peft_type")?.ok_or_else(|| config.missing("peft_type", "`LORA`"))? {
             "LORA" => Ok(Self::Lora(LoraAdapter::read(&config_file, &config, &weights_file, weights)?)),
-            _ => Err(config.unsupported("peft_type", "only LORA adapters are read yet")),
+            "PREFIX_TUNING" => prompt(PromptKind::Prefix),
+            "PROMPT_TUNING" => prompt(PromptKind::Prompt),
+            "P_TUNING" => prompt(PromptKind::PTuning),
+            "BOTTLENECK" => Ok(Self::Bottleneck(BottleneckAdapter::read(&config, &weights_file, weights)?)),
+            _ => Err(config.unsupported(
+                "peft_type",
+                "only LORA, PREFIX_TUNING, PROMPT_TUNING, P_TUNING and BOTTLENECK adapters are read yet",
+            )),
         }
     }
 
@@ -46,6 +69,8 @@ impl Adapter {
     pub fn method(&self) -> &'static str {
         match self {
             Self::Lora(_) => "lora",
+            Self::Prompt(prompt) => prompt.config.kind.method(),
+            Self::Bottleneck(_) => "bottleneck",
         }
     }
 
@@ -53,6 +78,10 @@ impl Adapter {
     pub fn description(&self) -> String {
         match self {
             Self::Lora(lora) => format!("a LoRA adapter of rank {}", lora.config.rank),
+            Self::Prompt(prompt) => {
+                format!("a {} of {} virtual tokens", prompt.config.kind.noun(), prompt.config.virtual_tokens)
+            }
+            Self::Bottleneck(bottleneck) => format!("bottleneck adapters of size {}", bottleneck.config.size),
         }
     }
 
@@ -60,6 +89,8 @@ impl Adapter {
     pub fn base_model(&self) -> &str {
         match self {
             Self::Lora(lora) => &lora.config.base_model,
+            Self::Prompt(prompt) => &prompt.config.base_model,
+            Self::Bottleneck(bottleneck) => &bottleneck.config.base_model,
         }
     }
 
@@ -67,6 +98,7 @@ impl Adapter {
     pub fn saved_modules(&self) -> &BTreeMap<String, Tensor> {
         match self {
             Self::Lora(lora) => &lora.saved_modules,
+            Self::Prompt(_) | Self::Bottleneck(_) => &NONE_SAVED,
         }
     }
 
@@ -74,6 +106,8 @@ impl Adapter {
     pub fn modules(&self) -> Box<dyn Iterator<Item = &str> + '_> {
         match self {
             Self::Lora(lora) => Box::new(lora.modules.keys().map(String::as_str)),
+            Self::Bottleneck(bottleneck) => Box::new(bottleneck.modules()),
+            Self::Prompt(_) => Box::new(std::iter::empty()),
         }
     }
 
@@ -81,6 +115,39 @@ impl Adapter {
     pub fn lora(&self) -> Option<&LoraAdapter> {
         match self {
             Self::Lora(lora) => Some(lora),
+            Self::Prompt(_) | Self::Bottleneck(_) => None,
+        }
+    }
+
+    /// Why no matrices of the base can hold what it does; `None` where they can.
+    pub fn stands_beside(&self) -> Option<&'static str> {
+        match self {
+            Self::Lora(_) => None,
+            Self::Prompt(prompt) => Some(match prompt.config.kind {
+                PromptKind::Prefix => "a learned prefix is keys and values before every row, and no change of a weight",
+                PromptKind::Prompt | PromptKind::PTuning => {
+                    "a learned prompt is rows before those of the tokens, and no change of a weight"
+                }
+            }),
+            Self::Bottleneck(_) => {
+                Some("a bottleneck adapter has an activation inside, so that no change of a weight does the same")
+            }
+        }
+    }
+
+    /// The learned prefix or prompt that it is.
+    pub fn prompt(&self) -> Option<&PromptAdapter> {
+        match self {
+            Self::Prompt(prompt) => Some(prompt),
+            Self::Lora(_) | Self::Bottleneck(_) => None,
+        }
+    }
+
+    /// The bottleneck adapters that it is.
+    pub fn bottleneck(&self) -> Option<&BottleneckAdapter> {
+        match self {
+            Self::Bottleneck(bottleneck) => Some(bottleneck),
+            Self::Lora(_) | Self::Prompt(_) => None,
         }
     }
 }

@@ -12,9 +12,9 @@ use crate::parameters::Parameters;
 /// Makes weights of a checkpoint's tensors.
 pub(crate) struct Builder<'c> {
     pub(super) device: Device,
-    checkpoint: &'c Checkpoint,
-    tuning: &'c Tuning,
-    adapter: Option<&'c Adapter>,
+    pub(super) checkpoint: &'c Checkpoint,
+    pub(super) tuning: &'c Tuning,
+    pub(super) adapter: Option<&'c Adapter>,
     pub(crate) parameters: Parameters,
     /// The adapted modules, in the order of the forward pass.
     pub(crate) adapted: Vec<String>,
@@ -151,7 +151,12 @@ impl<'c> Builder<'c> {
             }
             (Some(Adapter::Lora(adapter)), _) => self.adapt_lora(None, Some(adapter), modules, projections),
             (None, Tuning::Lora(lora)) => self.adapt_lora(Some(lora), None, modules, projections),
-            (None, Tuning::Nothing | Tuning::Full | Tuning::Freeze { .. }) => Ok(()),
+            // These stand beside the projections, not in them.
+            (Some(Adapter::Prompt(_) | Adapter::Bottleneck(_)), _) => Ok(()),
+            (
+                None,
+                Tuning::Prompt(_) | Tuning::Bottleneck(_) | Tuning::Nothing | Tuning::Full | Tuning::Freeze { .. },
+            ) => Ok(()),
         }
     }
 }

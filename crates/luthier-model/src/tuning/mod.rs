@@ -1,16 +1,21 @@
 //! What is trained: everything, the last layers, or an adapter on chosen modules. A function from that choice and a
 //! checkpoint to weights, each frozen or registered as a parameter. One file for each kind of adapter.
 
+mod bottleneck;
 mod builder;
 mod lora;
+mod prompt;
 mod random;
 
 use std::ops::Range;
 
-use crate::adapter::{LoraConfig, adapter_config};
+use crate::adapter::{BottleneckConfig, LoraConfig, PromptConfig, adapter_config};
 
+pub(crate) use bottleneck::Block;
+pub use bottleneck::BottleneckSettings;
 pub(crate) use builder::Builder;
 pub use lora::LoraSettings;
+pub use prompt::PromptSettings;
 pub(crate) use random::{mix, stream};
 
 /// What training changes.
@@ -27,13 +32,17 @@ pub enum Tuning {
     },
     /// Low-rank adapters.
     Lora(LoraSettings),
+    /// A learned prefix or prompt.
+    Prompt(PromptSettings),
+    /// Bottleneck adapters.
+    Bottleneck(BottleneckSettings),
 }
 
 impl Tuning {
     /// Whether what is trained is saved as an adapter, beside a base that stays as it is.
     pub fn is_adapter(&self) -> bool {
         match self {
-            Self::Lora(_) => true,
+            Self::Lora(_) | Self::Prompt(_) | Self::Bottleneck(_) => true,
             Self::Nothing | Self::Full | Self::Freeze { .. } => false,
         }
     }
@@ -42,7 +51,7 @@ impl Tuning {
     pub fn saved_modules(&self) -> &[String] {
         match self {
             Self::Lora(lora) => &lora.saved_modules,
-            Self::Nothing | Self::Full | Self::Freeze { .. } => &[],
+            Self::Prompt(_) | Self::Bottleneck(_) | Self::Nothing | Self::Full | Self::Freeze { .. } => &[],
         }
     }
 
@@ -50,7 +59,7 @@ impl Tuning {
     pub fn dropout(&self) -> f32 {
         match self {
             Self::Lora(lora) => lora.dropout,
-            Self::Nothing | Self::Full | Self::Freeze { .. } => 0.0,
+            Self::Prompt(_) | Self::Bottleneck(_) | Self::Nothing | Self::Full | Self::Freeze { .. } => 0.0,
         }
     }
 
@@ -70,6 +79,10 @@ impl Tuning {
                 base_model,
                 revision,
             })),
+            Self::Prompt(prompt) => Some(PromptConfig { base_model, revision, ..prompt.config.clone() }.to_json()),
+            Self::Bottleneck(bottleneck) => {
+                Some(BottleneckConfig { base_model, revision, ..bottleneck.config.clone() }.to_json())
+            }
             Self::Nothing | Self::Full | Self::Freeze { .. } => None,
         }
     }

@@ -59,12 +59,12 @@ impl<'a> Tape<'a> {
         out
     }
 
-    /// `[rows of first + copies * rows of second, columns]`: the rows of `first`, below them those of `second` again and
-    /// again. Its gradient is the sum over its copies, in their order.
+    /// `[rows of first + copies * rows of second, columns]`: the rows of `first`, below them `scale` times those of `second`
+    /// again and again. Its gradient is the sum over its copies, in their order.
     ///
     /// # Panics
     /// When the columns differ.
-    pub fn append_rows(&mut self, first: &Var, second: &Var, copies: usize) -> Var {
+    pub fn append_rows(&mut self, first: &Var, second: &Var, copies: usize, scale: f32) -> Var {
         let device = self.device().clone();
         let (above, below) = (first.value().clone(), second.value().clone());
         assert_eq!(above.columns(), below.columns(), "{below:?} below {above:?}");
@@ -72,7 +72,8 @@ impl<'a> Tape<'a> {
         let value = device.empty(above.dtype(), head + copies * count, above.columns());
         device.copy(&above, &value.slice_rows(0, head));
         for copy in 0..copies {
-            device.copy(&below, &value.slice_rows(head + copy * count, count));
+            let target = value.slice_rows(head + copy * count, count);
+            device.run("add", |cpu| cpu.add_scaled(None, &below, scale, &target));
         }
         if !self.wants(&[first, second], &Additions::NONE) {
             return Var::constant(value);
@@ -88,9 +89,11 @@ impl<'a> Tape<'a> {
                     let more = upstream.slice_rows(head + copy * count, count);
                     device.run("add", |cpu| cpu.add(&sum, &more));
                 }
-                gradients.add(slots.1, sum);
+                let scaled = device.empty(sum.dtype(), count, sum.columns());
+                device.run("add", |cpu| cpu.add_scaled(None, &sum, scale, &scaled));
+                gradients.add(slots.1, scaled);
             }
-            // Both parts are rows of one tensor that nothing else reads.
+            // Nothing else reads these rows.
             gradients.add(slots.0, upstream.slice_rows(0, head));
         });
         out

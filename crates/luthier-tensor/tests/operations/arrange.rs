@@ -29,7 +29,10 @@ fn each(mut m: Matrix, function: impl Fn(f64) -> f64) -> Matrix {
 fn plain_arranged(m: &[Matrix]) -> Matrix {
     let inner = each(with_bias(m[1].times_transposed(&m[2]), &m[3]), f64::tanh);
     let prompt = inner.times_transposed(&m[4]);
-    let stacked = |part: Matrix| [m[0].values.clone(), part.values.clone(), part.values].concat();
+    let stacked = |part: Matrix| {
+        let part = each(part, |x| 1.5 * x).values;
+        [&m[0].values[..], &part, &part].concat()
+    };
     let (above, below) = (stacked(columns_of(&prompt, 0, 3)), stacked(columns_of(&prompt, 3, 3)));
     let values: Vec<f64> = above.iter().zip(&below).map(|(a, b)| a + 0.7 * b).collect();
     Matrix { rows: values.len() / 3, columns: 3, values }
@@ -58,7 +61,8 @@ fn a_prompt_made_by_a_network_and_put_below_rows() {
         });
         let arranged = |tape: &mut Tape<'_>, vars: &[Var]| {
             let (left, right) = (tape.columns(&vars[1], 0..3), tape.columns(&vars[1], 3..6));
-            let (above, below) = (tape.append_rows(&vars[0], &left, 2), tape.append_rows(&vars[0], &right, 2));
+            let (above, below) =
+                (tape.append_rows(&vars[0], &left, 2, 1.5), tape.append_rows(&vars[0], &right, 2, 1.5));
             tape.add_scaled(&above, &below, 0.7)
         };
         let out = match recomputed {
