@@ -15,6 +15,7 @@ use crate::conversation::Message;
 use crate::error::Error;
 use crate::template_functions::{RAISED, add_functions};
 use crate::template_limits::{Counted, check_source, confined};
+use crate::template_namespaces::{KEPT, kept, with_filter};
 
 /// The texts of special tokens that templates write.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,10 +77,11 @@ impl JinjaTemplate {
         environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(RECURSION);
         add_functions(&mut environment, now_unix_seconds);
+        environment.add_filter(KEPT, kept);
         environment.add_filter("__reply", |text: String| format!("{BEGIN}{text}{END}"));
         check_source(source).map_err(|problem| Error::Template { name: name.to_owned(), problem })?;
         let lines = source.replace("\r\n", "\n").replace('\r', "\n"); // as Jinja2's lexer does
-        let (compiled, marks_replies) = generation_as_filter(&lines);
+        let (compiled, marks_replies) = generation_as_filter(&with_filter(&lines));
         confined(|| environment.add_template_owned(TEMPLATE, compiled)).map_err(compiles)?;
         Ok(Self {
             environment,

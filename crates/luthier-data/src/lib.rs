@@ -43,6 +43,7 @@ mod strftime;
 mod template;
 mod template_functions;
 mod template_limits;
+mod template_namespaces;
 mod tiktoken;
 mod tokenizer;
 mod tokenizer_json;

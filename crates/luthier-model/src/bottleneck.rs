@@ -1,13 +1,15 @@
-//! Bottleneck adapters: a small network with a residual of its own between what a block computes and what it is added to:
-//! h + s * (o + up(activation(down(o)))), where o is what attention or feed-forward gives. From: Houlsby et al. 2019 (after
-//! both), Pfeiffer et al. 2020 (after feed-forward alone). Being no linear function of the base's matrices, they cannot be
-//! merged into them.
+//! Bottleneck adapters: a small network with a residual of its own after what a block computes: o + up(activation(down(o))),
+//! where o is what attention or feed-forward gives, before it is scaled, normalised (where a family does that) and added to the
+//! residual stream. From: Houlsby et al. 2019 (after both), Pfeiffer et al. 2020 (after feed-forward alone). Having an
+//! activation inside, they cannot be merged into the base's matrices.
 
 use luthier_tensor::{Activation, LinearInput, Projection, Residual, Tape, Var};
 
 /// One of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Bottleneck {
+    /// Its place in the list of loaded adapters.
+    pub(crate) number: u32,
     /// With its bias: `[inner, hidden]`
     pub(crate) down: Projection,
     /// With its bias: `[hidden, inner]`
@@ -17,11 +19,10 @@ pub(crate) struct Bottleneck {
 }
 
 impl Bottleneck {
-    /// `base + scale * (block + up(activation(down(block))))`, all `[tokens, hidden]`.
-    pub(crate) fn add(&self, tape: &mut Tape<'_>, block: &Var, base: &Var, scale: f32) -> Var {
+    /// `block + up(activation(down(block)))`, `[tokens, hidden]`.
+    pub(crate) fn apply(&self, tape: &mut Tape<'_>, block: &Var) -> Var {
         let inner = tape.linear(LinearInput::Plain(block), std::slice::from_ref(&self.down), None);
-        let sum = tape.add_scaled(base, block, scale);
         let activated = LinearInput::Activated { input: &inner, activation: self.activation, gated: false };
-        tape.linear(activated, std::slice::from_ref(&self.up), Some(Residual { base: &sum, scale }))
+        tape.linear(activated, std::slice::from_ref(&self.up), Some(Residual { base: block, scale: 1.0 }))
     }
 }

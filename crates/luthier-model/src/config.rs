@@ -22,8 +22,12 @@ pub struct DecoderConfig {
     pub head_dim: usize,
     /// Factor of the attention scores before the softmax, usually `head_dim^-0.5`.
     pub attention_scale: f32,
+    /// Bound of the attention scores, `cap * tanh(score / cap)`.
+    pub attention_soft_cap: Option<f32>,
     /// Added to the mean square under the root of every RMS norm.
     pub norm_epsilon: f32,
+    /// Added to the weight of every RMS norm: 1 where a family stores the distance from 1, else 0.
+    pub norm_offset: f32,
     /// Whether queries and keys are normalised per head, and when.
     pub query_key_norm: QueryKeyNorm,
     /// The rotary embedding.
@@ -39,6 +43,8 @@ pub struct DecoderConfig {
     pub residual_scale: f32,
     /// Factor of the logits.
     pub logit_scale: f32,
+    /// Bound of the logits, `cap * tanh(logit / cap)`.
+    pub logit_soft_cap: Option<f32>,
     /// The head is the embedding matrix.
     pub tied_head: bool,
     /// Which projections add a vector.
@@ -201,12 +207,16 @@ pub struct ModuleNames {
     pub key_norm: &'static str,
     /// The projection back from the attention.
     pub attention_output: &'static str,
+    /// Norm after it, where the family has one.
+    pub attention_output_norm: Option<&'static str>,
     /// Norm before the feed-forward block.
     pub feed_forward_norm: &'static str,
     /// Gate then up: one fused or two; or up alone.
     pub gate_up: &'static [&'static str],
     /// The projection back from the feed-forward block.
     pub down: &'static str,
+    /// Norm after it, where the family has one.
+    pub down_norm: Option<&'static str>,
     /// Norm before the head.
     pub final_norm: &'static str,
     /// The head, where it is not tied.

@@ -1,14 +1,15 @@
 //! The one decoder. A forward pass over about six operations a layer, the same for training, evaluation and generation and
 //! on every device; what differs between families is in [`DecoderConfig`].
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use luthier_tensor::{
-    AttentionOptions, Device, HeadLayout, HeadNormWeights, HeadOptions, KeyRange, KeyValues, LinearInput, Precision,
-    Projection, Residual, RotaryTables, Segment, Tape, Tensor, Var, Weight,
+    AdapterRows, AttentionOptions, Device, HeadLayout, HeadNormWeights, HeadOptions, KeyRange, KeyValues, LinearInput,
+    Norm, Precision, Projection, Residual, RotaryTables, Segment, Tape, Tensor, Var, Weight,
 };
 
-use crate::adapter::{Adapter, EMBEDDINGS, FileTensor};
+use crate::adapter::{Adapter, Chosen, EMBEDDINGS, FileTensor, Loaded, is_chosen};
 use crate::bottleneck::Bottleneck;
 use crate::checkpoint::Checkpoint;
 use crate::config::{DecoderConfig, FeedForward, LayerConfig, QueryKeyNorm};
@@ -27,25 +28,27 @@ pub struct Decoder {
     layout: HeadLayout,
     embedding: Weight,
     layers: Vec<Layer>,
-    final_norm: Weight,
+    final_norm: Norm,
     head: Weight,
     parameters: Parameters,
     adapted: Vec<String>,
-    prompt: Option<Prompt>,
+    prompts: Vec<Prompt>,
 }
 
 #[derive(Debug)]
 struct Layer {
     config: LayerConfig,
-    attention_norm: Weight,
+    attention_norm: Norm,
     query_key_value: Vec<Projection>,
     head_norm: Option<HeadNormWeights>,
     attention_output: Vec<Projection>,
-    attention_adapter: Option<Bottleneck>,
-    feed_forward_norm: Weight,
+    attention_adapters: Vec<Bottleneck>,
+    attention_output_norm: Option<Norm>,
+    feed_forward_norm: Norm,
     gate_up: Vec<Projection>,
     down: Vec<Projection>,
-    feed_forward_adapter: Option<Bottleneck>,
+    feed_forward_adapters: Vec<Bottleneck>,
+    down_norm: Option<Norm>,
 }
 
 /// The tokens of one forward pass.
@@ -57,6 +60,8 @@ pub struct Inputs {
     pub segments: Arc<[Segment]>,
     /// Copies of a learned prompt's rows below the tokens.
     copies: usize,
+    /// Adapters in use.
+    chosen: Chosen,
     tables: RotaryTables,
 }
 
@@ -72,6 +77,21 @@ impl Decoder {
         tuning: &Tuning,
         adapter: Option<&Adapter>,
     ) -> Result<Self, Error> {
+        let loaded: Vec<Loaded<'_>> = adapter.into_iter().map(Loaded::new).collect();
+        Self::with_adapters(device, checkpoint, tuning, &loaded)
+    }
+
+    /// As [`new`](Self::new), with several adapters. The last is trained, where one is; the others stay as they are, and
+    /// add to the base.
+    ///
+    /// # Errors
+    /// When one of them is for another model, or cannot be loaded beside the others.
+    pub fn with_adapters(
+        device: &Device,
+        checkpoint: &Checkpoint,
+        tuning: &Tuning,
+        loaded: &[Loaded<'_>],
+    ) -> Result<Self, Error> {
         let (config, names) = (checkpoint.model.decoder.clone(), &checkpoint.model.names);
         if config.query_key_norm != QueryKeyNorm::None && config.head_dim > MOST_NORMALISED {
             return Err(Error::Unsupported {
@@ -81,7 +101,7 @@ impl Decoder {
                 reason: format!("heads with a norm of their own may have {MOST_NORMALISED} numbers"),
             });
         }
-        let mut build = Builder::new(device, checkpoint, tuning, adapter);
+        let mut build = Builder::new(device, checkpoint, tuning, loaded)?;
         let embedding = build.table(names.embedding)?;
         let layout = HeadLayout {
             heads: config.heads,
@@ -93,7 +113,7 @@ impl Decoder {
         for (number, layer) in config.layers.iter().enumerate() {
             let at = |name: &str| name.replacen("{}", &number.to_string(), 1);
             let all = |names: &[&str]| names.iter().map(|name| at(name)).collect::<Vec<_>>();
-            let attention_norm = build.vector(&at(names.attention_norm), Some(number))?;
+            let attention_norm = norm(&config, build.vector(&at(names.attention_norm), Some(number))?);
             let query_key_value = build.projections(&all(names.query_key_value), number)?;
             let head_norm = match config.query_key_norm {
                 QueryKeyNorm::None => None,
@@ -104,22 +124,29 @@ impl Decoder {
                     after_rotation: when == QueryKeyNorm::AfterRotary,
                 }),
             };
+            let attention_output = build.projections(&[at(names.attention_output)], number)?;
+            let after = |name: Option<&str>, build: &mut Builder<'_>| -> Result<Option<Norm>, Error> {
+                let vector = name.map(|name| build.vector(&at(name), Some(number))).transpose()?;
+                Ok(vector.map(|vector| norm(&config, vector)))
+            };
             layers.push(Layer {
                 config: *layer,
                 attention_norm,
                 query_key_value,
                 head_norm,
-                attention_output: build.projections(&[at(names.attention_output)], number)?,
-                attention_adapter: build.bottleneck(Block::Attention, number)?,
-                feed_forward_norm: build.vector(&at(names.feed_forward_norm), Some(number))?,
+                attention_output,
+                attention_adapters: build.bottlenecks(Block::Attention, number)?,
+                attention_output_norm: after(names.attention_output_norm, &mut build)?,
+                feed_forward_norm: norm(&config, build.vector(&at(names.feed_forward_norm), Some(number))?),
                 gate_up: build.projections(&all(names.gate_up), number)?,
                 down: build.projections(&[at(names.down)], number)?,
-                feed_forward_adapter: build.bottleneck(Block::FeedForward, number)?,
+                feed_forward_adapters: build.bottlenecks(Block::FeedForward, number)?,
+                down_norm: after(names.down_norm, &mut build)?,
             });
         }
-        let final_norm = build.vector(names.final_norm, None)?;
+        let final_norm = norm(&config, build.vector(names.final_norm, None)?);
         let head = match config.tied_head {
-            true if adapter_splits(tuning, adapter, names.embedding, names.head) => {
+            true if adapter_splits(tuning, loaded, names.embedding, names.head) => {
                 return Err(Error::Adapter {
                     file: checkpoint.label.clone(),
                     reason: format!(
@@ -132,28 +159,27 @@ impl Decoder {
             true => embedding.clone(),
             false => build.table(names.head)?,
         };
-        let prompt = build.prompt()?;
-        let Builder { parameters, adapted, .. } = build;
-        if let Some(stray) =
-            adapter.and_then(|adapter| adapter.modules().find(|name| !adapted.iter().any(|adapted| adapted == name)))
-        {
-            let is_table = |name: &str| name.strip_suffix(".weight") == Some(stray);
-            let reason = if is_table(names.head) || is_table(names.embedding) {
-                format!("low-rank terms on `{stray}` are not supported yet; only on the linear layers within the model")
-            } else {
-                format!("the adapter is for another model: this one has no module `{stray}`")
-            };
-            return Err(Error::Adapter { file: checkpoint.label.clone(), reason });
+        let prompts = build.prompts()?;
+        let Builder { parameters, mut adapted, .. } = build;
+        let mut seen = HashSet::new();
+        adapted.retain(|module| seen.insert(module.clone()));
+        let stray_error = |reason| Err(Error::Adapter { file: checkpoint.label.clone(), reason });
+        for adapter in loaded.iter().map(|loaded| loaded.adapter) {
+            if let Some(stray) = adapter.modules().find(|name| !seen.contains(*name)) {
+                let is_table = |name: &str| name.strip_suffix(".weight") == Some(stray);
+                return stray_error(if is_table(names.head) || is_table(names.embedding) {
+                    format!(
+                        "low-rank terms on `{stray}` are not supported yet; only on the linear layers within the model"
+                    )
+                } else {
+                    format!("the adapter is for another model: this one has no module `{stray}`")
+                });
+            }
+            if let Some(stray) = adapter.saved_modules().keys().find(|name| !checkpoint.tensors.contains_key(*name)) {
+                return stray_error(format!("the adapter is for another model: this one has no tensor `{stray}`"));
+            }
         }
-        if let Some(stray) = adapter
-            .and_then(|adapter| adapter.saved_modules().keys().find(|name| !checkpoint.tensors.contains_key(*name)))
-        {
-            return Err(Error::Adapter {
-                file: checkpoint.label.clone(),
-                reason: format!("the adapter is for another model: this one has no tensor `{stray}`"),
-            });
-        }
-        Ok(Self { config, layout, embedding, layers, final_norm, head, parameters, adapted, prompt })
+        Ok(Self { config, layout, embedding, layers, final_norm, head, parameters, adapted, prompts })
     }
 
     /// What it is.
@@ -180,7 +206,7 @@ impl Decoder {
         };
         let mut tensors: Vec<FileTensor> = self.parameters.iter().map(tensor).collect();
         // What a network makes of them is what other programs read.
-        if let Some(prompt) = self.prompt.as_ref().filter(|prompt| prompt.network.is_some()) {
+        if let Some(prompt) = self.prompts.iter().find(|prompt| prompt.network.is_some()) {
             let value = prompt.saved(device);
             tensors.push(FileTensor { name: EMBEDDINGS.into(), dims: vec![value.rows(), value.columns()], value });
         }
@@ -194,28 +220,40 @@ impl Decoder {
 
     /// Positions before a row's first token: those of a learned prefix or prompt.
     pub fn prompt_rows(&self) -> usize {
-        self.prompt.as_ref().map_or(0, Prompt::rows)
+        self.prompts.iter().map(Prompt::rows).max().unwrap_or(0)
+    }
+
+    /// The learned prefix or prompt in use.
+    pub(crate) fn prompt(&self, chosen: &Chosen) -> Option<&Prompt> {
+        self.prompts.iter().find(|prompt| is_chosen(chosen, prompt.number))
     }
 
     /// Uploads tokens. `segments` say what attends to what; rotary angles follow from their positions. A learned prefix or
     /// prompt comes before all of them, so that their position 0 becomes its end.
     pub fn inputs(&self, device: &Device, ids: &[u32], segments: Vec<Segment>) -> Inputs {
-        match &self.prompt {
-            None => self.inputs_as_given(device, ids, segments),
+        match self.prompt(&None) {
+            None => self.inputs_as_given(device, ids, segments, &None),
             Some(prompt) => {
                 let LaidOut { segments, lengths, copies } = prompt.lay_out(&self.config.rotary, ids.len(), segments);
                 let tokens = ids.len() + copies * prompt.rows();
                 let tables = self.config.rotary.tables(device, tokens, &segments, &lengths);
-                Inputs { ids: device.upload_ids(ids), segments: segments.into(), copies, tables }
+                Inputs { ids: device.upload_ids(ids), segments: segments.into(), copies, chosen: None, tables }
             }
         }
     }
 
     /// As [`inputs`](Self::inputs), of segments that know already what stands before them.
-    pub(crate) fn inputs_as_given(&self, device: &Device, ids: &[u32], segments: Vec<Segment>) -> Inputs {
+    pub(crate) fn inputs_as_given(
+        &self,
+        device: &Device,
+        ids: &[u32],
+        segments: Vec<Segment>,
+        chosen: &Chosen,
+    ) -> Inputs {
         let lengths: Vec<usize> = segments.iter().map(end_position).collect();
         let tables = self.config.rotary.tables(device, ids.len(), &segments, &lengths);
-        Inputs { ids: device.upload_ids(ids), segments: segments.into(), copies: 0, tables }
+        let chosen = chosen.clone();
+        Inputs { ids: device.upload_ids(ids), segments: segments.into(), copies: 0, chosen, tables }
     }
 
     /// The residual stream after the last layer, before the final norm: `[tokens, hidden]`, and below it the rows of a
@@ -223,7 +261,7 @@ impl Decoder {
     pub fn hidden<'a>(&'a self, tape: &mut Tape<'a>, inputs: &Inputs, recomputed: usize) -> Var {
         let mut hidden = tape.embedding(&self.embedding, &inputs.ids, self.config.embedding_scale);
         let mut prefix = Vec::new();
-        if let Some(prompt) = &self.prompt {
+        if let Some(prompt) = self.prompt(&inputs.chosen) {
             let made = prompt.make(tape);
             if prompt.is_prefix {
                 prefix = prompt.key_values(tape, &made, self.layers.len());
@@ -265,25 +303,25 @@ impl Decoder {
     }
 
     /// Puts the learned prefix or prompt into the first rows of the caches, for a sequence of `length` positions with it.
-    pub(crate) fn prime_caches(&self, device: &Device, precision: Precision, caches: &[KeyValues], length: usize) {
-        let Some(prompt) = &self.prompt else { return };
-        let rows = prompt.rows();
-        let mut tape = Tape::for_generation(device, precision);
-        let made = prompt.make(&mut tape);
+    pub(crate) fn prime_caches(&self, tape: &mut Tape<'_>, caches: &[KeyValues], length: usize, chosen: &Chosen) {
+        let Some(prompt) = self.prompt(chosen) else { return };
+        let (rows, device, storage) = (prompt.rows(), tape.device().clone(), tape.precision().storage());
+        let made = prompt.make(tape);
         if prompt.is_prefix {
-            for (made, cache) in prompt.key_values(&mut tape, &made, self.layers.len()).iter().zip(caches) {
+            for (made, cache) in prompt.key_values(tape, &made, self.layers.len()).iter().zip(caches) {
                 device.copy(made.keys.value(), &cache.keys.value().slice_rows(0, rows));
                 device.copy(made.values.value(), &cache.values.value().slice_rows(0, rows));
             }
             return;
         }
-        let nothing = Var::constant(device.empty(precision.storage(), 0, self.config.hidden_size));
+        let nothing = Var::constant(device.empty(storage, 0, self.config.hidden_size));
         let hidden = tape.append_rows(&nothing, &made, 1, self.config.prompt_scale);
         let keys = vec![KeyRange { source: 1, rows: 0..rows, first_position: 0 }];
         let segments = vec![Segment { rows: 0..rows, first_position: 0, keys }];
-        let tables = self.config.rotary.tables(device, rows, &segments, &[length]);
-        let inputs = Inputs { ids: device.upload_ids(&[]), segments: segments.into(), copies: 1, tables };
-        self.through_caches(&mut tape, hidden, &inputs, caches, 0);
+        let tables = self.config.rotary.tables(&device, rows, &segments, &[length]);
+        let (ids, chosen) = (device.upload_ids(&[]), chosen.clone());
+        let inputs = Inputs { ids, segments: segments.into(), copies: 1, chosen, tables };
+        self.through_caches(tape, hidden, &inputs, caches, 0);
     }
 
     fn through_caches<'a>(
@@ -295,6 +333,10 @@ impl Decoder {
         first_row: usize,
     ) -> Var {
         let device = tape.device().clone();
+        if let Some(chosen) = &inputs.chosen {
+            let rows = AdapterRows { rows: 0..hidden.value().rows(), adapters: chosen.to_vec() };
+            tape.set_adapters(Some(std::iter::once(rows).collect()));
+        }
         for (layer, cache) in self.layers.iter().zip(caches) {
             hidden = self.layer(tape, layer, &hidden, inputs, std::slice::from_ref(cache), |heads| {
                 device.store_keys(heads.value(), &self.layout, cache.keys.value(), cache.values.value(), first_row);
@@ -314,9 +356,9 @@ impl Decoder {
     pub fn head_options(&self, differentiate_all: bool) -> HeadOptions {
         HeadOptions {
             norm: self.final_norm.clone(),
-            epsilon: self.config.norm_epsilon,
             weight: self.head.clone(),
             scale: self.config.logit_scale,
+            soft_cap: self.config.logit_soft_cap,
             differentiate_all,
         }
     }
@@ -331,8 +373,7 @@ impl Decoder {
         store: impl Fn(&Var),
     ) -> Var {
         let config = &self.config;
-        let epsilon = config.norm_epsilon;
-        let normed = LinearInput::Normed { input: hidden, weight: &layer.attention_norm, epsilon };
+        let normed = LinearInput::Normed { input: hidden, norm: &layer.attention_norm };
         let mut heads = tape.linear(normed, &layer.query_key_value, None);
         if !layer.config.unrotated {
             heads = tape.rotary(heads, self.layout, &inputs.tables, layer.head_norm.as_ref());
@@ -342,40 +383,61 @@ impl Decoder {
             layout: self.layout,
             scale: config.attention_scale,
             window: layer.config.window,
+            soft_cap: config.attention_soft_cap,
             segments: Arc::clone(&inputs.segments),
         };
         let attended = tape.attention(&heads, others, &options);
-        let input = LinearInput::Plain(&attended);
-        let hidden = self.add_block(tape, input, &layer.attention_output, hidden, layer.attention_adapter.as_ref());
-        let normed = LinearInput::Normed { input: &hidden, weight: &layer.feed_forward_norm, epsilon };
+        let hidden = self.join(tape, (layer, Block::Attention), hidden, LinearInput::Plain(&attended), inputs);
+        let normed = LinearInput::Normed { input: &hidden, norm: &layer.feed_forward_norm };
         let wide = tape.linear(normed, &layer.gate_up, None);
         let (activation, gated) = match config.feed_forward {
             FeedForward::Gated(activation) => (activation, true),
             FeedForward::Plain(activation) => (activation, false),
         };
         let activated = LinearInput::Activated { input: &wide, activation, gated };
-        self.add_block(tape, activated, &layer.down, &hidden, layer.feed_forward_adapter.as_ref())
+        self.join(tape, (layer, Block::FeedForward), &hidden, activated, inputs)
     }
 
-    /// A block's last projection, put on top of the residual stream.
-    fn add_block<'a>(
-        &'a self,
-        tape: &mut Tape<'a>,
+    /// Adds a block's last projection, and the bottleneck adapters that follow it, to the residual stream.
+    fn join(
+        &self,
+        tape: &mut Tape<'_>,
+        (layer, block): (&Layer, Block),
+        stream: &Var,
         input: LinearInput,
-        projections: &'a [Projection],
-        base: &Var,
-        adapter: Option<&'a Bottleneck>,
+        inputs: &Inputs,
     ) -> Var {
+        let (projection, adapters, norm) = match block {
+            Block::Attention => {
+                (&layer.attention_output, &layer.attention_adapters, layer.attention_output_norm.as_ref())
+            }
+            Block::FeedForward => (&layer.down, &layer.feed_forward_adapters, layer.down_norm.as_ref()),
+        };
         let scale = self.config.residual_scale;
-        let Some(adapter) = adapter else { return tape.linear(input, projections, Some(Residual { base, scale })) };
-        let block = tape.linear(input, projections, None);
-        adapter.add(tape, &block, base, scale)
+        let adapter = adapters.iter().find(|adapter| is_chosen(&inputs.chosen, adapter.number));
+        if adapter.is_none() && norm.is_none() {
+            return tape.linear(input, projection, Some(Residual { base: stream, scale }));
+        }
+        let mut result = tape.linear(input, projection, None);
+        if let Some(adapter) = adapter {
+            result = adapter.apply(tape, &result);
+        }
+        match norm {
+            Some(norm) => tape.add_normed(stream, &result, norm),
+            None => tape.add_scaled(stream, &result, scale),
+        }
     }
 }
 
+fn norm(config: &DecoderConfig, weight: Weight) -> Norm {
+    Norm { weight, epsilon: config.norm_epsilon, offset: config.norm_offset }
+}
+
 /// Whether an adapter trains, or holds, the embedding or the head of a model where they are one matrix.
-fn adapter_splits(tuning: &Tuning, adapter: Option<&Adapter>, embedding: &str, head: &str) -> bool {
+fn adapter_splits(tuning: &Tuning, loaded: &[Loaded<'_>], embedding: &str, head: &str) -> bool {
     let trained = [embedding, head].iter().any(|name| is_saved(name, tuning.saved_modules()));
     trained
-        || adapter.is_some_and(|found| [embedding, head].iter().any(|name| found.saved_modules().contains_key(*name)))
+        || loaded
+            .iter()
+            .any(|loaded| [embedding, head].iter().any(|name| loaded.adapter.saved_modules().contains_key(*name)))
 }

@@ -13,6 +13,8 @@ use crate::config::Rotary;
 /// Learned rows or keys, as they are computed with.
 #[derive(Clone, Debug)]
 pub(crate) struct Prompt {
+    /// Its place in the list of loaded adapters.
+    pub(crate) number: u32,
     /// Keys and values of every layer, unrotated; else rows of the first layer's input.
     pub(crate) is_prefix: bool,
     /// `[rows, width]`: a prefix's width is layers * 2 * key-value width, layer by layer keys, then values.

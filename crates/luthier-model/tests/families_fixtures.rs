@@ -21,7 +21,9 @@ fn base(model_type: &str) -> DecoderConfig {
         key_value_heads: 2,
         head_dim: 8,
         attention_scale: 8f32.powf(-0.5),
+        attention_soft_cap: None,
         norm_epsilon: 1e-6,
+        norm_offset: 0.0,
         query_key_norm: QueryKeyNorm::None,
         rotary: Rotary { theta: 10_000.0, dimensions: 8, interleaved: false, scaling: RotaryScaling::None },
         feed_forward: FeedForward::Gated(Activation::Silu),
@@ -29,6 +31,7 @@ fn base(model_type: &str) -> DecoderConfig {
         prompt_scale: 1.0,
         residual_scale: 1.0,
         logit_scale: 1.0,
+        logit_soft_cap: None,
         tied_head: false,
         biases: Biases::default(),
         layers: vec![LayerConfig::default(); 2],
@@ -186,4 +189,20 @@ fn minicpm_scales_like_granite() {
         ..base("minicpm")
     };
     check("minicpm", expected);
+}
+
+#[test]
+fn gemma2() {
+    let expected = DecoderConfig {
+        feed_forward: FeedForward::Gated(Activation::GeluTanh),
+        norm_offset: 1.0,
+        embedding_scale: 32f32.sqrt(),
+        attention_soft_cap: Some(5.0),
+        logit_soft_cap: Some(3.0),
+        tied_head: true,
+        layers: vec![LayerConfig { window: Some(8), unrotated: false }, LayerConfig::default()],
+        ..wide(base("gemma2"))
+    };
+    let names = check("gemma2", expected);
+    assert_eq!(names.down_norm, Some("model.layers.{}.post_feedforward_layernorm"));
 }

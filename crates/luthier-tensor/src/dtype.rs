@@ -14,6 +14,8 @@ pub enum DType {
     F16,
     /// Unsigned 32-bit integers: token ids and positions.
     U32,
+    /// Unsigned 8-bit integers: codes of an optimiser's state.
+    U8,
     /// ggml `Q4_0`: blocks of 32; an f16 scale d and 4-bit codes q; value d * (q - 8).
     Q4_0,
     /// ggml `Q4_1`: blocks of 32; f16 scale d and minimum m, 4-bit codes q; value d * q + m.
@@ -57,7 +59,7 @@ impl DType {
     /// Numbers that are stored together; a row's length must be a multiple of it.
     pub const fn block_len(self) -> usize {
         match self {
-            Self::F32 | Self::Bf16 | Self::F16 | Self::U32 => 1,
+            Self::F32 | Self::Bf16 | Self::F16 | Self::U32 | Self::U8 => 1,
             Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::Mxfp4 => 32,
             Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => 256,
         }
@@ -68,6 +70,7 @@ impl DType {
         match self {
             Self::F32 | Self::U32 => 4,
             Self::Bf16 | Self::F16 => 2,
+            Self::U8 => 1,
             Self::Q4_0 => 18,
             Self::Q4_1 => 20,
             Self::Q5_0 => 22,
@@ -94,6 +97,7 @@ impl DType {
             Self::Bf16 => "bf16",
             Self::F16 => "f16",
             Self::U32 => "u32",
+            Self::U8 => "u8",
             Self::Q4_0 => "q4_0",
             Self::Q4_1 => "q4_1",
             Self::Q5_0 => "q5_0",

@@ -11,20 +11,25 @@ mod finality;
 mod layout;
 mod memory;
 mod ops;
+mod optimisers;
 mod segment;
 mod tape;
 mod tensor;
 
 pub use activation::Activation;
 pub use adamw::AdamW;
-pub use cpu::{Isa, bf16_bits, f16_bits};
+pub use cpu::{Isa, bf16_bits, encode_blocks, f16_bits};
 pub use device::{CpuOptions, Device, DeviceError, Observer};
 pub use dtype::DType;
 pub use layout::{HeadLayout, HeadOrder};
 pub use memory::Usage;
 pub use ops::{
     AdapterRows, AdapterTerm, AttentionOptions, HeadNormWeights, HeadOptions, HeadOutputs, HeadRequest, KeyValues,
-    LinearInput, OUTPUTS, Projection, Residual, RotaryTables, RowScale, TopK,
+    LinearInput, Norm, OUTPUTS, Projection, Residual, RotaryTables, RowScale, TopK,
+};
+pub use optimisers::{
+    Adafactor, AdamMini, Apollo, BLOCK as EIGHT_BIT_BLOCK, EightBitMoments, Galore, Gate, Lion, LowMoments, Muon,
+    ProjectionSource, ScheduleFree, Sgd, Side, SquareMeans, dynamic_map,
 };
 pub use segment::{KeyRange, Segment};
 pub use tape::{Dropout, Precision, Tape, Var, Weight};

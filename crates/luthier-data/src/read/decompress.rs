@@ -1,26 +1,59 @@
-//! Takes gzip and zstd off a file, as its first bytes say.
+//! Takes gzip and zstd off a file, as its first bytes say. What unpacks to far more than text does is an error: a few bytes
+//! would fill the memory.
 
 use std::io::{BufRead, BufReader, Read};
+use std::rc::Rc;
 
 use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::StreamingDecoder;
 
 use super::Stop;
+use super::allowance::Allowance;
 
 /// The contents of a file, decompressed as they are read.
 pub(crate) fn open<'r>(file: Box<dyn Read + 'r>) -> Result<Box<dyn BufRead + 'r>, Stop> {
-    let mut reader = BufReader::with_capacity(1 << 16, file);
-    match reader.fill_buf()? {
-        [0x1f, 0x8b, ..] => Ok(Box::new(BufReader::new(MultiGzDecoder::new(reader)))),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Box::new(BufReader::new(Frames { reader: Some(reader), frame: None }))),
-        [b'B', b'Z', b'h', ..] => Err(compressed("bzip2", "bunzip2")),
-        [0xfd, b'7', b'z', b'X', b'Z', ..] => Err(compressed("xz", "unxz")),
-        _ => Ok(Box::new(reader)),
-    }
+    let allowance = Rc::new(Allowance::of(0));
+    let mut reader = BufReader::with_capacity(1 << 16, Packed { file, allowance: allowance.clone() });
+    let unpacked: Box<dyn Read + 'r> = match reader.fill_buf()? {
+        [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(reader)),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(Frames { reader: Some(reader), frame: None }),
+        [b'B', b'Z', b'h', ..] => return Err(compressed("bzip2", "bunzip2")),
+        [0xfd, b'7', b'z', b'X', b'Z', ..] => return Err(compressed("xz", "unxz")),
+        _ => return Ok(Box::new(reader)),
+    };
+    Ok(Box::new(BufReader::new(Unpacked { reader: unpacked, allowance })))
 }
 
 fn compressed(with: &str, tool: &str) -> Stop {
     Stop::Broken(format!("it is compressed with {with}; unpack it with {tool}, or use gzip or zstd"))
+}
+
+/// A file, whose every byte allows for more.
+struct Packed<R> {
+    file: R,
+    allowance: Rc<Allowance>,
+}
+
+impl<R: Read> Read for Packed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.file.read(buffer)?;
+        self.allowance.grow(read);
+        Ok(read)
+    }
+}
+
+/// What is unpacked, as far as it is allowed.
+struct Unpacked<R> {
+    reader: R,
+    allowance: Rc<Allowance>,
+}
+
+impl<R: Read> Read for Unpacked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        self.allowance.bytes(read).map_err(std::io::Error::other)?;
+        Ok(read)
+    }
 }
 
 /// zstd frames one after another, as tools that compress in parallel write them.

@@ -4,6 +4,7 @@
 //! A value that cannot be read is handed on with the reason where the next one can still be found (a line). Where it cannot (a
 //! file that is cut off), reading ends with an error that says so.
 
+mod allowance;
 mod arrow;
 mod csv;
 mod decompress;

@@ -32,7 +32,7 @@ pub(crate) use files::parse_json;
 pub use files::{INDEX_FILE, ModelFiles, WEIGHTS_FILE, shard_names};
 pub use gguf_carried::GgufCarried;
 pub use gguf_export::{GgufPlan, GgufSource, GgufTensor, plan_gguf};
-pub use gguf_target::gguf_families;
+pub use gguf_target::{folder_families, gguf_families};
 pub use gguf_tokenizer::GgufTokenizer;
 pub use gguf_writer::{GgufValue, gguf_bytes, write_gguf};
 pub use inventory::needed_tensors;

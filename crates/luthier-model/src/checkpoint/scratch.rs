@@ -1,7 +1,7 @@
 //! A model before any training: the tensors that its configuration asks for, with values drawn from a seed.
 //!
 //! As transformers starts every family here (`PreTrainedModel._init_weights`): matrices are normal with mean 0 and the
-//! standard deviation `initializer_range`, the row of the padding token is 0, norms are 1, biases 0. A value is a function
+//! standard deviation `initializer_range`, the row of the padding token is 0, norms multiply by 1, biases 0. A value is a function
 //! of seed, tensor name and index alone. They are not PyTorch's own random numbers, which depend on its version.
 
 use std::collections::BTreeMap;
@@ -48,6 +48,9 @@ impl Checkpoint {
         let mut tensors = BTreeMap::new();
         for (name, dims) in needed_tensors(&model) {
             let mut values = starting_values(seed, &name, &dims, deviation);
+            if dims.len() == 1 && !name.ends_with(".bias") {
+                values.fill(1.0 - model.decoder.norm_offset);
+            }
             if let Some(padding) = padding.map(|id| id as usize).filter(|id| name == embedding && *id < dims[0]) {
                 values[padding * dims[1]..(padding + 1) * dims[1]].fill(0.0);
             }
@@ -64,12 +67,11 @@ impl Checkpoint {
     }
 }
 
-/// The values of one tensor; what has one dimension is a norm or a bias.
+/// The values of one tensor; what has one dimension is a norm or a bias, which start elsewhere or at 0.
 fn starting_values(seed: u64, name: &str, dims: &[usize], deviation: f64) -> Vec<f32> {
     let count = dims.iter().product();
     match dims {
-        [_] if name.ends_with(".bias") => vec![0.0; count],
-        [_] => vec![1.0; count],
+        [_] => vec![0.0; count],
         _ => {
             let name = stream(seed, name);
             let mut values = Vec::with_capacity(count + 1);

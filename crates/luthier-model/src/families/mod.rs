@@ -4,6 +4,7 @@
 mod arcee;
 mod baichuan;
 mod common;
+mod gemma2;
 mod granite;
 mod helium;
 mod hunyuan_v1_dense;
@@ -31,6 +32,7 @@ type Family = fn(&Raw<'_>) -> Result<(DecoderConfig, ModuleNames), Error>;
 const FAMILIES: &[(&str, Family)] = &[
     ("arcee", arcee::family),
     ("baichuan", baichuan::family),
+    ("gemma2", gemma2::family),
     ("granite", granite::family),
     ("helium", helium::family),
     ("hunyuan_v1_dense", hunyuan_v1_dense::family),

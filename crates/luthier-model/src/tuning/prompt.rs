@@ -70,8 +70,23 @@ fn network_layers(config: &PromptConfig, inner: usize) -> (Activation, Vec<(Stri
 }
 
 impl<'c> Builder<'c> {
-    /// The prefix or prompt that is trained, or that the adapter holds.
-    pub(crate) fn prompt(&mut self) -> Result<Option<Prompt>, Error> {
+    /// The prefix or prompt that is trained, and those that adapters hold.
+    pub(crate) fn prompts(&mut self) -> Result<Vec<Prompt>, Error> {
+        let mut prompts: Vec<Prompt> = self.prompt()?.into_iter().collect();
+        for (number, loaded) in &self.beside {
+            let Some(adapter) = loaded.adapter.prompt() else { continue };
+            self.check_prompt(&adapter.config)?;
+            prompts.push(self.frozen_prompt(*number, adapter));
+        }
+        Ok(prompts)
+    }
+
+    fn frozen_prompt(&self, number: u32, adapter: &PromptAdapter) -> Prompt {
+        let embedding = Weight::frozen(self.device.convert(&adapter.embeddings, DType::F32));
+        Prompt { number, is_prefix: adapter.config.kind == PromptKind::Prefix, embedding, network: None }
+    }
+
+    fn prompt(&mut self) -> Result<Option<Prompt>, Error> {
         let adapter = self.adapter.and_then(Adapter::prompt);
         let config = match (self.tuning, adapter) {
             (Tuning::Prompt(settings), _) => &settings.config,
@@ -81,8 +96,7 @@ impl<'c> Builder<'c> {
         self.check_prompt(config)?;
         let is_prefix = config.kind == PromptKind::Prefix;
         let Tuning::Prompt(settings) = self.tuning else {
-            let embedding = adapter.map(|adapter| Weight::frozen(self.device.convert(&adapter.embeddings, DType::F32)));
-            return Ok(embedding.map(|embedding| Prompt { is_prefix, embedding, network: None }));
+            return Ok(adapter.map(|adapter| self.frozen_prompt(self.number, adapter)));
         };
         let rows = config.virtual_tokens;
         let Some(inner) = config.network_width else {
@@ -92,7 +106,7 @@ impl<'c> Builder<'c> {
             };
             let dims = vec![rows, config.width()];
             let embedding = self.parameters.add(&self.device, EMBEDDINGS.to_owned(), dims, value);
-            return Ok(Some(Prompt { is_prefix, embedding, network: None }));
+            return Ok(Some(Prompt { number: self.number, is_prefix, embedding, network: None }));
         };
         if config.recurrent_network {
             let reason =
@@ -130,7 +144,12 @@ impl<'c> Builder<'c> {
             let bias = add(format!("{name}.bias"), 1, output, &start(output))?;
             projections.push(Projection { bias: Some(bias), ..Projection::new(weight) });
         }
-        Ok(Some(Prompt { is_prefix, embedding, network: Some(Network { layers: projections, activation }) }))
+        Ok(Some(Prompt {
+            number: self.number,
+            is_prefix,
+            embedding,
+            network: Some(Network { layers: projections, activation }),
+        }))
     }
 
     fn check_prompt(&self, config: &PromptConfig) -> Result<(), Error> {
@@ -181,9 +200,5 @@ impl<'c> Builder<'c> {
             .map(|x| x * scale)
             .collect();
         Ok(self.device.upload(&values, rows, width))
-    }
-
-    fn refused(&self, reason: String) -> Error {
-        Error::Adapter { file: self.checkpoint.label.clone(), reason }
     }
 }

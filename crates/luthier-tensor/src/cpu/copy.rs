@@ -9,11 +9,16 @@ const GRAIN: usize = 16;
 
 impl Cpu {
     pub(crate) fn fill_zero(&self, tensor: &Tensor) {
+        self.fill_byte(tensor, 0);
+    }
+
+    /// Sets every byte.
+    pub(crate) fn fill_byte(&self, tensor: &Tensor, byte: u8) {
         const PIECE: usize = 1 << 18;
         let (address, bytes) = (Rows::<u8>::bytes(tensor), tensor.bytes());
         self.pool.run_rows(bytes, PIECE, |range| {
             // SAFETY: each task has its own range of the tensor's bytes; zero bytes are the number zero in every type.
-            unsafe { address.at(0, range.start).write_bytes(0, range.len()) };
+            unsafe { address.at(0, range.start).write_bytes(byte, range.len()) };
         });
     }
 
@@ -27,6 +32,11 @@ impl Cpu {
             // SAFETY: the row is there by the tensor's shape.
             unsafe { decode_row(tensor.dtype(), row_address(tensor, row), 0, values.len(), values.as_mut_ptr()) };
         }
+    }
+
+    pub(crate) fn read_bytes(&self, tensor: &Tensor, bytes: &mut [u8]) {
+        // SAFETY: the caller made it as long as the tensor; a device's memory and the caller's slice do not overlap.
+        unsafe { bytes.as_mut_ptr().copy_from_nonoverlapping(tensor.address(), bytes.len()) };
     }
 
     pub(crate) fn read_ids(&self, tensor: &Tensor, ids: &mut [u32]) {

@@ -9,7 +9,7 @@
 //! output; what it reads as padding is its own zeros.
 
 pub(crate) mod decode;
-mod decode_run;
+pub(super) mod decode_run;
 mod driver;
 mod epilogue;
 mod kernel;

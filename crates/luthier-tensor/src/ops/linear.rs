@@ -11,8 +11,9 @@ use std::ops::Range;
 
 pub use adapter::{AdapterRows, AdapterTerm, RowScale};
 
+use super::Norm;
 use crate::cpu::gemm::{Addend, Compute, Epilogue, Layout, Operand, Output, Product};
-use crate::cpu::{Activated, Cpu, RowNorm, ScaledRows};
+use crate::cpu::{Activated, Cpu, ScaledRows};
 use crate::finality::Additions;
 use crate::{Activation, DType, Device, Tape, Tensor, Var, Weight};
 use backward::LinearBackward;
@@ -27,10 +28,8 @@ pub enum LinearInput<'v> {
     Normed {
         /// Before the norm.
         input: &'v Var,
-        /// f32 `[1, in]`
-        weight: &'v Weight,
-        /// Added to the mean square.
-        epsilon: f32,
+        /// The norm.
+        norm: &'v Norm,
     },
     /// `activation(gate) * up` of `[tokens, 2 * in]`, or `activation(up)` of `[tokens, in]`. Backward overwrites the
     /// input, so it must have no other reader.
@@ -84,7 +83,7 @@ pub struct Residual<'v> {
 #[derive(Clone)]
 enum Kept {
     Plain(Tensor),
-    Normed { input: Tensor, weight: Weight, inverse_rms: Tensor, epsilon: f32 },
+    Normed { input: Tensor, norm: Norm, inverse_rms: Tensor },
     Activated { input: Tensor, how: Activated },
 }
 
@@ -92,7 +91,7 @@ impl Kept {
     /// The weight of the norm.
     fn weight(&self) -> Option<&Weight> {
         match self {
-            Self::Normed { weight, .. } => Some(weight),
+            Self::Normed { norm, .. } => Some(&norm.weight),
             Self::Plain(_) | Self::Activated { .. } => None,
         }
     }
@@ -101,10 +100,9 @@ impl Kept {
     fn make(&self, device: &Device, width: usize) -> Tensor {
         match self {
             Self::Plain(input) => input.clone(),
-            Self::Normed { input, weight, inverse_rms, epsilon } => {
+            Self::Normed { input, norm, inverse_rms } => {
                 let out = device.empty(input.dtype(), input.rows(), width);
-                let norm = RowNorm { input, weight: &weight.value, inverse_rms, epsilon: *epsilon };
-                device.run("norm", |cpu| cpu.rms_norm(&norm, &out));
+                device.run("norm", |cpu| cpu.rms_norm(&norm.rows(input, inverse_rms), &out));
                 out
             }
             Self::Activated { input, how } => {
@@ -124,9 +122,9 @@ impl<'a> Tape<'a> {
         let width = projections[0].weight.value.columns();
         let (source, kept) = match input {
             LinearInput::Plain(input) => (input, Kept::Plain(input.value().clone())),
-            LinearInput::Normed { input, weight, epsilon } => {
-                let inverse_rms = device.empty(DType::F32, 1, input.value().rows());
-                (input, Kept::Normed { input: input.value().clone(), weight: weight.clone(), inverse_rms, epsilon })
+            LinearInput::Normed { input, norm } => {
+                let inverse_rms = Norm::inverse_rms(&device, input.value());
+                (input, Kept::Normed { input: input.value().clone(), norm: norm.clone(), inverse_rms })
             }
             LinearInput::Activated { input, activation, gated } => {
                 (input, Kept::Activated { input: input.value().clone(), how: Activated { activation, gated } })

@@ -6,9 +6,11 @@ mod attention;
 mod embedding;
 mod head;
 mod linear;
+mod norm;
 mod rotary;
 
 pub use attention::{AttentionOptions, KeyValues};
 pub use head::{HeadOptions, HeadOutputs, HeadRequest, OUTPUTS, TopK};
 pub use linear::{AdapterRows, AdapterTerm, LinearInput, Projection, Residual, RowScale};
+pub use norm::Norm;
 pub use rotary::{HeadNormWeights, RotaryTables};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::common::{Matrix, Random, check, device};
 use luthier_tensor::{
-    AdapterRows, AdapterTerm, Device, Dropout, LinearInput, Precision, Projection, Residual, RowScale, Tape, Usage,
-    Var, Weight,
+    AdapterRows, AdapterTerm, Device, Dropout, LinearInput, Norm, Precision, Projection, Residual, RowScale, Tape,
+    Usage, Var, Weight,
 };
 
 const WIDTH: usize = 33;
@@ -194,7 +194,8 @@ impl Case {
         tape.set_dropout(Some(Dropout { seed: 5, tokens: device.upload_ids(&tokens) }));
         tape.set_adapters(selection);
         let x = tape.input(x);
-        let out = tape.linear(LinearInput::Normed { input: &x, weight: &norm, epsilon: 1e-5 }, &layers, None);
+        let norm = Norm::new(norm, 1e-5);
+        let out = tape.linear(LinearInput::Normed { input: &x, norm: &norm }, &layers, None);
         let output = device.download(out.value());
         let gradient = tape.backward(vec![(&out, upstream)], &[&x]).pop().unwrap().unwrap();
         let of_adapters = layers.iter().flat_map(|layer| layer.weights().skip(2));

@@ -104,9 +104,9 @@ fn a_bottleneck_between_a_projection_and_its_residual() {
         let (x, base) = (tape.input(inputs[0].upload(&device)), tape.input(inputs[1].upload(&device)));
         let o = tape.linear(LinearInput::Plain(&x), &output, None);
         let z = tape.linear(LinearInput::Plain(&o), &down, None);
-        let sum = tape.add_scaled(&base, &o, 0.7);
         let activated = LinearInput::Activated { input: &z, activation: Activation::Relu, gated: false };
-        let out = tape.linear(activated, &up, Some(Residual { base: &sum, scale: 0.7 }));
+        let adapted = tape.linear(activated, &up, Some(Residual { base: &o, scale: 1.0 }));
+        let out = tape.add_scaled(&base, &adapted, 0.7);
         let values = device.download(out.value());
         let found = tape.backward(vec![(&out, upstream.upload(&device))], &[&x, &base]);
         let mut gradients: Vec<Vec<f32>> = found.iter().map(|found| device.download(found.as_ref().unwrap())).collect();

@@ -60,6 +60,12 @@ pub(crate) unsafe fn decode_row(dtype: DType, row: *const u8, first: usize, coun
                     *out.add(i) = row.add(i).read_unaligned() as f32;
                 }
             }
+            DType::U8 => {
+                let row = row.add(first);
+                for i in 0..count {
+                    *out.add(i) = f32::from(row.add(i).read());
+                }
+            }
             blocks => decode_blocks(blocks, row, first, count, out),
         }
     }

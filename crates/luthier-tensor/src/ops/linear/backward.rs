@@ -2,7 +2,6 @@
 
 use super::place::{DownGroup, Placed, apply_rank_scales, down_groups, drop_out, low_columns, scaled_low};
 use super::{AdapterTerm, Kept, add_product, addend, columns_of, cut, part, rows_of};
-use crate::cpu::RowNorm;
 use crate::cpu::gemm::{Compute, Epilogue, Product};
 use crate::tape::{Dropout, Gradients};
 use crate::{DType, Device, Tensor};
@@ -31,7 +30,7 @@ impl LinearBackward {
         let low_gradient = self.low.as_ref().map(|low| self.low_gradient(&device, compute, &inner, low));
         let weights_trained = self.placed.iter().any(|placed| placed.projection.weight.is_trained());
         let wants_h = weights_trained || groups.iter().any(|group| group.gradient.is_some());
-        let norm_trained = matches!(&self.kept, Kept::Normed { weight, .. } if weight.is_trained());
+        let norm_trained = matches!(&self.kept, Kept::Normed { norm, .. } if norm.weight.is_trained());
         // The way back through norm or activation makes h again in passing.
         let h = if self.input_slot.is_some() || norm_trained {
             self.input_gradient(gradients, compute, &inner, &groups, low_gradient.as_ref(), wants_h)
@@ -197,16 +196,16 @@ impl LinearBackward {
                 }
                 wants_h.then(|| input.clone())
             }
-            Kept::Normed { input, weight, inverse_rms, epsilon } => {
-                let norm = RowNorm { input, weight: &weight.value, inverse_rms, epsilon: *epsilon };
-                if let Some(gradient) = &weight.gradient {
-                    device.run("norm backward", |cpu| cpu.rms_norm_weight_gradient(&norm, &target, gradient));
+            Kept::Normed { input, norm, inverse_rms } => {
+                let rows = norm.rows(input, inverse_rms);
+                if let Some(gradient) = &norm.weight.gradient {
+                    device.run("norm backward", |cpu| cpu.rms_norm_weight_gradient(&rows, &target, gradient));
                 }
                 let Some(slot) = self.input_slot else { return wants_h.then(|| self.kept.make(&device, self.width)) };
                 let (sums, accumulate) = gradients.target(slot, tokens, self.width);
                 let h = empty_h();
                 device.run("norm backward", |cpu| {
-                    cpu.rms_norm_backward(&norm, &target, &sums, accumulate, h.as_ref());
+                    cpu.rms_norm_backward(&rows, &target, &sums, accumulate, h.as_ref());
                 });
                 gradients.put(slot, sums);
                 h
