@@ -2,8 +2,8 @@
 
     python tests/external/peft_prompts.py fixtures/models fixtures/training
 
-writes fixtures/training/{prefix-projection-llama,ptuning-llama} in the form of the other trainings: ten AdamW steps of two
-micro-batches, no dropout, eager attention in float32 on one thread, seeds 0, 1 and 2 (torch 2.11.0, transformers 5.6.0,
+writes fixtures/training/{prefix-projection-llama,ptuning-llama,prefix-gemma2,prompt-gemma2,prompt-granite} in the form of the
+other trainings: ten AdamW steps of two micro-batches, no dropout, eager attention in float32 on one thread, seeds 0, 1 and 2 (torch 2.11.0, transformers 5.6.0,
 peft 0.18.1; `versions` of train.json says what ran). PEFT saves only what the network makes (`prompt_embeddings`); the
 network's own tensors stand beside it as `prompt_encoder.*`, as Luthier saves them, and the script ends with an error where
 PEFT does not load such a folder or then computes something else. `generated` of train.json holds 20 greedy tokens after
@@ -43,6 +43,11 @@ CASES = {
         "llama",
         peft.PromptEncoderConfig(num_virtual_tokens=6, encoder_hidden_size=24, task_type="CAUSAL_LM"),
     ),
+    # Windows, norms after blocks, and an embedding that is scaled within.
+    "prefix-gemma2": ("gemma2", peft.PrefixTuningConfig(num_virtual_tokens=6, task_type="CAUSAL_LM")),
+    "prompt-gemma2": ("gemma2", peft.PromptTuningConfig(num_virtual_tokens=6, task_type="CAUSAL_LM")),
+    # Whatever enters the first layer is scaled.
+    "prompt-granite": ("granite", peft.PromptTuningConfig(num_virtual_tokens=6, task_type="CAUSAL_LM")),
 }
 # Made by another program; only their greedy tokens are added here.
 GIVEN = {"prefix-llama": "llama", "prompt-llama": "llama"}
@@ -81,6 +86,8 @@ def save(model, source, folder):
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True))
     tensors = load_file(folder / "adapter_model.safetensors")
     network = model.prompt_encoder["default"].state_dict()
+    if list(network) == ["embedding.weight"]:
+        return
     tensors.update({f"prompt_encoder.{name}": tensor.detach().clone() for name, tensor in network.items()})
     save_file(tensors, folder / "adapter_model.safetensors")
 

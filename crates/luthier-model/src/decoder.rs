@@ -303,7 +303,13 @@ impl Decoder {
     }
 
     /// Puts the learned prefix or prompt into the first rows of the caches, for a sequence of `length` positions with it.
-    pub(crate) fn prime_caches(&self, tape: &mut Tape<'_>, caches: &[KeyValues], length: usize, chosen: &Chosen) {
+    pub(crate) fn prime_caches<'a>(
+        &'a self,
+        tape: &mut Tape<'a>,
+        caches: &[KeyValues],
+        length: usize,
+        chosen: &Chosen,
+    ) {
         let Some(prompt) = self.prompt(chosen) else { return };
         let (rows, device, storage) = (prompt.rows(), tape.device().clone(), tape.precision().storage());
         let made = prompt.make(tape);

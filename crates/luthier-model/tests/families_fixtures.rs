@@ -200,7 +200,7 @@ fn gemma2() {
         attention_soft_cap: Some(5.0),
         logit_soft_cap: Some(3.0),
         tied_head: true,
-        layers: vec![LayerConfig { window: Some(8), unrotated: false }, LayerConfig::default()],
+        layers: vec![LayerConfig { window: Some(8), ..LayerConfig::default() }, LayerConfig::default()],
         ..wide(base("gemma2"))
     };
     let names = check("gemma2", expected);

@@ -13,7 +13,21 @@ use serde_json::Value;
 use support::logits::{device, largest_difference};
 use support::{fixture, model_files, read, shared};
 
-const CASES: [&str; 4] = ["prefix-llama", "prefix-projection-llama", "prompt-llama", "ptuning-llama"];
+const CASES: [&str; 7] = [
+    "prefix-llama",
+    "prefix-projection-llama",
+    "prompt-llama",
+    "ptuning-llama",
+    "prefix-gemma2",
+    "prompt-gemma2",
+    "prompt-granite",
+];
+
+/// The model that a case trains.
+fn model_of(case: &str) -> String {
+    let found: Value = serde_json::from_slice(&read(&fixture("training").join(case).join("train.json"))).unwrap();
+    found["settings"]["model"].as_str().unwrap().to_owned()
+}
 
 fn adapter(path: &str) -> Adapter {
     let folder = fixture("training").join(path);
@@ -43,7 +57,7 @@ fn greedy_tokens_are_those_that_peft_generates() {
             let list = found["generated"][key].as_array().unwrap().iter();
             list.map(|id| id.as_u64().unwrap() as u32).collect()
         };
-        let (device, checkpoint) = (device(), checkpoint("llama"));
+        let (device, checkpoint) = (device(), checkpoint(&model_of(case)));
         let adapter = adapter(&format!("{case}/adapter_final"));
         let decoder = Decoder::new(&device, &checkpoint, &Tuning::Nothing, Some(&adapter)).unwrap();
         let mut generator = Generator::new(&device, &decoder, Precision::F32, 28);
@@ -79,10 +93,10 @@ fn generation_goes_on_from_a_prompt_and_back_to_it() {
 fn what_is_written_is_what_peft_writes_and_computes_the_same_to_the_byte() {
     for case in CASES {
         let folder = fixture("training").join(case).join("adapter_final");
-        let (device, checkpoint) = (device(), checkpoint("llama"));
+        let (device, checkpoint) = (device(), checkpoint(&model_of(case)));
         let adapter = adapter(&format!("{case}/adapter_final"));
         let tuning = Tuning::Prompt(PromptSettings::of(adapter.prompt().unwrap(), 0));
-        let config: Value = serde_json::from_slice(&tuning.adapter_config("llama".into(), None).unwrap()).unwrap();
+        let config: Value = serde_json::from_slice(&tuning.adapter_config(model_of(case), None).unwrap()).unwrap();
         let expected: Value = serde_json::from_slice(&read(&folder.join("adapter_config.json"))).unwrap();
         assert_eq!(config, expected, "{case}");
 
@@ -153,7 +167,7 @@ fn what_is_no_prompt_of_this_model_is_refused() {
     let folder = fixture("training/prefix-llama/adapter_final");
     let weights = shared(read(&folder.join("adapter_model.safetensors")));
     let refused = |key: &str, value: Value| {
-        let config: Value = serde_json::from_slice(&read(&folder.join("adapter_config.json"))).unwrap();
+        let mut config: Value = serde_json::from_slice(&read(&folder.join("adapter_config.json"))).unwrap();
         config[key] = value;
         Adapter::read("adapter", config.to_string().as_bytes(), &weights).unwrap_err().to_string()
     };

@@ -96,7 +96,7 @@ fn layers_that_run_again_give_the_same_gradients_and_memory_is_counted() {
                 let plan = plan_memory(
                     &checkpoint,
                     &tuning,
-                    None,
+                    &[],
                     settings,
                     &step,
                     [std::slice::from_ref(&part)],

@@ -67,6 +67,8 @@ pub(crate) struct ModelSettings {
     pub(crate) from_scratch: bool,
     /// A PEFT folder whose adapter is trained on. Only with methods that make one.
     pub(crate) adapter: Option<PathBuf>,
+    /// Others, which add to the base and stay as they are.
+    pub(crate) beside: Vec<PathBuf>,
     pub(crate) hub: HubSettings,
 }
 

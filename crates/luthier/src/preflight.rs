@@ -3,6 +3,7 @@
 
 use luthier_data::{Example, Tokenizer};
 use luthier_model::Tuning;
+use luthier_model::adapter::Placement;
 use luthier_train::{Event, Steps, Trained, memory_warning, rate_warning};
 
 use crate::config::{Stage, TrainConfig, When};
@@ -187,6 +188,21 @@ fn method(tuning: &Tuning) -> String {
         Tuning::Lora(lora) => {
             let dropout = if lora.dropout > 0.0 { format!(", dropout {}", lora.dropout) } else { String::new() };
             format!("LoRA of rank {}, alpha {}{dropout}", lora.rank, lora.alpha)
+        }
+        Tuning::Prompt(prompt) => {
+            let tokens = prompt.config.virtual_tokens;
+            let network = match prompt.config.network_width {
+                Some(width) => format!(", made by a network of width {width}"),
+                None => String::new(),
+            };
+            format!("a {} of {tokens} virtual tokens{network}", prompt.config.kind.noun())
+        }
+        Tuning::Bottleneck(bottleneck) => {
+            let place = match bottleneck.config.placement {
+                Placement::Houlsby => "attention and feed-forward",
+                Placement::Pfeiffer => "feed-forward",
+            };
+            format!("bottleneck adapters of size {} after {place}", bottleneck.config.size)
         }
         Tuning::Freeze { layers } => format!("layers {} to {} only", layers.start, layers.end.saturating_sub(1)),
         Tuning::Full => "all weights".to_owned(),

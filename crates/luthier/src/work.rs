@@ -1,6 +1,8 @@
 //! The work that a step needs: multiply-adds, without what is computed twice. It is what the share of the processor's peak
 //! is measured against.
 
+use luthier_model::Tuning;
+use luthier_model::adapter::PromptKind;
 use luthier_train::MicroBatch;
 
 use crate::run::Run;
@@ -29,8 +31,14 @@ fn linear_per_token(run: &Run) -> f64 {
     let checkpoint = &run.model.checkpoint;
     let names = &checkpoint.model.names;
     let trained: Vec<&str> = run.decoder.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
-    let lowest = trained.iter().filter_map(|name| layer_of(name)).min().unwrap_or(usize::MAX);
-    let embeds = trained.iter().any(|name| name.contains(names.embedding));
+    // A learned prefix is reached through every layer, a learned prompt through their inputs too.
+    let (lowest, embeds) = match &run.tuning {
+        Tuning::Prompt(prompt) => (0, prompt.config.kind != PromptKind::Prefix),
+        _ => (
+            trained.iter().filter_map(|name| layer_of(name)).min().unwrap_or(usize::MAX),
+            trained.iter().any(|name| name.contains(names.embedding)),
+        ),
+    };
     let inputs: Vec<&str> = names.query_key_value.iter().filter_map(|name| name.split("{}").nth(1)).collect();
     let mut sum = 0.0;
     for (name, tensor) in checkpoint.tensors.iter().filter(|(_, tensor)| tensor.dims().len() == 2) {
@@ -44,7 +52,8 @@ fn linear_per_token(run: &Run) -> f64 {
     }
     if run.tuning.is_adapter() {
         // An adapter's two matrices: forward, to the input, and their own gradients.
-        let adapters = run.decoder.parameters().iter().filter(|parameter| parameter.name.contains(".lora_"));
+        let is_matrix = |name: &str| name.contains(".lora_") || name.contains("_adapter.");
+        let adapters = run.decoder.parameters().iter().filter(|parameter| is_matrix(&parameter.name));
         sum += adapters.map(|parameter| 3.0 * parameter.value.len() as f64).sum::<f64>();
     }
     sum

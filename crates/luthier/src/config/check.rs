@@ -94,15 +94,9 @@ impl Check<'_> {
 
     fn model(&mut self) -> ModelSettings {
         let model = self.required("model_name_or_path", "a Hugging Face folder, a GGUF file, or org/name of the hub");
-        let adapters = self.settings.names("adapter_name_or_path");
-        let count = adapters.len();
-        let adapter = adapters.first().map(PathBuf::from);
-        if count > 1 {
-            self.problem(
-                "adapter_name_or_path",
-                format!("adapter_name_or_path names {count} adapters; expected one (several are not merged yet)"),
-            );
-        }
+        // The last is trained on; LLaMA-Factory merges those before it.
+        let mut beside: Vec<PathBuf> = self.settings.names("adapter_name_or_path").iter().map(PathBuf::from).collect();
+        let adapter = beside.pop();
         let method = self.settings.text("finetuning_type").unwrap_or_default();
         if adapter.is_some() && !ADAPTERS.contains(&method) {
             let sentence = format!("adapter_name_or_path needs finetuning_type: {}", either(&ADAPTERS));
@@ -121,7 +115,7 @@ impl Check<'_> {
             cache: text("cache_dir").map(PathBuf::from),
             token: text("hf_hub_token").and_then(Token::new),
         };
-        ModelSettings { name: model.display().to_string(), model, from_scratch, adapter, hub }
+        ModelSettings { name: model.display().to_string(), model, from_scratch, adapter, beside, hub }
     }
 
     fn data(&mut self, stage: Stage, notices: &mut Vec<String>) -> DataSettings {
@@ -560,6 +554,7 @@ mod tests {
                 model: "m".into(),
                 from_scratch: false,
                 adapter: None,
+                beside: Vec::new(),
                 hub: HubSettings::default(),
             },
             method: Method::Lora(LoraSettings {
