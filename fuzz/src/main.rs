@@ -17,7 +17,7 @@ use luthier_fuzz::{TARGETS, Target, mutate};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-const LIMITS: Limits = Limits { seconds: 10.0, bytes: 512 << 20 };
+const MOST_SECONDS: f64 = 10.0;
 /// How often a failing input is tried smaller.
 const TRIES: usize = 400;
 /// For how long at the most.
@@ -39,13 +39,14 @@ fn main() -> ExitCode {
     if after("--file").is_none() && !words.iter().any(|word| word == "--here") {
         return supervise(target, seconds, from);
     }
+    let limits = Limits { seconds: MOST_SECONDS, bytes: target.most_bytes };
     guard::watch(3, |text| eprintln!("{text}"));
     match after("--file") {
         Some(path) => match std::fs::read(path) {
-            Ok(input) => end(guard::run(target.run, &input, LIMITS, None)),
+            Ok(input) => end(guard::run(target.run, &input, limits, None)),
             Err(error) => end(Err(format!("{path} cannot be read: {error}"))),
         },
-        None => end(fuzz(target, seconds, from)),
+        None => end(fuzz(target, limits, seconds, from)),
     }
 }
 
@@ -89,7 +90,7 @@ fn supervise(target: &Target, time: Duration, from: u64) -> ExitCode {
     }
 }
 
-fn fuzz(target: &Target, time: Duration, from: u64) -> Result<(), String> {
+fn fuzz(target: &Target, limits: Limits, time: Duration, from: u64) -> Result<(), String> {
     let place = running(target);
     let mut file =
         std::fs::File::create(&place).map_err(|error| format!("{} cannot be made: {error}", place.display()))?;
@@ -99,7 +100,7 @@ fn fuzz(target: &Target, time: Duration, from: u64) -> Result<(), String> {
         file.rewind().and_then(|()| file.write_all(&number.to_le_bytes())).map_err(|error| error.to_string())?;
         let input = mutate::input(&seeds, number);
         let start = Instant::now();
-        guard::run(target.run, &input, LIMITS, None)?;
+        guard::run(target.run, &input, limits, None)?;
         slowest = slowest.max((start.elapsed(), number));
         number += 1;
     }

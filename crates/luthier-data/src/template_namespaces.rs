@@ -10,8 +10,8 @@ pub(crate) const KEPT: &str = "__kept";
 
 /// How deep lists may lie in one another.
 const DEEPEST: usize = 200;
-/// Values that are looked at for one unit of fuel.
-const VALUES_OF_FUEL: u64 = 16;
+/// Values that are looked at for one unit of fuel, of which a list counts as all.
+const VALUES_OF_FUEL: u64 = 8;
 
 /// The filter itself: gives the value as it is. Errors: it holds a namespace, is nested too deep, or too large for the fuel.
 pub(crate) fn kept(state: &State<'_, '_>, value: Value) -> Result<Value, Error> {
@@ -25,9 +25,10 @@ pub(crate) fn kept(state: &State<'_, '_>, value: Value) -> Result<Value, Error> 
 }
 
 fn check(value: &Value, depth: usize, left: &mut u64) -> Result<(), &'static str> {
-    *left = left.saturating_sub(1);
     let kind = value.kind();
-    if *left == 0 || !matches!(kind, ValueKind::Seq | ValueKind::Map | ValueKind::Iterable) {
+    let lists = matches!(kind, ValueKind::Seq | ValueKind::Map | ValueKind::Iterable);
+    *left = left.saturating_sub(if lists { VALUES_OF_FUEL } else { 1 });
+    if *left == 0 || !lists {
         return Ok(());
     }
     if value.as_object().is_some_and(|object| object.type_name().ends_with("::Namespace")) {

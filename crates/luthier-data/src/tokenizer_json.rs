@@ -1,6 +1,8 @@
 //! A tokenizer from the files of a Hugging Face folder.
 
 use serde_json::Value;
+use tokenizers::pattern::Pattern;
+use tokenizers::utils::SysRegex;
 
 use crate::base64::decode_base64;
 use crate::charsmap::check_charsmap;
@@ -17,13 +19,17 @@ impl Tokenizer {
         let mut value: Value =
             serde_json::from_slice(tokenizer).map_err(|error| problem("tokenizer.json", error.to_string()))?;
         check(&value)?;
+        // Cutting and filling up are others' business, and neither may happen unsaid.
+        for key in ["truncation", "padding"] {
+            if let Some(setting) = value.get_mut(key) {
+                *setting = Value::Null;
+            }
+        }
         let build = |bytes: &[u8]| {
             let built = guarded(|| Ok(tokenizers::Tokenizer::from_bytes(bytes)));
             built?.map_err(|error| problem("tokenizer.json", error.to_string()))
         };
-        let mut start = build(tokenizer)?;
-        start.with_padding(None);
-        start.with_truncation(None).map_err(|error| problem("tokenizer.json", error.to_string()))?;
+        let start = build(value.to_string().as_bytes())?;
         let mut prefix = Prefix::default();
         prefix.remove(&mut value["normalizer"]);
         prefix.remove(&mut value["pre_tokenizer"]);
@@ -88,7 +94,57 @@ fn check(json: &Value) -> Result<(), Error> {
             _ => {}
         }
     }
+    let chains: [&[&str]; 3] = [&["normalizer", "pre_tokenizer"], &["decoder"], &["post_processor"]];
+    for chain in chains {
+        let mut parts = Vec::new();
+        chain.iter().for_each(|key| all_parts(&json[key], &mut parts));
+        let growth = parts.iter().fold(1, |all: usize, part| all.saturating_mul(growth(part)));
+        if growth > MOST_GROWTH {
+            let chain = chain.join(" and ");
+            let problem = format!(
+                "tokenizer.json: the parts of {chain} make more than {MOST_GROWTH} letters of one, one after another"
+            );
+            return Err(Error::Tokenizer { problem });
+        }
+    }
     Ok(())
+}
+
+/// The most letters that a letter may become in parts that follow one another: a few of those that double what they get would
+/// fill the memory. Real files have one or two that do.
+const MOST_GROWTH: usize = 1 << 12;
+
+/// The most letters that a part makes of one.
+fn growth(part: &Value) -> usize {
+    let letters = |text: &Value| text.as_str().map_or(0, |text| text.chars().count());
+    match part["type"].as_str() {
+        // A letter for each byte.
+        Some("ByteLevel") => 4,
+        Some("NFD") => 4,
+        // The compatibility forms' longest; tables are made of them.
+        Some("NFKC" | "NFKD" | "Precompiled") => 18,
+        Some("Replace") => match &part["pattern"]["Regex"] {
+            Value::String(pattern) => letters(&part["content"]).max(1) + usize::from(matches_nothing(pattern)),
+            _ => letters(&part["content"]).div_ceil(letters(&part["pattern"]["String"]).max(1)).max(1),
+        },
+        Some("TemplateProcessing") => {
+            let texts =
+                |key: &str| part[key].as_array().into_iter().flatten().filter(|piece| !piece["Sequence"].is_null());
+            texts("single").count().max(1)
+        }
+        _ => 1,
+    }
+}
+
+/// Whether a pattern matches an empty text somewhere. One that does not compile is somebody else's to refuse.
+fn matches_nothing(pattern: &str) -> bool {
+    const TEXTS: [&str; 4] = ["", " a  B.\n\t", "1é ▁今", "aa--  "];
+    let Ok(pattern) = SysRegex::new(pattern) else { return false };
+    let empty = |text: &&str| {
+        let found = (&pattern).find_matches(text).unwrap_or_default();
+        found.into_iter().any(|((from, to), matched)| matched && from == to)
+    };
+    TEXTS.iter().any(|text| empty(&text))
 }
 
 /// A part and the parts within it.

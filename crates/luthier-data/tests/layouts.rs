@@ -224,4 +224,10 @@ fn what_is_not_on_this_machine_is_refused() {
     assert!(problem(json!({"columns": {"promt": "a"}})).contains("\"promt\" is not known"));
     assert!(problem(json!({"formatting": "vicuna"})).contains("expected alpaca, sharegpt or openai"));
     assert!(problem(json!({"num_samples": 0})).contains("expected a whole number from 1 on"));
+    let one = json!({"instruction": "a", "output": "b"});
+    assert_eq!(
+        with_entry(&json!({"num_samples": 4_294_967_295_u32}), &one),
+        Err("dataset mine: num_samples is 4294967295, and there are 1 records; expected at most 1000 times as many"
+            .to_owned())
+    );
 }

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use luthier_tensor::{DType, Device, Tensor};
 
 use crate::adapter::{Adapter, LoraPair};
-use crate::checkpoint::{Checkpoint, encode};
+use crate::checkpoint::{Checkpoint, encode_on};
 use crate::error::{Error, shape};
 
 /// Numbers that are computed together.
@@ -76,6 +76,11 @@ impl<'c> Merged<'c> {
         self.pair(name).is_some() || self.saved(name).is_some()
     }
 
+    /// Whether a tensor is written in `dtype` as it stands.
+    pub fn copies(&self, name: &str, dtype: DType) -> bool {
+        !self.changes(name) && self.checkpoint.tensors[name].dtype() == dtype
+    }
+
     fn saved(&self, name: &str) -> Option<&'c Tensor> {
         self.adapter.and_then(|adapter| adapter.saved_modules().get(name))
     }
@@ -113,15 +118,23 @@ impl<'c> Merged<'c> {
     }
 
     /// Writes a tensor's numbers in `dtype`, all rows as they come or those of `order` in its order. The places of a
-    /// vector count as its rows.
+    /// vector count as its rows. What the adapter leaves alone and is stored so already is copied byte for byte.
     ///
     /// # Errors
     /// When writing fails, or a number has no place in `dtype`.
     pub fn write(&self, name: &str, order: Option<&[u32]>, dtype: DType, writer: &mut dyn Write) -> io::Result<()> {
         let stored = &self.checkpoint.tensors[name];
+        if self.copies(name, dtype) {
+            let Some(order) = order else { return writer.write_all(stored.bytes()) };
+            let places = if stored.dims().len() == 1 { stored.tensor().columns() } else { stored.tensor().rows() };
+            let width = stored.bytes().len().checked_div(places).unwrap_or(0);
+            return order
+                .iter()
+                .try_for_each(|row| writer.write_all(&stored.bytes()[*row as usize * width..][..width]));
+        }
         let mut put = |values: &[f32]| {
-            let bytes = encode(values, dtype).map_err(|error| io::Error::other(format!("tensor `{name}`: {error}")))?;
-            writer.write_all(&bytes)
+            let bytes = encode_on(&self.device, values, dtype);
+            writer.write_all(&bytes.map_err(|error| io::Error::other(format!("tensor `{name}`: {error}")))?)
         };
         let (rows, columns) = (stored.tensor().rows(), stored.tensor().columns());
         let block = BLOCK.div_ceil(columns.max(1));

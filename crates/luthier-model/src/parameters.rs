@@ -16,13 +16,19 @@ pub struct Parameter {
     pub dims: Vec<usize>,
     /// Weight decay applies. It leaves norms and biases alone.
     pub decays: bool,
-    /// Factor of the step's learning rate.
+    /// Factor of the learning rate; 1 but where a method has another.
     pub rate: f64,
 }
 
 /// All trained tensors.
 #[derive(Clone, Debug, Default)]
 pub struct Parameters(Vec<Parameter>);
+
+impl FromIterator<Parameter> for Parameters {
+    fn from_iter<T: IntoIterator<Item = Parameter>>(parameters: T) -> Self {
+        Self(parameters.into_iter().collect())
+    }
+}
 
 impl Parameters {
     /// Registers a tensor and returns it as a trained weight. `value` is f32 and the device's own.

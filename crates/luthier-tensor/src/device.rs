@@ -154,7 +154,7 @@ impl Device {
         self.write_bytes(target, bytes_of_f32(values));
     }
 
-    /// Overwrites `target`, which is `F32` or `Bf16`, with the numbers of `source`, of one shape in any storage type.
+    /// Overwrites `target`, which is `F32`, `Bf16` or `F16`, with the numbers of `source`, of one shape in any storage type.
     ///
     /// # Panics
     /// When the shapes differ.
@@ -213,7 +213,7 @@ impl Device {
         bytes
     }
 
-    /// A copy in `dtype`, which is `F32` or `Bf16`.
+    /// A copy in `dtype`, which is `F32`, `Bf16` or `F16`.
     pub fn convert(&self, tensor: &Tensor, dtype: DType) -> Tensor {
         let out = self.empty(dtype, tensor.rows(), tensor.columns());
         self.run("convert", |cpu| cpu.convert(tensor, &out));

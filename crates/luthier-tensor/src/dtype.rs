@@ -1,7 +1,8 @@
-//! The ways in which a tensor's numbers can be stored. Activations use `F32` or `Bf16`; a frozen weight may
+//! The ways in which a tensor's numbers can be stored. Activations use `F32`, `Bf16` or `F16`; a frozen weight may
 //! stay in any of them and is decoded where it is read, so that a base model never grows on its way into memory.
-//! The block formats are those of ggml: 32 consecutive numbers of a row share a scale, or 256 share one whose parts have
-//! small scales of their own.
+//! The block formats are those of ggml, where 32 consecutive numbers of a row share a scale, or 256 share one whose parts
+//! have small scales of their own; and those of bitsandbytes, where 64 numbers share a scale. What bitsandbytes keeps in two
+//! lists lies here block by block, the scale before its codes.
 
 /// How the numbers of a tensor are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,10 +39,22 @@ pub enum DType {
     Q6K,
     /// ggml `MXFP4`: blocks of 32; a power of two and 4-bit floating-point codes (OCP microscaling formats, E2M1).
     Mxfp4,
+    /// bitsandbytes' `nf4`: blocks of 64; an f32 scale s and 4-bit codes of 16 quantiles of the normal distribution v; value v s.
+    Nf4,
+    /// bitsandbytes' `fp4`: as `Nf4`, with the values of a 4-bit floating-point number.
+    Fp4,
+    /// `Nf4` with double quantisation: the scale is an 8-bit code whose own scale, one for 256 blocks, and offset, one for the
+    /// matrix, are in the tensor's [`NestedScales`](crate::NestedScales).
+    Nf4Double,
+    /// `Fp4` with double quantisation.
+    Fp4Double,
 }
 
 impl DType {
-    /// The formats of quantised weights.
+    /// The formats of bitsandbytes.
+    pub const BITSANDBYTES: [Self; 4] = [Self::Nf4, Self::Fp4, Self::Nf4Double, Self::Fp4Double];
+
+    /// The formats of ggml's quantised weights.
     pub const BLOCKS: [Self; 11] = [
         Self::Q4_0,
         Self::Q4_1,
@@ -61,6 +74,7 @@ impl DType {
         match self {
             Self::F32 | Self::Bf16 | Self::F16 | Self::U32 | Self::U8 => 1,
             Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::Mxfp4 => 32,
+            Self::Nf4 | Self::Fp4 | Self::Nf4Double | Self::Fp4Double => 64,
             Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => 256,
         }
     }
@@ -82,12 +96,19 @@ impl DType {
             Self::Q5K => 176,
             Self::Q6K => 210,
             Self::Mxfp4 => 17,
+            Self::Nf4 | Self::Fp4 => 36,
+            Self::Nf4Double | Self::Fp4Double => 33,
         }
     }
 
     /// Bytes of `len` consecutive numbers; `len` is a multiple of the block length.
     pub const fn bytes(self, len: usize) -> usize {
         len / self.block_len() * self.block_bytes()
+    }
+
+    /// Whether the scales of its blocks are codes themselves, decoded with a tensor's [`NestedScales`](crate::NestedScales).
+    pub const fn has_nested_scales(self) -> bool {
+        matches!(self, Self::Nf4Double | Self::Fp4Double)
     }
 
     /// The name that messages and files use.
@@ -109,6 +130,10 @@ impl DType {
             Self::Q5K => "q5_k",
             Self::Q6K => "q6_k",
             Self::Mxfp4 => "mxfp4",
+            Self::Nf4 => "nf4",
+            Self::Fp4 => "fp4",
+            Self::Nf4Double => "nf4_double",
+            Self::Fp4Double => "fp4_double",
         }
     }
 }

@@ -10,6 +10,7 @@ mod dtype;
 mod finality;
 mod layout;
 mod memory;
+mod nested;
 mod ops;
 mod optimisers;
 mod segment;
@@ -18,14 +19,16 @@ mod tensor;
 
 pub use activation::Activation;
 pub use adamw::AdamW;
-pub use cpu::{Isa, bf16_bits, encode_blocks, f16_bits};
+pub use cpu::{Isa, QuantiseError, Quantised, bf16_bits, encode_blocks, f16_bits, quantise};
 pub use device::{CpuOptions, Device, DeviceError, Observer};
 pub use dtype::DType;
 pub use layout::{HeadLayout, HeadOrder};
 pub use memory::Usage;
+pub use nested::NestedScales;
 pub use ops::{
-    AdapterRows, AdapterTerm, AttentionOptions, HeadNormWeights, HeadOptions, HeadOutputs, HeadRequest, KeyValues,
-    LinearInput, Norm, OUTPUTS, Projection, Residual, RotaryTables, RowScale, TopK,
+    AdapterRows, AdapterTerm, AttentionOptions, HeadNormWeights, HeadOptions, HeadOutputs, HeadRequest, InputMap,
+    InputMapKind, KeyValues, LinearInput, Norm, OUTPUTS, Projection, Residual, RotaryTables, RotationSeries, RowScale,
+    RowScaleKind, TopK,
 };
 pub use optimisers::{
     Adafactor, AdamMini, Apollo, BLOCK as EIGHT_BIT_BLOCK, EightBitMoments, Galore, Gate, Lion, LowMoments, Muon,

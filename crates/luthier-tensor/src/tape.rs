@@ -17,6 +17,9 @@ pub enum Precision {
     /// Products of bf16 numbers summed in f32; activations and their gradients stored in bf16; reductions, routers,
     /// trained parameters and their gradients in f32.
     Bf16,
+    /// Products in f32; activations and their gradients stored in f16, so the loss is scaled up before backward and whoever
+    /// reads gradients scales them down; reductions, trained parameters and their gradients in f32.
+    F16,
 }
 
 impl Precision {
@@ -25,12 +28,13 @@ impl Precision {
         match self {
             Self::F32 => DType::F32,
             Self::Bf16 => DType::Bf16,
+            Self::F16 => DType::F16,
         }
     }
 
     pub(crate) fn compute(self) -> Compute {
         match self {
-            Self::F32 => Compute::F32,
+            Self::F32 | Self::F16 => Compute::F32,
             Self::Bf16 => Compute::Bf16,
         }
     }

@@ -19,10 +19,14 @@ pub use evaluation::{Evaluating, Metric, Scores, evaluate_all};
 pub use event::{EvaluationEvent, Event, StepEvent};
 pub use micro_batch::{MicroBatch, Row};
 pub use monitor::Monitor;
-pub use optimiser::{Optimiser, OptimiserSettings};
+pub use optimiser::{
+    AdafactorSettings, ApolloSettings, BadamSettings, BlockOrder, Clipping, GaloreSettings, LowRankSettings, Moments,
+    MuonSettings, Optimiser, OptimiserKind, OptimiserSettings, ProjectedSide, ScheduleFreeSettings, SgdSettings,
+    Targets,
+};
 pub use plan::{MemoryPlan, plan_memory};
 pub use progress::{Best, Progress};
-pub use schedule::{Schedule, ScheduleKind};
+pub use schedule::{Schedule, ScheduleKind, Slope, StableDecay};
 pub use step::{Step, StepNumbers, StepResult, accumulate, accumulate_announcing, evaluate, run_step};
 pub use trainer::{Control, End, Listener, Steps, Trainer, TrainerSettings};
 pub use warnings::{Trained, adapter_warning, memory_warning, rate_warning};

@@ -11,6 +11,8 @@ use crate::{MicroBatch, Optimiser, OptimiserSettings, Step, evaluate, run_step};
 pub struct MemoryPlan {
     /// Tensors that live as long as the run: trained parameters, their gradients and moments, norms.
     pub resident_bytes: usize,
+    /// What the optimiser keeps of it.
+    pub state_bytes: usize,
     /// The most that tensors take at one moment.
     pub peak_bytes: usize,
     /// Allocations of all planned steps together.
@@ -25,22 +27,24 @@ pub fn plan_memory<'s>(
     checkpoint: &Checkpoint,
     tuning: &Tuning,
     adapters: &[Loaded<'_>],
-    optimiser: OptimiserSettings,
+    optimiser: &OptimiserSettings,
     step: &Step,
     steps: impl IntoIterator<Item = &'s [MicroBatch]>,
     evaluation: &[MicroBatch],
 ) -> Result<MemoryPlan, Error> {
     let device = Device::meta();
     let decoder = Decoder::with_adapters(&device, checkpoint, tuning, adapters)?;
-    let mut optimiser = Optimiser::new(&device, decoder.parameters(), optimiser);
+    let mut optimiser = Optimiser::new(&device, decoder.parameters(), optimiser.clone());
     let resident_bytes = device.usage().live_bytes;
+    let state_bytes = optimiser.state_bytes(decoder.parameters());
     let before = device.usage().allocations;
     for parts in steps {
         run_step(&device, &decoder, &mut optimiser, parts, step);
     }
+    optimiser.show(&device, decoder.parameters());
     for part in evaluation {
         evaluate(&device, &decoder, step.precision, part);
     }
     let Usage { peak_bytes, allocations, .. } = device.usage();
-    Ok(MemoryPlan { resident_bytes, peak_bytes, allocations: allocations - before })
+    Ok(MemoryPlan { resident_bytes, state_bytes, peak_bytes, allocations: allocations - before })
 }

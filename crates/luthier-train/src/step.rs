@@ -56,6 +56,7 @@ pub fn run_step(
     parts: &[MicroBatch],
     step: &Step,
 ) -> StepResult {
+    optimiser.hide(device, decoder.parameters());
     let loss = accumulate(device, decoder, parts, step);
     let gradient_norm = optimiser.step(device, decoder.parameters(), &loss, step.learning_rate);
     StepResult { loss, gradient_norm }

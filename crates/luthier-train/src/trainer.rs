@@ -1,6 +1,6 @@
 //! The training loop, on one page: evaluate, save, step, again. It can be left at any step and taken up there, and the
 //! result is the same to the byte: what a step computes is a function of its number and of the [`Progress`], the
-//! parameters and the moments that a checkpoint keeps. Where they are kept is the [`Listener`]'s business.
+//! parameters and the optimiser's state that a checkpoint keeps. Where they are kept is the [`Listener`]'s business.
 
 use luthier_model::Decoder;
 use luthier_tensor::{Device, Precision};
@@ -13,13 +13,13 @@ use crate::{
 };
 
 /// How a run is trained.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct TrainerSettings {
     /// Storage and products of activations.
     pub precision: Precision,
     /// The rate of each step.
     pub schedule: Schedule,
-    /// AdamW's numbers.
+    /// The optimiser and its numbers.
     pub optimiser: OptimiserSettings,
     /// Layers that run again in backward.
     pub recomputed_layers: usize,
@@ -66,7 +66,7 @@ pub trait Listener {
     fn evaluating(&mut self, _done: usize, _total: usize) -> Control {
         Control::Continue
     }
-    /// Keeps the state: `progress`, the parameters and `optimiser`'s moments.
+    /// Keeps the state: `progress`, the parameters and `optimiser`'s own.
     ///
     /// # Errors
     /// Ends the run.
@@ -101,7 +101,7 @@ pub struct Trainer<'t> {
 impl<'t> Trainer<'t> {
     /// A run at its beginning.
     pub fn new(device: &'t Device, decoder: &'t Decoder, settings: TrainerSettings) -> Self {
-        let optimiser = Optimiser::new(device, decoder.parameters(), settings.optimiser);
+        let optimiser = Optimiser::new(device, decoder.parameters(), settings.optimiser.clone());
         Self { device, decoder, settings, optimiser, progress: Progress::default() }
     }
 
@@ -110,14 +110,16 @@ impl<'t> Trainer<'t> {
         &self.progress
     }
 
-    /// AdamW's moments.
+    /// The optimiser and its state.
     pub fn optimiser(&self) -> &Optimiser {
         &self.optimiser
     }
 
-    /// Takes a run up where `progress` was kept; the caller has written parameters and moments.
+    /// Takes a run up where `progress` was kept; the caller then writes the parameters and the optimiser's state.
     pub fn resume(&mut self, progress: Progress) {
-        self.optimiser.resume(progress.step);
+        let schedule = self.settings.schedule;
+        let parameters = self.decoder.parameters();
+        self.optimiser.resume(self.device, parameters, progress.step, |step| schedule.rate(step));
         // Whoever goes on has changed something: the steps that were left out do not count against it.
         self.progress = Progress { skipped_in_a_row: 0, ..progress };
     }
@@ -142,6 +144,7 @@ impl<'t> Trainer<'t> {
             }
             let due = self.settings.saving.is_due(done, steps.per_epoch()) && done > 0;
             if done != kept && (due || better && self.settings.keeps_best || control == Control::Stop) {
+                self.show();
                 listener.save(&self.progress, &self.optimiser)?;
                 kept = done;
             }
@@ -149,13 +152,23 @@ impl<'t> Trainer<'t> {
             match control {
                 // What is still to be evaluated may decide what is saved.
                 Control::Stop if done < total || self.evaluation_is_due(steps) => return Ok(End::Stopped),
-                _ if done >= total => return Ok(End::Finished),
+                _ if done >= total => return Ok(self.ended(End::Finished)),
                 _ if patience.is_some_and(|most| self.progress.evaluations_without_better >= most) => {
-                    return Ok(End::EarlyStopped);
+                    return Ok(self.ended(End::EarlyStopped));
                 }
                 _ => control = self.step(steps, listener),
             }
         }
+    }
+
+    /// The parameters are from here on what is evaluated and saved.
+    fn show(&mut self) {
+        self.optimiser.show(self.device, self.decoder.parameters());
+    }
+
+    fn ended(&mut self, end: End) -> End {
+        self.show();
+        end
     }
 
     fn is_broken(&self) -> bool {
@@ -225,6 +238,7 @@ impl<'t> Trainer<'t> {
     fn evaluate<L: Listener>(&mut self, steps: &dyn Steps, listener: &mut L) -> (bool, Control) {
         let Some(evaluating) = self.settings.evaluating else { return (false, Control::Continue) };
         let parts = steps.evaluation();
+        self.show();
         let mut watch = |done| listener.evaluating(done, parts.len());
         let Some(scores) = evaluate_all(self.device, self.decoder, self.settings.precision, &parts, &mut watch) else {
             return (false, Control::Stop);

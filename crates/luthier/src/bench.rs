@@ -171,7 +171,7 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
         );
     }
     let mut peak = peak_multiply_adds(&run);
-    let mut settings = run.trainer;
+    let mut settings = run.trainer.clone();
     (settings.evaluating, settings.saving) = (None, Due::Never);
     let mut stopwatch = Stopwatch { clock: clock.clone(), ends: Vec::new(), tokens: 0, trained: 0, loss: f64::NAN };
     let mut trainer = Trainer::new(&run.device, &run.decoder, settings);

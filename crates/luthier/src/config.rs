@@ -7,7 +7,9 @@ mod files;
 mod freeze;
 mod lora;
 mod method;
+mod optimiser;
 mod prompt;
+mod schedule;
 
 use std::path::PathBuf;
 
@@ -20,7 +22,9 @@ pub(crate) use files::{check_adapter, check_model, describe, gguf_files};
 pub(crate) use freeze::FreezeLayers;
 pub(crate) use lora::{LoraSettings, Targets};
 pub(crate) use method::Method;
+pub(crate) use optimiser::OptimiserSettings;
 pub(crate) use prompt::{NetworkSettings, PromptSettings, PromptStart};
+pub(crate) use schedule::ScheduleSettings;
 
 /// Everything that a training is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -172,36 +176,6 @@ pub(crate) enum RunLength {
     Epochs(f64),
     /// 1 or more.
     Steps(usize),
-}
-
-/// AdamW.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct OptimiserSettings {
-    pub(crate) learning_rate: f64,
-    pub(crate) weight_decay: f64,
-    pub(crate) beta1: f64,
-    pub(crate) beta2: f64,
-    pub(crate) epsilon: f64,
-    /// Norm that gradients are cut to; `None` leaves them.
-    pub(crate) max_grad_norm: Option<f64>,
-}
-
-/// The rate over time.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct ScheduleSettings {
-    pub(crate) kind: ScheduleKind,
-    /// Steps in which the rate rises; a share is rounded up.
-    pub(crate) warmup: Span,
-}
-
-/// What follows the warm-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ScheduleKind {
-    /// No warm-up either, whatever `warmup` says: transformers' `constant`.
-    Constant,
-    ConstantWithWarmup,
-    Linear,
-    Cosine,
 }
 
 /// A number of steps, or a share of all of them.

@@ -60,7 +60,7 @@ pub(crate) fn fit(
             &model.checkpoint,
             tuning,
             adapters,
-            trainer.optimiser,
+            &trainer.optimiser,
             &step,
             largest.iter().map(std::slice::from_ref),
             &steps.largest_evaluation(),
@@ -118,11 +118,12 @@ pub(crate) fn predict(
     let tensors = plan.peak_bytes as u64 + weights;
     let touched = before.file_bytes + before.anonymous_bytes;
     let activations = (plan.peak_bytes - plan.resident_bytes) as u64;
-    // A checkpoint is mapped while it is read: masters and moments before any activation, masters alone after all.
+    let state = plan.state_bytes as u64;
+    // A checkpoint is mapped while it is read: masters and state before any activation, masters alone after all.
     let mapped = match restored {
         Restored::Nothing => 0,
         Restored::Best { trained } => 4 * trained,
-        Restored::Everything { trained } => (4 * trained).max((12 * trained).saturating_sub(activations)),
+        Restored::Everything { trained } => (4 * trained).max((4 * trained + state).saturating_sub(activations)),
     };
     touched + tensors.next_multiple_of(HUGE_PAGE) + scratch_bytes + PROGRAM + mapped + tokenizer_bytes(model, tuning)
 }

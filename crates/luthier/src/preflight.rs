@@ -39,7 +39,7 @@ pub(crate) struct Memory {
     /// Masters of what is trained.
     pub(crate) trained_bytes: u64,
     pub(crate) gradient_bytes: u64,
-    /// AdamW's two moments.
+    /// What the optimiser keeps.
     pub(crate) moment_bytes: u64,
     /// What the largest part keeps for its way back, and its temporaries.
     pub(crate) activation_bytes: u64,
@@ -264,7 +264,7 @@ fn memory(run: &Run) -> Memory {
         weight_bytes,
         trained_bytes: parameters,
         gradient_bytes: parameters,
-        moment_bytes: 2 * parameters,
+        moment_bytes: run.facts.plan.state_bytes as u64,
         activation_bytes,
         program_bytes: total_bytes.saturating_sub(weight_bytes + peak),
         available_bytes: available_bytes(),
@@ -300,8 +300,8 @@ fn disk(config: &TrainConfig, run: &Run) -> (u64, String) {
     };
     let companions: u64 = run.model.files.companions().map(|(_, bytes)| (**bytes).as_ref().len() as u64).sum();
     let result = result + companions;
-    // Masters and moments, and the journal: a line a step, half of them on the average.
-    let checkpoint = result + 12 * parameters + 100 * run.steps.total as u64;
+    // Masters and the optimiser's state, and the journal: a line a step, half of them on the average.
+    let checkpoint = result + 4 * parameters + run.facts.plan.state_bytes as u64 + 100 * run.steps.total as u64;
     let total = run.steps.total;
     let saves = match config.saving.when {
         When::Never => 0,

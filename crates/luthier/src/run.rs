@@ -10,7 +10,7 @@ use luthier_model::adapter::Loaded;
 use luthier_model::{Decoder, Tuning};
 use luthier_tensor::{Device, Isa, Observer, Precision};
 use luthier_train::{
-    Due, Evaluating, MemoryPlan, Metric, Nonfinite, OptimiserSettings, Schedule, ScheduleKind, TrainerSettings,
+    Due, Evaluating, MemoryPlan, Metric, Nonfinite, OptimiserKind, OptimiserSettings, Schedule, TrainerSettings,
 };
 
 use crate::checkpoint::Layout;
@@ -113,7 +113,7 @@ impl Run {
         let mut trainer = TrainerSettings {
             precision,
             schedule,
-            optimiser: optimiser(&config.optimiser),
+            optimiser: optimiser(config, &model),
             recomputed_layers: 0,
             dropout_seed: drops.then_some(config.machine.seed),
             evaluating: config.evaluation.as_ref().map(|evaluation| evaluating(evaluation, steps.total)),
@@ -204,6 +204,7 @@ pub(crate) fn precision_name(precision: Precision) -> &'static str {
     match precision {
         Precision::F32 => "fp32",
         Precision::Bf16 => "bf16",
+        Precision::F16 => "fp16",
     }
 }
 
@@ -318,25 +319,26 @@ fn check_layout(steps: &RowSteps, now: &BTreeMap<String, String>, layout: &Layou
 
 fn schedule(config: &TrainConfig, total_steps: usize) -> Schedule {
     Schedule {
-        kind: match config.schedule.kind {
-            config::ScheduleKind::Constant => ScheduleKind::Constant,
-            config::ScheduleKind::ConstantWithWarmup => ScheduleKind::ConstantWithWarmup,
-            config::ScheduleKind::Linear => ScheduleKind::Linear,
-            config::ScheduleKind::Cosine => ScheduleKind::Cosine,
-        },
+        kind: config.schedule.kind(config.optimiser.learning_rate),
         learning_rate: config.optimiser.learning_rate,
         warmup_steps: config.schedule.warmup.steps(total_steps),
         total_steps,
     }
 }
 
-fn optimiser(settings: &config::OptimiserSettings) -> OptimiserSettings {
+fn optimiser(config: &TrainConfig, model: &Model) -> OptimiserSettings {
+    let settings = &config.optimiser;
     OptimiserSettings {
-        beta_1: settings.beta1,
-        beta_2: settings.beta2,
-        epsilon: settings.epsilon,
+        kind: match &settings.kind {
+            OptimiserKind::AdamMini { .. } => OptimiserKind::AdamMini { head_dim: model.layout().head_dim },
+            kind => kind.clone(),
+        },
         weight_decay: settings.weight_decay,
         max_gradient_norm: settings.max_grad_norm,
+        clipping: settings.clipping,
+        layer_decay: settings.layer_decay,
+        seed: config.machine.seed,
+        ..OptimiserSettings::adamw(settings.beta1, settings.beta2, settings.epsilon)
     }
 }
 

@@ -239,7 +239,8 @@ impl Settings {
         for setting in SETTINGS.iter().filter(|setting| setting.status == Status::Honoured) {
             let Some((key, wanted)) = setting.applies_to.split_once(": ") else { continue };
             let (value, origin) = &self.values[setting.name];
-            if origin.is_none() || *value == setting.default_value() || self.text(key) == Some(wanted) {
+            let is_so = self.text(key) == Some(wanted) || self.switch(key).is_some_and(|on| on.to_string() == wanted);
+            if origin.is_none() || *value == setting.default_value() || is_so {
                 continue;
             }
             match found.iter_mut().find(|(known, _)| *known == setting.applies_to) {
@@ -301,6 +302,13 @@ impl Settings {
     pub(crate) fn weights(&self, name: &str) -> &[(&'static str, f64)] {
         match &self.values[name].0 {
             Value::Weights(value) => value,
+            _ => &[],
+        }
+    }
+
+    pub(crate) fn options(&self, name: &str) -> &[(String, String)] {
+        match &self.values[name].0 {
+            Value::Options(value) => value,
             _ => &[],
         }
     }

@@ -117,13 +117,13 @@ fn an_adapter_is_merged_into_a_folder() {
         "merge: 14 of 21 tensors change, in f32, rounded once to f32\n\
          numbers: f32, as most of the base's\n\
          writing merged: 0.00 GB in 21 tensors\n\
-         replaying 16 prompts through both models\n"
+         replaying 32 prompts through both models\n"
     );
     let lines: Vec<&str> = stdout.lines().collect();
     assert_eq!(lines[0], format!("exported to merged: {}", files.join(", ")));
     assert_eq!(
         lines[1],
-        "replay of 16 prompts through the chat template, the base with its adapter unmerged against the exported files:"
+        "replay of 32 prompts through the chat template, the base with its adapter unmerged against the exported files:"
     );
     let [far, agreement, before, after] = replay(&stdout);
     assert!(far < 1e-4 && agreement == 100.0 && (before - after).abs() < 1e-2, "{stdout}");
@@ -180,7 +180,7 @@ fn a_gguf_file_with_its_modelfile() {
         "merge: 14 of 21 tensors change, in f32, rounded once to q8_0\n\
          numbers: quantised from f32 to q8_0, 8 bits in blocks of 32 with one scale each\n\
          writing small.gguf: 0.00 GB in 21 tensors\n\
-         replaying 16 prompts through both models\n\
+         replaying 32 prompts through both models\n\
          note: Modelfile: the chat template is chatml's, written as Ollama's TEMPLATE\n\
          next: ollama create small -f ./small.Modelfile\n"
     );
@@ -279,8 +279,8 @@ fn wrong_arguments() {
          export --help` lists all)\n\
          error: merge.yaml, line 2: export_legacy_format is refused: it writes pickles, which can execute code while they are \
          loaded; safetensors are written\n\
-         error: merge.yaml, line 3: export_quantization_bit is refused: models are not quantised with data yet; --format gguf \
-         --outtype q8_0 stores 8 bits without\n\
+         error: merge.yaml, line 3: export_quantization_bit is refused: GPTQ, which quantises with data, is not built in; --format \
+         gguf --outtype q4_k_m stores 4 bits without, q8_0 8 bits\n\
          error: merge.yaml, line 4: export_size is \"many\"; expected gigabytes of one file, more than 0\n",
     );
     fails(folder.path(), &["merge.yaml", "--model", "model"], 2, CONFLICT);

@@ -26,6 +26,12 @@ impl Allowance {
         Self { left: Cell::new(LEAST.saturating_add(file_bytes.saturating_mul(PER_BYTE))) }
     }
 
+    /// What is given.
+    #[cfg(test)]
+    pub(crate) fn just(left: usize) -> Self {
+        Self { left: Cell::new(left) }
+    }
+
     /// More of the file was read.
     pub(crate) fn grow(&self, file_bytes: usize) {
         self.left.set(self.left.get().saturating_add(file_bytes.saturating_mul(PER_BYTE)));

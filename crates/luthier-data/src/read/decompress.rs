@@ -12,7 +12,11 @@ use super::allowance::Allowance;
 
 /// The contents of a file, decompressed as they are read.
 pub(crate) fn open<'r>(file: Box<dyn Read + 'r>) -> Result<Box<dyn BufRead + 'r>, Stop> {
-    let allowance = Rc::new(Allowance::of(0));
+    open_within(file, Allowance::of(0))
+}
+
+fn open_within<'r>(file: Box<dyn Read + 'r>, allowance: Allowance) -> Result<Box<dyn BufRead + 'r>, Stop> {
+    let allowance = Rc::new(allowance);
     let mut reader = BufReader::with_capacity(1 << 16, Packed { file, allowance: allowance.clone() });
     let unpacked: Box<dyn Read + 'r> = match reader.fill_buf()? {
         [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(reader)),
@@ -79,5 +83,35 @@ impl<R: BufRead> Read for Frames<R> {
             let frame = StreamingDecoder::new(reader).map_err(std::io::Error::other)?;
             self.frame = Some(Box::new(frame));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A zstd frame of blocks of four bytes, of which each stands for 128 KB of blanks.
+    fn blanks(blocks: usize) -> Vec<u8> {
+        const SIZE: u32 = 128 << 10;
+        let block = |last: u32| [&((SIZE << 3) | 0b010 | last).to_le_bytes()[..3], b" "].concat();
+        let frame = [0x28, 0xb5, 0x2f, 0xfd, 0, 0x38];
+        [&frame[..], &block(0).repeat(blocks - 1), &block(1)].concat()
+    }
+
+    #[test]
+    fn what_unpacks_to_far_more_is_refused() {
+        let unpacked = |allowance: usize| {
+            let file = blanks(8);
+            let mut reader = open_within(Box::new(&file[..]), Allowance::just(allowance)).ok()?;
+            Some(reader.read_to_end(&mut Vec::new()).map_err(|error| error.to_string()))
+        };
+        assert_eq!(unpacked(2 << 20), Some(Ok(1 << 20)));
+        assert_eq!(
+            unpacked(1 << 19),
+            Some(Err(
+                "it unpacks to more than 1000 times its size and 512 MB; expected records, which do not shrink as much"
+                    .to_owned()
+            ))
+        );
     }
 }

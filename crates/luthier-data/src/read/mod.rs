@@ -234,6 +234,31 @@ mod tests {
         );
     }
 
+    /// The rows of a table that has many of them, and the error at its end.
+    fn count(name: &str) -> (usize, Result<(), String>) {
+        let mut rows = 0;
+        let bytes = table(name);
+        let read = reader(name, name, Box::new(&bytes[..]), &mut |_| {
+            rows += 1;
+            ControlFlow::Continue(())
+        });
+        (rows, read.map_err(|error| error.to_string()))
+    }
+
+    #[test]
+    fn few_bytes_may_stand_for_many_rows_but_not_without_end() {
+        assert!(table("large/million.parquet").len() < 10_000);
+        assert_eq!(count("large/million.parquet"), (1_000_000, Ok(())));
+        for name in ["large/nothing.parquet", "large/nothing.arrow"] {
+            let (rows, error) = count(name);
+            let error = error.expect_err("it is refused");
+            assert!(
+                rows < 5_000_000 && error.contains("it unpacks to more than 1000 times its size"),
+                "{rows} {error}"
+            );
+        }
+    }
+
     /// No cut and no changed byte of a table makes the reader panic or take memory without end.
     #[test]
     fn damaged_tables_are_errors_or_rows() {

@@ -10,6 +10,7 @@ mod gguf_export;
 mod gguf_model;
 mod gguf_names;
 mod gguf_rope;
+mod gguf_storage;
 mod gguf_target;
 mod gguf_tokenizer;
 mod gguf_writer;
@@ -27,16 +28,18 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::families::{ModelDescription, describe};
 
+pub(crate) use encode::encode_on;
 pub use encode::{OutOfRange, encode};
 pub(crate) use files::parse_json;
 pub use files::{INDEX_FILE, ModelFiles, WEIGHTS_FILE, shard_names};
 pub use gguf_carried::GgufCarried;
 pub use gguf_export::{GgufPlan, GgufSource, GgufTensor, plan_gguf};
+pub use gguf_storage::{GgufFileType, GgufStorage};
 pub use gguf_target::{folder_families, gguf_families};
 pub use gguf_tokenizer::GgufTokenizer;
 pub use gguf_writer::{GgufValue, gguf_bytes, write_gguf};
 pub use inventory::needed_tensors;
-pub use safetensors::read_safetensors;
+pub use safetensors::{read_safetensors, read_state};
 pub use stored::StoredTensor;
 pub use writer::{Shard, TensorSpec, index_json, plan_shards, write_shard};
 

@@ -209,11 +209,16 @@ fn shares_keys(segments: &[Segment], sources: &[KeySource]) -> bool {
 }
 
 fn operand<E: Element>(rows: Rows<E>, row: usize, column: usize, layout: Layout) -> Operand {
-    Operand { address: rows.at(row, column).cast_const().cast(), dtype: E::DTYPE, stride: rows.stride(), layout }
+    Operand {
+        address: rows.at(row, column).cast_const().cast(),
+        coding: E::DTYPE.into(),
+        stride: rows.stride(),
+        layout,
+    }
 }
 
 fn scratch_operand(address: *const f32, stride: usize, layout: Layout) -> Operand {
-    Operand { address: address.cast(), dtype: crate::DType::F32, stride, layout }
+    Operand { address: address.cast(), coding: crate::DType::F32.into(), stride, layout }
 }
 
 /// Scratch memory that a task takes at most, forward or backward.

@@ -30,7 +30,7 @@ impl Cpu {
     pub(crate) fn read(&self, tensor: &Tensor, values: &mut [f32]) {
         for (row, values) in values.chunks_mut(tensor.columns().max(1)).enumerate() {
             // SAFETY: the row is there by the tensor's shape.
-            unsafe { decode_row(tensor.dtype(), row_address(tensor, row), 0, values.len(), values.as_mut_ptr()) };
+            unsafe { decode_row(tensor.coding(), row_address(tensor, row), 0, values.len(), values.as_mut_ptr()) };
         }
     }
 
@@ -244,7 +244,7 @@ impl Cpu {
     }
 
     fn copy_rows(&self, table: &Tensor, out: &Tensor, source: impl Fn(usize) -> usize + Sync, scale: f32) {
-        let (dtype, width) = (table.dtype(), table.dtype().bytes(table.columns()));
+        let (coding, width) = (table.coding(), table.dtype().bytes(table.columns()));
         let table = Rows::<u8>::bytes(table);
         with_element!(out.dtype(), E, {
             let rows = Rows::<E>::of_mut(out);
@@ -258,11 +258,11 @@ impl Cpu {
                         || {
                             if let Some(out) = f32_slice(out) {
                                 // SAFETY: as above.
-                                unsafe { decode_row(dtype, address, 0, out.len(), out.as_mut_ptr()) };
+                                unsafe { decode_row(coding, address, 0, out.len(), out.as_mut_ptr()) };
                                 out.iter_mut().for_each(|number| *number *= scale);
                             } else {
                                 // SAFETY: as above.
-                                unsafe { decode_row(dtype, address, 0, numbers.len(), numbers.as_mut_ptr()) };
+                                unsafe { decode_row(coding, address, 0, numbers.len(), numbers.as_mut_ptr()) };
                                 for (out, number) in out.iter_mut().zip(&numbers) {
                                     *out = E::store(number * scale);
                                 }

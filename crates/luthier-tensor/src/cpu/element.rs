@@ -1,6 +1,7 @@
 //! Numbers as they are stored and rows as threads see them. Arithmetic is f32 everywhere; a kernel is generic over what
-//! it loads and stores, which is f32 or bf16.
+//! it loads and stores, which is f32, bf16 or f16.
 
+use super::gemm::decode::{f16_to_f32, f32_to_f16};
 use crate::{DType, Tensor};
 
 /// A stored number that kernels read and write as f32.
@@ -43,6 +44,23 @@ impl Element for Bf16 {
     }
 }
 
+/// IEEE binary16, rounded to nearest even; infinite from 65520 on.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct F16(pub(crate) u16);
+
+impl Element for F16 {
+    const DTYPE: DType = DType::F16;
+    #[inline(always)]
+    fn load(self) -> f32 {
+        f16_to_f32(self.0)
+    }
+    #[inline(always)]
+    fn store(value: f32) -> Self {
+        Self(f32_to_f16(value))
+    }
+}
+
 /// The bits of the bf16 nearest to `value`.
 pub fn bf16_bits(value: f32) -> u16 {
     Bf16::store(value).0
@@ -50,21 +68,7 @@ pub fn bf16_bits(value: f32) -> u16 {
 
 /// The bits of the IEEE binary16 nearest to `value`: rounded to even, infinite from 65520 on.
 pub fn f16_bits(value: f32) -> u16 {
-    let sign = (value.to_bits() >> 16 & 0x8000) as u16;
-    let magnitude = value.abs();
-    if magnitude.is_nan() {
-        return sign | 0x7e00;
-    }
-    if magnitude >= 65_520.0 {
-        return sign | 0x7c00;
-    }
-    if magnitude < 6.103_515_6e-5 {
-        // Below the smallest normal number: multiples of 2^-24, which adding 0.5 leaves in the low bits, rounded.
-        return sign | ((magnitude + 0.5).to_bits() - 0.5f32.to_bits()) as u16;
-    }
-    let bits = magnitude.to_bits();
-    let rounded = bits + 0xfff + (bits >> 13 & 1);
-    sign | ((rounded - (112 << 23)) >> 13) as u16
+    f32_to_f16(value)
 }
 
 /// The rows of a tensor by address, to be shared by threads that write different ones.
@@ -194,7 +198,11 @@ macro_rules! with_element {
                 type $element = $crate::cpu::element::Bf16;
                 $body
             }
-            other => unreachable!("activations are f32 or bf16, not {other}"),
+            $crate::DType::F16 => {
+                type $element = $crate::cpu::element::F16;
+                $body
+            }
+            other => unreachable!("activations are f32, bf16 or f16, not {other}"),
         }
     };
 }
@@ -213,16 +221,16 @@ mod tests {
     #[test]
     fn f16_is_the_nearest_and_reads_back() {
         for bits in 0..=0x7c00u16 {
-            let value = super::super::gemm::decode::f16_to_f32(bits);
+            let value = f16_to_f32(bits);
             assert_eq!((f16_bits(value), f16_bits(-value)), (bits, bits | 0x8000), "{value}");
             if bits < 0x7bff {
-                let next = super::super::gemm::decode::f16_to_f32(bits + 1);
+                let next = f16_to_f32(bits + 1);
                 let middle = (value + next) * 0.5;
                 assert_eq!(f16_bits(middle), bits + (bits & 1), "between {value} and {next}");
             }
         }
         assert_eq!((f16_bits(65_519.9), f16_bits(65_520.0)), (0x7bff, 0x7c00));
-        assert!(super::super::gemm::decode::f16_to_f32(f16_bits(f32::NAN)).is_nan());
+        assert!(f16_to_f32(f16_bits(f32::NAN)).is_nan());
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub(crate) mod decode;
 pub(super) mod decode_run;
 mod driver;
 mod epilogue;
+pub(crate) mod four_bits;
 mod kernel;
 #[cfg(target_arch = "x86_64")]
 mod kernel_amx;
@@ -31,6 +32,7 @@ mod tests;
 use crate::DType;
 use crate::cpu::isa::Isa;
 use crate::cpu::pool::Pool;
+pub(crate) use decode::Coding;
 use kernel::MicroKernel;
 pub(crate) use packed::Kernels;
 
@@ -48,7 +50,7 @@ pub(crate) enum Layout {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Operand {
     pub(crate) address: *const u8,
-    pub(crate) dtype: DType,
+    pub(crate) coding: Coding,
     /// In numbers.
     pub(crate) stride: usize,
     pub(crate) layout: Layout,
@@ -70,7 +72,7 @@ pub(crate) enum Compute {
     Bf16,
 }
 
-/// A matrix `[m, n]` to write: f32 or bf16.
+/// A matrix `[m, n]` to write: f32, bf16 or f16.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
     pub(crate) address: *mut u8,
@@ -79,7 +81,7 @@ pub(crate) struct Output {
     pub(crate) stride: usize,
 }
 
-/// A matrix `[m, n]` to add: f32 or bf16. It may be the very memory of the output, then with the same type and stride.
+/// A matrix `[m, n]` to add: f32, bf16 or f16. It may be the very memory of the output, then with the same type and stride.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Addend {
     pub(crate) address: *const u8,
@@ -120,14 +122,19 @@ unsafe impl Send for Epilogue {}
 unsafe impl Sync for Epilogue {}
 
 impl Operand {
+    /// How its numbers are stored.
+    pub(crate) fn dtype(&self) -> DType {
+        self.coding.dtype
+    }
+
     /// The operand that begins at `row` and `k`. In the contiguous direction that is a block's start.
     pub(crate) fn at(&self, row: usize, k: usize) -> Self {
         let (strided, contiguous) = match self.layout {
             Layout::KContiguous => (row, k),
             Layout::KStrided => (k, row),
         };
-        debug_assert!(contiguous.is_multiple_of(self.dtype.block_len()), "a block is not divided");
-        let bytes = strided * self.dtype.bytes(self.stride) + self.dtype.bytes(contiguous);
+        debug_assert!(contiguous.is_multiple_of(self.dtype().block_len()), "a block is not divided");
+        let bytes = strided * self.dtype().bytes(self.stride) + self.dtype().bytes(contiguous);
         Self { address: self.address.wrapping_add(bytes), ..*self }
     }
 }

@@ -123,7 +123,7 @@ impl Cpu {
                     let (state, sums, out) = unsafe {
                         let id = (targets[row] as usize).min(weight.rows() - 1);
                         let address = weights.at(0, id * width).cast_const();
-                        decode_row(weight.dtype(), address, 0, target.len(), target.as_mut_ptr());
+                        decode_row(weight.coding(), address, 0, target.len(), target.as_mut_ptr());
                         (state.row(row), sums_rows.row(row), out.row_mut(row))
                     };
                     let (inverse, slope) = (1.0 / state[1], head.soft_cap.map_or(1.0, |cap| slope(state[4], cap)));

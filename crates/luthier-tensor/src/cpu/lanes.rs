@@ -213,6 +213,12 @@ mod wide {
         }
 
         #[inline(always)]
+        fn to_f16(self) -> __m256i {
+            // SAFETY: see the type.
+            unsafe { _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0) }
+        }
+
+        #[inline(always)]
         fn from_bf16(halves: __m256i) -> Self {
             // SAFETY: see the type.
             unsafe { Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))) }
@@ -232,6 +238,7 @@ mod wide {
             unsafe {
                 match E::DTYPE {
                     DType::Bf16 => Self::from_bf16(_mm256_loadu_si256(from.as_ptr().cast())),
+                    DType::F16 => Self(_mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast()))),
                     _ => Self(_mm512_loadu_ps(from.as_ptr().cast())),
                 }
             }
@@ -242,6 +249,9 @@ mod wide {
             unsafe {
                 match E::DTYPE {
                     DType::Bf16 => Self::from_bf16(_mm256_maskz_loadu_epi16(mask(from.len()), from.as_ptr().cast())),
+                    DType::F16 => {
+                        Self(_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask(from.len()), from.as_ptr().cast())))
+                    }
                     _ => Self(_mm512_maskz_loadu_ps(mask(from.len()), from.as_ptr().cast())),
                 }
             }
@@ -253,6 +263,7 @@ mod wide {
             unsafe {
                 match E::DTYPE {
                     DType::Bf16 => _mm256_storeu_si256(to.as_mut_ptr().cast(), self.to_bf16()),
+                    DType::F16 => _mm256_storeu_si256(to.as_mut_ptr().cast(), self.to_f16()),
                     _ => _mm512_storeu_ps(to.as_mut_ptr().cast(), self.0),
                 }
             }
@@ -263,6 +274,7 @@ mod wide {
             unsafe {
                 match E::DTYPE {
                     DType::Bf16 => _mm256_mask_storeu_epi16(to.as_mut_ptr().cast(), mask(to.len()), self.to_bf16()),
+                    DType::F16 => _mm256_mask_storeu_epi16(to.as_mut_ptr().cast(), mask(to.len()), self.to_f16()),
                     _ => _mm512_mask_storeu_ps(to.as_mut_ptr().cast(), mask(to.len()), self.0),
                 }
             }
@@ -336,7 +348,7 @@ mod wide {
 
 #[cfg(test)]
 mod tests {
-    use super::super::element::Bf16;
+    use super::super::element::{Bf16, F16};
     use super::*;
 
     struct Functions<'a>(&'a [f32]);
@@ -358,15 +370,22 @@ mod tests {
                 for result in results {
                     let mut stored = vec![0.0f32; part.len()];
                     let mut rounded = vec![Bf16(0); part.len()];
-                    if part.len() == LANES {
+                    let mut halves = vec![F16(0); part.len()];
+                    let again = if part.len() == LANES {
                         result.store(&mut stored);
                         result.store(&mut rounded);
+                        result.store(&mut halves);
+                        L::load(&halves)
                     } else {
                         result.store_some(&mut stored);
                         result.store_some(&mut rounded);
-                    }
+                        result.store_some(&mut halves);
+                        L::load_some(&halves)
+                    };
                     out.extend(stored);
                     out.extend(rounded.into_iter().map(Element::load));
+                    out.extend(halves.into_iter().map(Element::load));
+                    out.push(again.mul_add(L::splat(1e-3), L::splat(0.0)).largest());
                 }
                 out.extend([x.sum(), x.max(L::splat(-1e9)).largest()]);
             }

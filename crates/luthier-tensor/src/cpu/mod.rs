@@ -5,6 +5,7 @@
 mod activation;
 mod adamw;
 mod attention;
+mod cayley;
 mod copy;
 mod element;
 mod encode;
@@ -19,22 +20,26 @@ mod norm;
 mod optimisers;
 mod peak;
 mod pool;
+mod quantise;
 mod reduce;
 mod rotary;
 mod scale;
 
 pub(crate) use activation::Activated;
 pub(crate) use attention::{AttentionShape, KeySource};
+pub(crate) use cayley::Cayley;
 pub(crate) use element::bytes_of;
 pub use element::{bf16_bits, f16_bits};
 pub use encode::encode_blocks;
+pub(crate) use gemm::Coding;
 pub(crate) use head::{HeadCoefficients, HeadRows, STATE};
 pub(crate) use head_choice::{IdRows, UnitRows};
 pub use isa::Isa;
 pub(crate) use norm::RowNorm;
+pub use quantise::{QuantiseError, Quantised, quantise};
 pub(crate) use reduce::PIECE;
 pub(crate) use rotary::{HeadNorm, RotaryShape};
-pub(crate) use scale::ScaledRows;
+pub(crate) use scale::{Magnitudes, ScaledRows};
 
 use crate::HeadLayout;
 use gemm::{Compute, Epilogue, Output, Product};

@@ -11,6 +11,9 @@ mod rotary;
 
 pub use attention::{AttentionOptions, KeyValues};
 pub use head::{HeadOptions, HeadOutputs, HeadRequest, OUTPUTS, TopK};
-pub use linear::{AdapterRows, AdapterTerm, LinearInput, Projection, Residual, RowScale};
+pub use linear::{
+    AdapterRows, AdapterTerm, InputMap, InputMapKind, LinearInput, Projection, Residual, RotationSeries, RowScale,
+    RowScaleKind,
+};
 pub use norm::Norm;
 pub use rotary::{HeadNormWeights, RotaryTables};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::common::{Matrix, Random, check, device};
 use luthier_tensor::{
-    AdapterRows, AdapterTerm, Device, Dropout, LinearInput, Norm, Precision, Projection, Residual, RowScale, Tape,
-    Usage, Var, Weight,
+    AdapterRows, AdapterTerm, Device, Dropout, LinearInput, Norm, Precision, Projection, Residual, RowScale,
+    RowScaleKind, Tape, Usage, Var, Weight,
 };
 
 const WIDTH: usize = 33;
@@ -60,7 +60,7 @@ fn projection(device: &Device, shape: &Shape, matrices: &[Matrix], adapters: &[u
     let mut rest = matrices.iter().map(|matrix| matrix.trained(device));
     let mut next = || rest.next().unwrap();
     let (weight, bias) = (next(), next());
-    let row_scale = shape.scaled_by.map(|adapter| RowScale { vector: next(), adapter });
+    let row_scale = shape.scaled_by.map(|adapter| RowScale { vector: next(), kind: RowScaleKind::Factors, adapter });
     let terms = shape.terms.iter().map(|&(adapter, _)| {
         let (down, up) = (next(), next());
         let (rank_scale, out_scale) = if shape.vectors { (Some(next()), Some(next())) } else { (None, None) };
@@ -69,7 +69,7 @@ fn projection(device: &Device, shape: &Shape, matrices: &[Matrix], adapters: &[u
     });
     let terms = terms.filter(|term| adapters.contains(&term.adapter)).collect();
     let row_scale = row_scale.filter(|scale| adapters.contains(&scale.adapter));
-    Projection { weight, bias: Some(bias), terms, row_scale }
+    Projection { weight, bias: Some(bias), terms, row_scale, input_map: None }
 }
 
 type Selection = Arc<[AdapterRows]>;
@@ -206,7 +206,7 @@ impl Case {
 
 fn cases() -> Vec<Case> {
     let mut all = Vec::new();
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
         for shapes in [PLAIN, ALL_PARTS, SCALED_ONLY] {
             for dropout in [0.0, 0.3] {
                 all.push(Case { device: device(2), precision, shapes, dropout });

@@ -114,6 +114,7 @@ fn projections(device: &Device, matrices: &[[Matrix; 4]], scale: f32, joined: bo
             bias: Some(bias.trained(device)),
             terms: vec![AdapterTerm { site: 1, ..AdapterTerm::new(down, up.trained(device), scale) }],
             row_scale: None,
+            input_map: None,
         });
     }
     made

@@ -227,7 +227,7 @@ fn run(device: &Device, precision: Precision, trained: bool, rows: std::ops::Ran
 
 #[test]
 fn a_token_gets_the_same_bytes_in_any_batch_and_on_any_threads() {
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
         for trained in [false, true] {
             let together = run(&device(2), precision, trained, 0..1100, true);
             for threads in [1, 3] {
@@ -247,7 +247,7 @@ fn a_token_gets_the_same_bytes_in_any_batch_and_on_any_threads() {
 
 #[test]
 fn asking_for_more_changes_no_other_byte() {
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
         let (plain, asked) =
             (run(&device(2), precision, false, 0..77, false), run(&device(2), precision, false, 0..77, true));
         assert_eq!(plain.values, asked.values);

@@ -85,7 +85,7 @@ fn input(tokens: usize) -> Vec<f32> {
 
 #[test]
 fn packed_rows_give_exactly_what_each_gives_alone() {
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
         let device = device(2);
         let layer = Layer::new(&device);
         let lengths = [1, 70, 15, 300, 33];
@@ -106,7 +106,7 @@ fn packed_rows_give_exactly_what_each_gives_alone() {
 
 #[test]
 fn threads_do_not_change_a_byte() {
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
         let lengths = [40, 1, 100];
         let input = input(141);
         let mut found = Vec::new();
@@ -124,7 +124,7 @@ fn threads_do_not_change_a_byte() {
 
 #[test]
 fn meta_allocates_what_the_processor_does() {
-    for precision in [Precision::F32, Precision::Bf16] {
+    for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
         let usage = |device: &Device| -> Usage {
             let layer = Layer::new(device);
             layer.run(device, precision, &input(60), &[59, 1]);
@@ -177,5 +177,6 @@ fn bf16_keeps_two_bytes_a_number() {
     let numbers = LAYOUT.columns() + LAYOUT.output_columns() + WIDTH + 2 * 65 + WIDTH;
     let tokens = 256;
     assert_eq!(kept(Precision::Bf16, tokens), tokens * (2 * numbers + 4 * (2 + LAYOUT.heads)));
+    assert_eq!(kept(Precision::F16, tokens), tokens * (2 * numbers + 4 * (2 + LAYOUT.heads)));
     assert_eq!(kept(Precision::F32, tokens), tokens * (4 * numbers + 4 * (2 + LAYOUT.heads)));
 }

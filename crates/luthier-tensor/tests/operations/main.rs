@@ -8,4 +8,5 @@ mod common;
 mod finality;
 mod gradients;
 mod head;
+mod input_maps;
 mod invariance;

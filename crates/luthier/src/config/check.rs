@@ -33,7 +33,7 @@ impl TrainConfig {
             data: check.data(stage, &mut notices),
             batch: check.batch(),
             optimiser: check.optimiser(),
-            schedule: check.schedule(),
+            schedule: check.schedule(&mut notices),
             machine: check.machine(),
             output: check.output(&mut notices),
             saving: check.saving(),
@@ -287,36 +287,6 @@ impl Check<'_> {
         }
     }
 
-    fn optimiser(&mut self) -> OptimiserSettings {
-        for name in ["adam_beta1", "adam_beta2"] {
-            if self.number(name) >= 1.0 {
-                self.problem(name, format!("{name} is 1, so nothing would be learned; expected less than 1"));
-            }
-        }
-        OptimiserSettings {
-            learning_rate: self.number("learning_rate"),
-            weight_decay: self.number("weight_decay"),
-            beta1: self.number("adam_beta1"),
-            beta2: self.number("adam_beta2"),
-            epsilon: self.number("adam_epsilon"),
-            max_grad_norm: Some(self.number("max_grad_norm")).filter(|norm| *norm > 0.0),
-        }
-    }
-
-    fn schedule(&mut self) -> ScheduleSettings {
-        let kind = match self.settings.text("lr_scheduler_type") {
-            Some("constant") => ScheduleKind::Constant,
-            Some("constant_with_warmup") => ScheduleKind::ConstantWithWarmup,
-            Some("cosine") => ScheduleKind::Cosine,
-            _ => ScheduleKind::Linear,
-        };
-        let warmup = match self.settings.number("warmup_ratio") {
-            Some(share) => Span::Share(share),
-            None => self.span("warmup_steps"),
-        };
-        ScheduleSettings { kind, warmup }
-    }
-
     fn machine(&mut self) -> MachineSettings {
         let precision = match self.settings.text("precision") {
             Some("fp32") => Precision::F32,
@@ -405,7 +375,7 @@ impl Check<'_> {
     }
 
     /// transformers' reading of a number: below 1 it is a share of all.
-    fn span(&mut self, name: &str) -> Span {
+    pub(super) fn span(&mut self, name: &str) -> Span {
         let number = self.number(name);
         self.span_of(name, number)
     }
@@ -529,6 +499,8 @@ const OURS: [&str; 3] = ["none", "tensorboard", "all"];
 
 #[cfg(test)]
 mod tests {
+    use luthier_train::{Clipping, OptimiserKind, ScheduleKind};
+
     use super::*;
 
     const LEAST: &str = "model_name_or_path: m\ndataset: d\noutput_dir: o\n";
@@ -589,8 +561,12 @@ mod tests {
                 beta2: 0.999,
                 epsilon: 1e-8,
                 max_grad_norm: Some(1.0),
+                kind: OptimiserKind::AdamW,
+                clipping: Clipping::Together,
+                layer_decay: None,
+                in_backward: false,
             },
-            schedule: ScheduleSettings { kind: ScheduleKind::Linear, warmup: Span::Share(0.0) },
+            schedule: ScheduleSettings { kind: ScheduleKind::Linear, warmup: Span::Share(0.0), floor: None },
             machine: MachineSettings {
                 precision: Precision::Auto,
                 threads: None,

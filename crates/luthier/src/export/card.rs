@@ -46,7 +46,7 @@ pub(super) fn text(
     );
     let numbers: usize = model.checkpoint.tensors.values().map(|tensor| tensor.tensor().len()).sum();
     let _ = writeln!(card, "| | |\n| --- | --- |\n| family | {} |\n| numbers | {numbers} |", decoder.model_type);
-    let _ = writeln!(card, "| stored as | {} |\n| bytes | {} |", job.outtype, files.bytes);
+    let _ = writeln!(card, "| stored as | {} |\n| bytes | {} |", job.stored_name, files.bytes);
     if let Some(positions) = decoder.max_positions {
         let _ = writeln!(card, "| positions | {positions} |");
     }

@@ -3,7 +3,7 @@
 use super::differences::{Difference, Told};
 use super::{Group, Kind, Setting, Status};
 use Group::{Batch, Data, Evaluation, Hub, Lora, Machine, Method, Model, Optimiser, Output};
-use Kind::{Anything, Choice, Names, Number, Switch, Text, Weights, Whole};
+use Kind::{Anything, Choice, Names, Number, Options, Switch, Text, Weights, Whole};
 
 /// Every key that Luthier knows, in the order of the reference page.
 pub(crate) const SETTINGS: &[Setting] = &[
@@ -435,7 +435,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(
         Optimiser,
         "lr_scheduler_type",
-        Choice(&["linear", "cosine", "constant", "constant_with_warmup"], OTHER_SCHEDULES),
+        Choice(SCHEDULES, OTHER_SCHEDULES),
         "linear",
         "How the rate goes after warming up.",
     ),
@@ -447,7 +447,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Steps in which the rate rises; below 1 a share of all steps.",
     ),
     row(Optimiser, "warmup_ratio", Number(0.0, 1.0), "", "The same as a share of all steps; wins over warmup_steps."),
-    row(Optimiser, "weight_decay", Number(0.0, f64::MAX), "0.0", "AdamW's decay of matrices; vectors are not decayed."),
+    row(Optimiser, "weight_decay", Number(0.0, f64::MAX), "0.0", "Decay of matrices; norms and biases are left alone."),
     row(Optimiser, "adam_beta1", Number(0.0, 1.0), "0.9", "Memory of the mean gradient."),
     row(Optimiser, "adam_beta2", Number(0.0, 1.0), "0.999", "Memory of the squared gradient."),
     row(Optimiser, "adam_epsilon", Number(1e-30, f64::MAX), "1e-8", "Added to the root of the squared gradient."),
@@ -455,40 +455,122 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(
         Optimiser,
         "optim",
-        Choice(ADAMW, OTHER_OPTIMISERS),
+        Choice(OPTIMISERS, OTHER_OPTIMISERS),
         "adamw_torch_fused",
-        "All these names mean AdamW with moments in fp32.",
+        "How weights are stepped. The first eight names all mean AdamW with moments in fp32; paged ones are not paged.",
     ),
-    row(Optimiser, "optim_args", Text, "", "More for the optimiser.").refused(NOT_YET),
-    row(Optimiser, "optim_target_modules", Anything, "", "Modules of GaLore and others.").refused(NOT_YET),
-    row(Optimiser, "lr_scheduler_kwargs", Anything, "", "More for the schedule.").refused(NOT_YET),
-    row(Optimiser, "use_galore", Switch, "false", "GaLore.").refused(NOT_YET),
-    row(Optimiser, "galore_target", Names, "all", "GaLore.").no_effect("it only matters with use_galore"),
-    row(Optimiser, "galore_rank", Whole(1, i64::MAX), "16", "GaLore.").no_effect("it only matters with use_galore"),
-    row(Optimiser, "galore_update_interval", Whole(1, i64::MAX), "200", "GaLore.").no_effect("it only matters with use_galore"),
-    row(Optimiser, "galore_scale", Number(0.0, f64::MAX), "2.0", "GaLore.").no_effect("it only matters with use_galore"),
-    row(Optimiser, "galore_proj_type", Text, "std", "GaLore.").no_effect("it only matters with use_galore"),
-    row(Optimiser, "galore_layerwise", Switch, "false", "GaLore.").no_effect("it only matters with use_galore"),
-    row(Optimiser, "use_apollo", Switch, "false", "APOLLO.").refused(NOT_YET),
-    row(Optimiser, "apollo_target", Names, "all", "APOLLO.").no_effect("it only matters with use_apollo"),
-    row(Optimiser, "apollo_rank", Whole(1, i64::MAX), "16", "APOLLO.").no_effect("it only matters with use_apollo"),
-    row(Optimiser, "apollo_update_interval", Whole(1, i64::MAX), "200", "APOLLO.").no_effect("it only matters with use_apollo"),
-    row(Optimiser, "apollo_scale", Number(0.0, f64::MAX), "32.0", "APOLLO.").no_effect("it only matters with use_apollo"),
-    row(Optimiser, "apollo_proj", Text, "random", "APOLLO.").no_effect("it only matters with use_apollo"),
-    row(Optimiser, "apollo_proj_type", Text, "std", "APOLLO.").no_effect("it only matters with use_apollo"),
-    row(Optimiser, "apollo_scale_type", Text, "channel", "APOLLO.").no_effect("it only matters with use_apollo"),
-    row(Optimiser, "apollo_layerwise", Switch, "false", "APOLLO.").no_effect("it only matters with use_apollo"),
-    row(Optimiser, "apollo_scale_front", Switch, "false", "APOLLO.").no_effect("it only matters with use_apollo"),
-    row(Optimiser, "use_badam", Switch, "false", "BAdam.").refused(NOT_YET),
-    row(Optimiser, "badam_mode", Text, "layer", "BAdam.").no_effect("it only matters with use_badam"),
-    row(Optimiser, "badam_start_block", Whole(0, i64::MAX), "", "BAdam.").no_effect("it only matters with use_badam"),
-    row(Optimiser, "badam_switch_mode", Text, "ascending", "BAdam.").no_effect("it only matters with use_badam"),
-    row(Optimiser, "badam_switch_interval", Whole(-1, i64::MAX), "50", "BAdam.").no_effect("it only matters with use_badam"),
-    row(Optimiser, "badam_update_ratio", Number(0.0, 1.0), "0.05", "BAdam.").no_effect("it only matters with use_badam"),
-    row(Optimiser, "badam_mask_mode", Text, "adjacent", "BAdam.").no_effect("it only matters with use_badam"),
-    row(Optimiser, "badam_verbose", Whole(0, 2), "0", "BAdam.").no_effect("it only matters with use_badam"),
-    row(Optimiser, "use_adam_mini", Switch, "false", "Adam-mini.").refused(NOT_YET),
-    row(Optimiser, "use_muon", Switch, "false", "Muon.").refused(NOT_YET),
+    row(Optimiser, "optim_args", Options, "", "Numbers of the optimiser, such as momentum=0.9 of sgd."),
+    row(
+        Optimiser,
+        "optim_target_modules",
+        Names,
+        "",
+        "Parts of the names of matrices that optim: galore_adamw and apollo_adamw project; all-linear means each.",
+    ),
+    row(
+        Optimiser,
+        "lr_scheduler_kwargs",
+        Options,
+        "",
+        "Numbers of the schedule, such as num_cycles, power, lr_end, min_lr, min_lr_rate, timescale, num_decay_steps.",
+    ),
+    row(Optimiser, "clip_per_tensor", Switch, "false", "Cut each parameter's gradients to max_grad_norm by themselves.")
+        .ours(),
+    row(
+        Optimiser,
+        "layerwise_lr_decay",
+        Number(1e-6, 1.0),
+        "",
+        "Factor of the rate from each layer to the one below; the embedding is below the first. (Also known as LLRD.)",
+    )
+    .also(&["llrd"])
+    .ours(),
+    row(
+        Optimiser,
+        "optimizer_in_bwd",
+        Switch,
+        "false",
+        "Step each parameter on the way back as soon as its gradient is there, and forget the gradient: less memory. Needs one \
+         batch a step, and max_grad_norm: 0 or clip_per_tensor.",
+    )
+    .also(&["fused_backward_pass"])
+    .ours(),
+    row(Optimiser, "use_galore", Switch, "false", "GaLore: moments of gradients projected on their singular vectors."),
+    row(Optimiser, "galore_target", Names, "all", "Parts of the names of the matrices that are projected.").only(GALORE),
+    row(Optimiser, "galore_rank", Whole(1, i64::MAX), "16", "Vectors of a projection.").only(GALORE),
+    row(Optimiser, "galore_update_interval", Whole(1, i64::MAX), "200", "Steps after which they are found anew.").only(GALORE),
+    row(Optimiser, "galore_scale", Number(0.0, f64::MAX), "2.0", "Factor of what is projected back.").only(GALORE),
+    row(
+        Optimiser,
+        "galore_proj_type",
+        Choice(&["std", "reverse_std", "right", "left"], &["full"]),
+        "std",
+        "Which side of a matrix is projected: the shorter, the longer, its columns, or its rows.",
+    )
+    .only(GALORE),
+    row(Optimiser, "galore_layerwise", Switch, "false", "The same as optimizer_in_bwd.").only(GALORE),
+    row(
+        Optimiser,
+        "use_apollo",
+        Switch,
+        "false",
+        "APOLLO: gradients scaled by channel as AdamW would scale a projection of them. With apollo_rank: 1, apollo_scale: 128 \
+         and apollo_scale_type: tensor it is APOLLO-Mini.",
+    ),
+    row(Optimiser, "apollo_target", Names, "all", "Parts of the names of the matrices that are projected.").only(APOLLO),
+    row(Optimiser, "apollo_rank", Whole(1, i64::MAX), "16", "Vectors of a projection.").only(APOLLO),
+    row(Optimiser, "apollo_update_interval", Whole(1, i64::MAX), "200", "Steps after which they are drawn anew.").only(APOLLO),
+    row(Optimiser, "apollo_scale", Number(0.0, f64::MAX), "32.0", "The square of the factor of a step.").only(APOLLO),
+    row(Optimiser, "apollo_proj", Choice(&["random", "svd"], &[]), "random", "What a projection is made of.").only(APOLLO),
+    row(Optimiser, "apollo_proj_type", Choice(&["std"], &["right", "left"]), "std", "Which side is projected: the shorter.")
+        .only(APOLLO),
+    row(
+        Optimiser,
+        "apollo_scale_type",
+        Choice(&["channel", "tensor"], &[]),
+        "channel",
+        "A factor for each channel, or for each matrix.",
+    )
+    .only(APOLLO),
+    row(Optimiser, "apollo_layerwise", Switch, "false", "The same as optimizer_in_bwd.").only(APOLLO),
+    row(Optimiser, "apollo_scale_front", Switch, "false", "Scale before the growth of the norm is limited.").only(APOLLO),
+    row(
+        Optimiser,
+        "use_badam",
+        Switch,
+        "false",
+        "BAdam: AdamW on one layer after another; only that layer has gradients and moments.",
+    ),
+    row(Optimiser, "badam_mode", Choice(&["layer"], &["ratio"]), "layer", "What is stepped at a time.").only(BADAM),
+    row(Optimiser, "badam_start_block", Whole(0, i64::MAX), "", "The layer to begin with.").only(BADAM),
+    row(
+        Optimiser,
+        "badam_switch_mode",
+        Choice(&["ascending", "descending", "random", "fixed"], &[]),
+        "ascending",
+        "Which layer follows.",
+    )
+    .only(BADAM),
+    row(Optimiser, "badam_switch_interval", Whole(-1, i64::MAX), "50", "Steps of a layer; -1: it stays.").only(BADAM),
+    row(Optimiser, "badam_update_ratio", Number(0.0, 1.0), "0.05", "Of badam_mode: ratio.")
+        .no_effect("it only matters with badam_mode: ratio"),
+    row(Optimiser, "badam_mask_mode", Text, "adjacent", "Of badam_mode: ratio.")
+        .no_effect("it only matters with badam_mode: ratio"),
+    row(Optimiser, "badam_verbose", Whole(0, 2), "0", "How much BAdam prints.").no_effect(PRINTS),
+    row(
+        Optimiser,
+        "use_adam_mini",
+        Switch,
+        "false",
+        "Adam-mini: one mean square for each head or row, instead of one for each number.",
+    ),
+    row(
+        Optimiser,
+        "use_muon",
+        Switch,
+        "false",
+        "Muon for matrices within the model, with the rates of AdamW; AdamW for embeddings, head, norms and biases.",
+    ),
     // Machine
     row(
         Machine,
@@ -832,17 +914,23 @@ const NO_PYTORCH: &str = "there is no PyTorch; see `luthier bench`";
 const NO_KT: &str = "it only matters with use_kt";
 const NO_EXPORT: &str = "training exports nothing";
 const NO_SPREAD: &str = "training runs in one process on one machine";
-const OTHER_SCHEDULES: &[&str] = &[
+const GALORE: &str = "use_galore: true";
+const APOLLO: &str = "use_apollo: true";
+const BADAM: &str = "use_badam: true";
+const SCHEDULES: &[&str] = &[
+    "linear",
+    "cosine",
     "cosine_with_restarts",
     "polynomial",
+    "constant",
+    "constant_with_warmup",
     "inverse_sqrt",
-    "reduce_lr_on_plateau",
     "cosine_with_min_lr",
     "cosine_warmup_with_min_lr",
     "warmup_stable_decay",
-    "greedy",
 ];
-const ADAMW: &[&str] = &[
+const OTHER_SCHEDULES: &[&str] = &["reduce_lr_on_plateau", "greedy"];
+const OPTIMISERS: &[&str] = &[
     "adamw_torch",
     "adamw_torch_fused",
     "adamw_torch_xla",
@@ -851,43 +939,43 @@ const ADAMW: &[&str] = &[
     "adamw_hf",
     "paged_adamw",
     "paged_adamw_32bit",
+    "adamw_8bit",
+    "adamw_bnb_8bit",
+    "paged_adamw_8bit",
+    "adafactor",
+    "lion_32bit",
+    "paged_lion_32bit",
+    "sgd",
+    "galore_adamw",
+    "galore_adamw_layerwise",
+    "apollo_adamw",
+    "apollo_adamw_layerwise",
+    "schedule_free_adamw",
 ];
 const OTHER_OPTIMISERS: &[&str] = &[
-    "adafactor",
     "adamw_anyprecision",
     "adamw_torch_4bit",
     "adamw_torch_8bit",
     "ademamix",
-    "sgd",
     "adagrad",
-    "adamw_bnb_8bit",
-    "adamw_8bit",
     "ademamix_8bit",
     "lion_8bit",
-    "lion_32bit",
-    "paged_adamw_8bit",
     "paged_ademamix_32bit",
     "paged_ademamix_8bit",
-    "paged_lion_32bit",
     "paged_lion_8bit",
     "rmsprop",
     "rmsprop_bnb",
     "rmsprop_bnb_8bit",
     "rmsprop_bnb_32bit",
-    "galore_adamw",
     "galore_adamw_8bit",
     "galore_adafactor",
-    "galore_adamw_layerwise",
     "galore_adamw_8bit_layerwise",
     "galore_adafactor_layerwise",
     "lomo",
     "adalomo",
     "grokadamw",
     "schedule_free_radam",
-    "schedule_free_adamw",
     "schedule_free_sgd",
-    "apollo_adamw",
-    "apollo_adamw_layerwise",
     "stable_adamw",
 ];
 

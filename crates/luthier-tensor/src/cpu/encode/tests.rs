@@ -23,7 +23,7 @@ fn decoded(dtype: DType, bytes: &[u8]) -> Vec<f32> {
     let count = bytes.len() / dtype.block_bytes() * dtype.block_len();
     let mut numbers = vec![f32::NAN; count];
     // SAFETY: whole blocks, and room for their numbers.
-    unsafe { decode_row(dtype, bytes.as_ptr(), 0, count, numbers.as_mut_ptr()) };
+    unsafe { decode_row(dtype.into(), bytes.as_ptr(), 0, count, numbers.as_mut_ptr()) };
     numbers
 }
 
@@ -79,7 +79,7 @@ fn zeros_constants_and_single_numbers() {
         assert_eq!(decoded(dtype, &encoded(dtype, &zeros)), zeros, "{dtype}");
         for value in [1.0f32, -1.0, 0.0371, -300.0, 3e-4] {
             // Powers of two are coarse, and so are the smallest numbers of f16, of which a scale is one.
-            let most = if dtype == DType::Mxfp4 { 0.15 } else { 0.02 };
+            let most = if dtype == DType::Mxfp4 { 0.2 } else { 0.02 };
             let error = relative_error(dtype, &[value; 512]);
             assert!(error < most, "{dtype}: {value} with error {error}");
             for place in [0, 17, 255] {

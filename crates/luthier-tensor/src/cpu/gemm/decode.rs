@@ -1,10 +1,41 @@
-//! Stored numbers to f32, and f32 to bf16: plain Rust that the compiler vectorises when it is inlined into `Isa::run`.
-//! The scalar functions are exact for every bit pattern; a bf16 is rounded to nearest, ties to even.
+//! Stored numbers to f32, and f32 to bf16 and f16: plain Rust that the compiler vectorises when it is inlined into `Isa::run`.
+//! The scalar functions are exact for every bit pattern; a bf16 or f16 is rounded to nearest, ties to even.
 //!
 //! Blocks are decoded in runs of 32 numbers ([`super::decode_run`]).
 
 use super::decode_run::{RUN, decode_run};
+use super::four_bits;
 use crate::DType;
+use crate::cpu::isa::Isa;
+use crate::nested::NestedScales;
+
+/// How the numbers of a matrix are read: their storage type, and of doubly quantised ones what decodes their scales.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Coding {
+    pub(crate) dtype: DType,
+    /// Null, or as long-lived as the tensor.
+    pub(super) nested: *const NestedScales,
+}
+
+// SAFETY: what it names is immutable, and lives as long as the tensor that an operation holds.
+unsafe impl Send for Coding {}
+// SAFETY: as above.
+unsafe impl Sync for Coding {}
+
+impl Coding {
+    /// # Panics
+    /// When a doubly quantised matrix has no scales for its scales: whoever makes one knows.
+    pub(crate) fn new(dtype: DType, nested: Option<&NestedScales>) -> Self {
+        assert_eq!(dtype.has_nested_scales(), nested.is_some(), "nested scales of {dtype}");
+        Self { dtype, nested: nested.map_or(std::ptr::null(), std::ptr::from_ref) }
+    }
+}
+
+impl From<DType> for Coding {
+    fn from(dtype: DType) -> Self {
+        Self::new(dtype, None)
+    }
+}
 
 /// The value of a bf16.
 #[inline(always)]
@@ -32,15 +63,50 @@ pub(crate) fn f16_to_f32(bits: u16) -> f32 {
     f32::from_bits(magnitude | (bits & 0x8000) << 16)
 }
 
+/// The nearest f16, ties to even: infinite from 65520 on; a NaN stays one. Without branches, so that loops become vectors.
+#[inline(always)]
+pub(crate) fn f32_to_f16(value: f32) -> u16 {
+    const INFINITY: u32 = 0x7c00;
+    let bits = value.to_bits();
+    let magnitude = bits & 0x7fff_ffff;
+    // Below the smallest normal number: multiples of 2^-24, which adding 0.5 leaves in the low bits, rounded.
+    let small = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
+    let normal = magnitude.wrapping_add(0xfff + (magnitude >> 13 & 1)).wrapping_sub(112 << 23) >> 13;
+    let finite = if magnitude < 113 << 23 { small } else { normal };
+    let number = if magnitude >= 0x477f_f000 { INFINITY } else { finite };
+    let number = if magnitude > 0x7f80_0000 { 0x7e00 } else { number };
+    (number | bits >> 16 & 0x8000) as u16
+}
+
 /// Decodes numbers `first .. first + count` of the row that starts at `row` to `out`.
 ///
 /// # Safety
 /// The row holds the numbers (for blocks: the blocks that they lie in), `out` has room for `count`.
 #[inline(always)]
-pub(crate) unsafe fn decode_row(dtype: DType, row: *const u8, first: usize, count: usize, out: *mut f32) {
+pub(crate) unsafe fn decode_row(coding: Coding, row: *const u8, first: usize, count: usize, out: *mut f32) {
+    // SAFETY: passed on.
+    unsafe { decode_row_with(Isa::Portable, coding, row, first, count, out) }
+}
+
+/// As [`decode_row`], with instructions of `isa` where the compiler finds none by itself. To the bit the same.
+///
+/// # Safety
+/// As for [`decode_row`]; `isa` is available.
+#[inline(always)]
+pub(crate) unsafe fn decode_row_with(
+    isa: Isa,
+    coding: Coding,
+    row: *const u8,
+    first: usize,
+    count: usize,
+    out: *mut f32,
+) {
     // SAFETY: the addresses stay within the row and `out`, as the caller promises; reads need no alignment.
     unsafe {
-        match dtype {
+        match coding.dtype {
+            DType::Nf4 | DType::Fp4 | DType::Nf4Double | DType::Fp4Double => {
+                four_bits::decode_row(isa, coding, row, first, count, out);
+            }
             DType::F32 => std::ptr::copy_nonoverlapping(row.add(4 * first), out.cast(), 4 * count),
             DType::Bf16 => {
                 let row = row.cast::<u16>().add(first);
@@ -152,7 +218,7 @@ mod tests {
                 for count in 1..=32 - i {
                     let mut out = [f32::NAN; 32];
                     // SAFETY: one whole block, and numbers inside it.
-                    unsafe { decode_row(dtype, bytes.as_ptr(), i, count, out.as_mut_ptr()) };
+                    unsafe { decode_row(dtype.into(), bytes.as_ptr(), i, count, out.as_mut_ptr()) };
                     assert_eq!(out[0], expected, "{dtype} {i}");
                     assert!(out[count..].iter().all(|value| value.is_nan()));
                 }

@@ -2,7 +2,7 @@
 //! One version in plain Rust; the AVX-512 kernels have theirs, which gives the same bytes save for bf16 results below the
 //! smallest normal number, which the processor's conversion turns into zero.
 
-use super::decode::{bf16_to_f32, f32_to_bf16};
+use super::decode::{bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 use super::kernel::MAX_PANEL;
 use super::{Epilogue, Output};
 use crate::DType;
@@ -62,6 +62,12 @@ pub(super) unsafe fn finish(tile: *const f32, tile_stride: usize, rows: usize, c
                         *value += bf16_to_f32(*addend.add(i));
                     }
                 }
+                Some((address, DType::F16, stride)) => {
+                    let addend = address.cast::<u16>().add(row * stride);
+                    for (i, value) in line.iter_mut().enumerate() {
+                        *value += f16_to_f32(*addend.add(i));
+                    }
+                }
                 Some((address, _, stride)) => {
                     let addend = address.cast::<f32>().add(row * stride);
                     for (i, value) in line.iter_mut().enumerate() {
@@ -70,13 +76,14 @@ pub(super) unsafe fn finish(tile: *const f32, tile_stride: usize, rows: usize, c
                 }
                 None => (),
             }
-            if to.dtype == DType::Bf16 {
-                let out = to.address.cast::<u16>().add(row * to.stride);
-                for (i, value) in line.iter().enumerate() {
-                    *out.add(i) = f32_to_bf16(*value);
+            let half = to.address.cast::<u16>().wrapping_add(row * to.stride);
+            match to.dtype {
+                DType::Bf16 => line.iter().enumerate().for_each(|(i, value)| *half.add(i) = f32_to_bf16(*value)),
+                DType::F16 => line.iter().enumerate().for_each(|(i, value)| *half.add(i) = f32_to_f16(*value)),
+                _ => {
+                    let out = to.address.cast::<f32>().add(row * to.stride);
+                    std::ptr::copy_nonoverlapping(line.as_ptr(), out, columns);
                 }
-            } else {
-                std::ptr::copy_nonoverlapping(line.as_ptr(), to.address.cast::<f32>().add(row * to.stride), columns);
             }
         }
     }

@@ -283,20 +283,22 @@ macro_rules! finish_function {
                         }
                         if let Some((address, dtype, stride)) = to.addend {
                             let offset = row * stride + column;
-                            let addend = if dtype == DType::Bf16 {
-                                let half = _mm256_maskz_loadu_epi16(mask, address.add(2 * offset).cast());
-                                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)))
-                            } else {
-                                _mm512_maskz_loadu_ps(mask, address.add(4 * offset).cast())
+                            let half = || _mm256_maskz_loadu_epi16(mask, address.add(2 * offset).cast());
+                            let addend = match dtype {
+                                DType::Bf16 => {
+                                    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half())))
+                                }
+                                DType::F16 => _mm512_cvtph_ps(half()),
+                                _ => _mm512_maskz_loadu_ps(mask, address.add(4 * offset).cast()),
                             };
                             value = _mm512_add_ps(value, addend);
                         }
                         let offset = row * to.stride + column;
-                        if to.dtype == DType::Bf16 {
-                            let half: __m256i = $round(value);
-                            _mm256_mask_storeu_epi16(to.address.add(2 * offset).cast(), mask, half);
-                        } else {
-                            _mm512_mask_storeu_ps(to.address.add(4 * offset).cast(), mask, value);
+                        let store = |half| _mm256_mask_storeu_epi16(to.address.add(2 * offset).cast(), mask, half);
+                        match to.dtype {
+                            DType::Bf16 => store($round(value)),
+                            DType::F16 => store(_mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(value)),
+                            _ => _mm512_mask_storeu_ps(to.address.add(4 * offset).cast(), mask, value),
                         }
                     }
                 }

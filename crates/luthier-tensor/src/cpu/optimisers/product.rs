@@ -17,7 +17,7 @@ impl Factor<'_> {
             Self::Rows(tensor) => (tensor, Layout::KContiguous),
             Self::Columns(tensor) => (tensor, Layout::KStrided),
         };
-        Operand { address: tensor.address(), dtype: tensor.dtype(), stride: tensor.columns(), layout }
+        Operand { address: tensor.address(), coding: tensor.coding(), stride: tensor.columns(), layout }
     }
 
     fn length(self) -> usize {

@@ -63,7 +63,11 @@ impl Cpu {
                 let share = directions[index * count + place];
                 sum.iter_mut().zip(row).for_each(|(sum, number)| *sum += share * f64::from(*number));
             }
-            vector.iter_mut().zip(sum).for_each(|(number, sum)| *number = sum as f32);
+            // A sign is free; moments outlive the vectors, so it is always the same one.
+            let largest =
+                sum.iter().fold(0.0f64, |largest, number| if number.abs() > largest.abs() { *number } else { largest });
+            let sign = if largest < 0.0 { -1.0 } else { 1.0 };
+            vector.iter_mut().zip(sum).for_each(|(number, sum)| *number = (sign * sum) as f32);
         }
     }
 
