@@ -71,8 +71,7 @@ fn packed_rows_give_exactly_what_each_gives_alone() {
 fn layers_that_run_again_give_the_same_gradients_and_memory_is_counted() {
     let checkpoint = checkpoint("llama-dynamic-rope");
     let part = batch(&rows(&[9, 30, 3]));
-    let settings =
-        OptimiserSettings { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8, weight_decay: 0.0, max_gradient_norm: None };
+    let settings = OptimiserSettings::adamw(0.9, 0.999, 1e-8);
     for (name, tuning) in methods(&checkpoint) {
         for precision in [Precision::F32, Precision::Bf16] {
             let mut found = Vec::new();
@@ -89,7 +88,7 @@ fn layers_that_run_again_give_the_same_gradients_and_memory_is_counted() {
                 found.push((loss, gradients));
 
                 device.reset_usage();
-                let mut optimiser = Optimiser::new(&device, decoder.parameters(), settings);
+                let mut optimiser = Optimiser::new(&device, decoder.parameters(), settings.clone());
                 let before = device.usage().allocations;
                 run_step(&device, &decoder, &mut optimiser, std::slice::from_ref(&part), &step);
                 evaluate(&device, &decoder, precision, &part);
@@ -97,7 +96,7 @@ fn layers_that_run_again_give_the_same_gradients_and_memory_is_counted() {
                     &checkpoint,
                     &tuning,
                     &[],
-                    settings,
+                    &settings,
                     &step,
                     [std::slice::from_ref(&part)],
                     std::slice::from_ref(&part),
@@ -116,8 +115,7 @@ fn layers_that_run_again_give_the_same_gradients_and_memory_is_counted() {
 fn every_method_learns_and_a_bottleneck_starts_at_the_base() {
     let checkpoint = checkpoint("llama");
     let part = batch(&rows(&[9, 30, 3, 24]));
-    let settings =
-        OptimiserSettings { beta_1: 0.9, beta_2: 0.999, epsilon: 1e-8, weight_decay: 0.0, max_gradient_norm: None };
+    let settings = OptimiserSettings::adamw(0.9, 0.999, 1e-8);
     let device = device();
     let base = Decoder::new(&device, &checkpoint, &Tuning::Nothing, None).unwrap();
     let base = evaluate(&device, &base, Precision::F32, &part);
@@ -128,7 +126,7 @@ fn every_method_learns_and_a_bottleneck_starts_at_the_base() {
             let far = start.iter().zip(&base).map(|(one, other)| (one[0] - other[0]).abs()).fold(0.0, f32::max);
             assert!(far < 1e-5, "{name} starts {far} from the base");
         }
-        let mut optimiser = Optimiser::new(&device, decoder.parameters(), settings);
+        let mut optimiser = Optimiser::new(&device, decoder.parameters(), settings.clone());
         let mut losses = Vec::new();
         for _ in 0..12 {
             let parts = std::slice::from_ref(&part);

@@ -1,4 +1,5 @@
 //! The committed checkpoints, and a device to run them on.
+#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
