@@ -74,6 +74,13 @@ pub struct RoleSpan {
     pub role: Option<Role>,
 }
 
+impl Refused {
+    /// As an error at this place: the name of a dataset, and the number of the record in it, from 1.
+    pub fn error(&self, (dataset, record): (&str, usize)) -> Error {
+        Error::Record { dataset: dataset.to_owned(), record, line: None, problem: self.problem.clone() }
+    }
+}
+
 /// Examples and their report.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tokenized {
@@ -83,8 +90,19 @@ pub struct Tokenized {
     pub origins: Vec<Option<Origin>>,
     /// Who wrote the tokens of each row, where [`SftOptions::roles`] asks for it; else empty.
     pub roles: Vec<Vec<RoleSpan>>,
+    /// Records that the template refused, in the order of the datasets: they are left out.
+    pub refused: Vec<Refused>,
     /// What happened to them.
     pub report: Report,
+}
+
+/// A record that the template does not write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Where it came from.
+    pub origin: Origin,
+    /// What the template says, as a clause.
+    pub problem: String,
 }
 
 impl Tokenized {
@@ -152,8 +170,8 @@ impl RoleWeights {
 
 /// Tokenises conversations for `stage: sft`, in parallel, with a result that does not depend on it.
 ///
-/// Errors: the first record, in order, that is no conversation or that the template refuses; rows that are too long,
-/// where that is an error.
+/// Errors: the first record, in order, that is no conversation or at which the template fails; the first that the template
+/// refuses, where it refuses more than it writes; rows that are too long, where that is an error.
 pub fn tokenize_sft(
     datasets: &[Dataset],
     tokenizer: &Tokenizer,
@@ -181,8 +199,15 @@ pub fn tokenize_sft(
         });
         let rows: Vec<Result<_, Error>> = rows.collect();
         for (index, row) in rows.into_iter().enumerate() {
-            let (fitted, added) = row.map_err(|source| in_record(dataset, index, source))?;
             let origin = Origin { dataset: number, record: index };
+            let (fitted, added) = match row {
+                Ok(row) => row,
+                Err(source @ Error::Refused { .. }) => {
+                    tokenized.refused.push(Refused { origin, problem: source.to_string() });
+                    continue;
+                }
+                Err(source) => return Err(in_record(dataset, index, source)),
+            };
             let Tokenized { report, .. } = &mut tokenized;
             if long_rows.keeps(report, dataset, origin, fitted.before, fitted.example.ids.len()) {
                 report.replies_without_end += fitted.replies_without_end;
@@ -192,6 +217,11 @@ pub fn tokenize_sft(
                 }
             }
         }
+    }
+    if let Some(first) = tokenized.refused.first()
+        && tokenized.refused.len() > tokenized.examples.len()
+    {
+        return Err(first.error(datasets[first.origin.dataset].place(first.origin.record)));
     }
     long_rows.finish()?;
     Ok(tokenized)
@@ -241,7 +271,7 @@ fn encode_turns(
                 }
             }
         };
-        turns.push(Turn { prompt: std::mem::take(&mut encoded[2 * index]), reply, end });
+        turns.push(Turn { prompt: std::mem::take(&mut encoded[2 * index]), reply, end, ..Turn::default() });
     }
     let rest = encoded.swap_remove(2 * masked.replies.len());
     if !rest.is_empty() {

@@ -53,9 +53,9 @@ mod tokens;
 mod truncate;
 
 pub use conversation::{Conversation, Judged, Message, Preference, Role, ToolCall};
-pub use dataset::{BrokenRecord, Dataset, ReadOptions};
+pub use dataset::{BrokenRecord, Dataset, ReadOptions, read_again};
 pub use error::Error;
-pub use example::{Example, RoleSpan, RoleWeights, SftOptions, Tokenized, tokenize_sft};
+pub use example::{Example, Refused, RoleSpan, RoleWeights, SftOptions, Tokenized, tokenize_sft};
 pub use gguf_tokenizer::GgufTokenizer;
 pub use jinja::{Rendered, SpecialTexts};
 pub use layout::{AlpacaLayout, Layout, MessagesLayout, PromptLayout, Replies, RoleTags, Roles, Verdict};

@@ -4,8 +4,8 @@ mod common;
 
 use common::{CHATML, assistant, system, template, tokenizer, user};
 use luthier_data::{
-    CutRow, Dataset, Example, Message, Origin, PtOptions, Record, Report, Role, RoleSpan, RoleWeights, SftOptions,
-    Tokenized, Truncation, take_tokens, tokenize_pt, tokenize_sft,
+    CutRow, Dataset, Example, Message, Origin, PtOptions, Record, Refused, Report, Role, RoleSpan, RoleWeights,
+    SftOptions, Tokenized, Truncation, take_tokens, tokenize_pt, tokenize_sft,
 };
 
 const OPTIONS: SftOptions = SftOptions {
@@ -252,6 +252,24 @@ fn an_error_says_where_it_happened() {
         error.expect_err("it is refused").to_string(),
         "dataset chat.json, record 1: the chat template of test refuses the conversation: no"
     );
+}
+
+#[test]
+fn what_the_template_refuses_is_left_out_and_said() {
+    let source =
+        ["{% if messages[0].content == 'no' %}{{ raise_exception('no ' ~ messages|length) }}{% endif %}", CHATML]
+            .concat();
+    let row = |text: &str| Record::Conversation(vec![user(text), assistant("b")].into());
+    let read = |texts: &[&str]| {
+        tokenize_sft(&[dataset(texts.iter().copied().map(row).collect())], &tokenizer(), &template(&source), &OPTIONS)
+    };
+    let tokenized = read(&["yes", "no", "a", "no"]).expect("half of them are written");
+    assert_eq!(tokenized.examples.len(), 2);
+    let problem = "the chat template of test refuses the conversation: no 2".to_owned();
+    let refused = |record: usize| Refused { origin: Origin { dataset: 0, record }, problem: problem.clone() };
+    assert_eq!(tokenized.refused, [refused(1), refused(3)]);
+    let error = read(&["yes", "no", "no"]).expect_err("most are refused").to_string();
+    assert_eq!(error, format!("dataset chat.json, record 2: {problem}"));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::config::{DecoderConfig, FeedForward, LayerConfig, QueryKeyNorm};
 use crate::error::Error;
 use crate::parameters::{Parameter, Parameters};
 use crate::prompt::{LaidOut, Prompt, end_position};
-use crate::tuning::{Block, Builder, Tuning, is_saved};
+use crate::tuning::{Block, Builder, Shared, Start, Tuning, converted, is_saved, shared_tensors};
 
 /// The widest head that the kernel of the query and key norms takes.
 const MOST_NORMALISED: usize = 512;
@@ -24,6 +24,7 @@ const MOST_NORMALISED: usize = 512;
 /// A model with its weights.
 #[derive(Debug)]
 pub struct Decoder {
+    device: Device,
     config: DecoderConfig,
     layout: HeadLayout,
     embedding: Weight,
@@ -33,6 +34,10 @@ pub struct Decoder {
     parameters: Parameters,
     adapted: Vec<String>,
     prompts: Vec<Prompt>,
+    /// Where PiSSA's matrices began.
+    starts: Vec<Start>,
+    /// Random matrices that the adapter's file holds.
+    vera: Option<Shared>,
 }
 
 #[derive(Debug)]
@@ -113,20 +118,20 @@ impl Decoder {
         for (number, layer) in config.layers.iter().enumerate() {
             let at = |name: &str| name.replacen("{}", &number.to_string(), 1);
             let all = |names: &[&str]| names.iter().map(|name| at(name)).collect::<Vec<_>>();
-            let attention_norm = norm(&config, build.vector(&at(names.attention_norm), Some(number))?);
-            let query_key_value = build.projections(&all(names.query_key_value), number)?;
+            let attention_norm = norm(&config, build.vector(&at(names.attention_norm))?);
+            let query_key_value = build.projections(&all(names.query_key_value))?;
             let head_norm = match config.query_key_norm {
                 QueryKeyNorm::None => None,
                 when => Some(HeadNormWeights {
-                    query: build.vector(&at(names.query_norm), Some(number))?,
-                    key: build.vector(&at(names.key_norm), Some(number))?,
+                    query: build.vector(&at(names.query_norm))?,
+                    key: build.vector(&at(names.key_norm))?,
                     epsilon: config.norm_epsilon,
                     after_rotation: when == QueryKeyNorm::AfterRotary,
                 }),
             };
-            let attention_output = build.projections(&[at(names.attention_output)], number)?;
+            let attention_output = build.projections(&[at(names.attention_output)])?;
             let after = |name: Option<&str>, build: &mut Builder<'_>| -> Result<Option<Norm>, Error> {
-                let vector = name.map(|name| build.vector(&at(name), Some(number))).transpose()?;
+                let vector = name.map(|name| build.vector(&at(name))).transpose()?;
                 Ok(vector.map(|vector| norm(&config, vector)))
             };
             layers.push(Layer {
@@ -137,14 +142,14 @@ impl Decoder {
                 attention_output,
                 attention_adapters: build.bottlenecks(Block::Attention, number)?,
                 attention_output_norm: after(names.attention_output_norm, &mut build)?,
-                feed_forward_norm: norm(&config, build.vector(&at(names.feed_forward_norm), Some(number))?),
-                gate_up: build.projections(&all(names.gate_up), number)?,
-                down: build.projections(&[at(names.down)], number)?,
+                feed_forward_norm: norm(&config, build.vector(&at(names.feed_forward_norm))?),
+                gate_up: build.projections(&all(names.gate_up))?,
+                down: build.projections(&[at(names.down)])?,
                 feed_forward_adapters: build.bottlenecks(Block::FeedForward, number)?,
                 down_norm: after(names.down_norm, &mut build)?,
             });
         }
-        let final_norm = norm(&config, build.vector(names.final_norm, None)?);
+        let final_norm = norm(&config, build.vector(names.final_norm)?);
         let head = match config.tied_head {
             true if adapter_splits(tuning, loaded, names.embedding, names.head) => {
                 return Err(Error::Adapter {
@@ -160,7 +165,8 @@ impl Decoder {
             false => build.table(names.head)?,
         };
         let prompts = build.prompts()?;
-        let Builder { parameters, mut adapted, .. } = build;
+        let Builder { parameters, mut adapted, starts, vera, .. } = build;
+        let vera = vera.filter(|_| matches!(tuning, Tuning::Vera(settings) if settings.saves_matrices));
         let mut seen = HashSet::new();
         adapted.retain(|module| seen.insert(module.clone()));
         let stray_error = |reason| Err(Error::Adapter { file: checkpoint.label.clone(), reason });
@@ -179,7 +185,21 @@ impl Decoder {
                 return stray_error(format!("the adapter is for another model: this one has no tensor `{stray}`"));
             }
         }
-        Ok(Self { config, layout, embedding, layers, final_norm, head, parameters, adapted, prompts })
+        let device = device.clone();
+        Ok(Self {
+            device,
+            config,
+            layout,
+            embedding,
+            layers,
+            final_norm,
+            head,
+            parameters,
+            adapted,
+            prompts,
+            starts,
+            vera,
+        })
     }
 
     /// What it is.
@@ -198,7 +218,7 @@ impl Decoder {
     }
 
     /// What the file of the adapter that is trained holds.
-    pub fn adapter_tensors(&self, device: &Device) -> Vec<FileTensor> {
+    pub fn adapter_tensors(&self) -> Vec<FileTensor> {
         let tensor = |parameter: &Parameter| FileTensor {
             name: parameter.name.clone(),
             dims: parameter.dims.clone(),
@@ -207,10 +227,11 @@ impl Decoder {
         let mut tensors: Vec<FileTensor> = self.parameters.iter().map(tensor).collect();
         // What a network makes of them is what other programs read.
         if let Some(prompt) = self.prompts.iter().find(|prompt| prompt.network.is_some()) {
-            let value = prompt.saved(device);
+            let value = prompt.saved(&self.device);
             tensors.push(FileTensor { name: EMBEDDINGS.into(), dims: vec![value.rows(), value.columns()], value });
         }
-        tensors
+        tensors.extend(self.vera.iter().flat_map(shared_tensors));
+        converted(&self.device, &self.starts, tensors)
     }
 
     /// Paths of the modules that have an adapter, in the order of the forward pass.

@@ -26,4 +26,7 @@ pub use generate::{Generator, most_likely};
 pub use merge::Merged;
 pub use parameters::{Parameter, Parameters};
 pub use sampler::Sampler;
-pub use tuning::{BottleneckSettings, LoraSettings, PromptSettings, Tuning};
+pub use tuning::{
+    BottleneckSettings, FreezeSettings, LoraSettings, PartialError, Pissa, PromptSettings, TrainedLayers, Tuning,
+    added_targets, biases,
+};

@@ -52,6 +52,13 @@ impl Parameters {
         weight
     }
 
+    /// Gives what was registered last another factor of the learning rate.
+    pub(crate) fn set_last_rate(&mut self, rate: f64) {
+        if let Some(last) = self.0.last_mut() {
+            last.rate = rate;
+        }
+    }
+
     /// In order.
     pub fn iter(&self) -> std::slice::Iter<'_, Parameter> {
         self.0.iter()

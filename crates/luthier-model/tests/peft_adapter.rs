@@ -171,15 +171,10 @@ fn saved_modules_are_found_as_in_peft() {
         let adapter = adapter_of(&[("modules_to_save", json!(saved))], tensors);
         let settings = &adapter.lora().unwrap().config;
         let tuning = Tuning::Lora(LoraSettings {
-            rank: settings.rank,
             alpha: settings.alpha,
-            dropout: 0.0,
-            rslora: false,
             targets: settings.target_modules.clone(),
             saved_modules,
-            rank_pattern: Vec::new(),
-            alpha_pattern: Vec::new(),
-            seed: 0,
+            ..LoraSettings::of_rank(settings.rank)
         });
         let device = device();
         let decoder = Decoder::new(&device, &checkpoint, &tuning, Some(&adapter)).unwrap();

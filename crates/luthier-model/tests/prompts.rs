@@ -102,7 +102,7 @@ fn what_is_written_is_what_peft_writes_and_computes_the_same_to_the_byte() {
 
         // Written and read again, it needs no network, and computes what the trained one does.
         let trained = Decoder::new(&device, &checkpoint, &tuning, Some(&adapter)).unwrap();
-        let tensors = trained.adapter_tensors(&device);
+        let tensors = trained.adapter_tensors();
         let shard = adapter_shard(tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.dims.as_slice())));
         let mut bytes = Vec::new();
         write_shard(&shard, &mut bytes, &mut |spec, writer| {

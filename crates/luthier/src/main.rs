@@ -15,6 +15,7 @@ mod data_preview;
 mod datasets;
 mod environment;
 mod estimate;
+mod expand;
 mod export;
 mod fit;
 mod generate;
@@ -83,6 +84,8 @@ enum Command {
     Generate(generate::Arguments),
     /// Write a model, with its adapter merged, as files that other programs read
     Export(export::Arguments),
+    /// Add blocks to a model that change nothing until they are trained (LLaMA-Pro)
+    Expand(expand::Arguments),
     /// Write the logits of a text into a file, for comparing with other programs
     #[command(hide = true)]
     Logits(logits::Arguments),
@@ -225,6 +228,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Export(arguments) => {
             if export::run(&arguments, &environment)? == outcome::Outcome::Stopped {
+                return Ok(ExitCode::from(signals::INTERRUPTED));
+            }
+        }
+        Command::Expand(arguments) => {
+            if expand::run(&arguments, &environment)? == outcome::Outcome::Stopped {
                 return Ok(ExitCode::from(signals::INTERRUPTED));
             }
         }

@@ -1,14 +1,16 @@
 //! The method of a configuration as the engine takes it, and whether the model has what it names.
 
 mod bottleneck;
+mod freeze;
 mod lora;
 mod prompt;
 
-use luthier_model::adapter::TargetModules;
+use luthier_model::adapter::{TargetModules, is_adapters_own};
 use luthier_model::{Adapter, Decoder, LoraSettings, Tuning};
 
-use crate::config::{FreezeLayers, Method};
+use crate::config::Method;
 use crate::model::Model;
+pub(crate) use freeze::trained_part;
 
 /// What is trained. An adapter that is trained on decides its own form.
 pub(crate) fn tuning(method: &Method, seed: u64, model: &Model, adapter: Option<&Adapter>) -> anyhow::Result<Tuning> {
@@ -16,21 +18,17 @@ pub(crate) fn tuning(method: &Method, seed: u64, model: &Model, adapter: Option<
     if let Some(found) = adapter.map(Adapter::method).filter(|found| *found != name) {
         anyhow::bail!("adapter_name_or_path is an adapter of finetuning_type: {found}; expected one of {name}");
     }
-    let count = model.checkpoint.model.decoder.layers.len();
+    let description = &model.checkpoint.model;
     Ok(match method {
         Method::Full => Tuning::Full,
-        Method::Freeze(layers) => {
-            let wanted = match layers {
-                FreezeLayers::First(wanted) | FreezeLayers::Last(wanted) => *wanted,
-            };
-            if wanted > count {
-                anyhow::bail!("freeze_trainable_layers is {wanted}, but the model has {count} layers");
+        Method::Freeze(settings) => freeze::tuning(settings, description)?,
+        Method::BitFit => Tuning::Freeze { tensors: luthier_model::biases(description)? },
+        Method::Lora(settings) => {
+            let mut tuning = lora::tuning(settings, seed, adapter.and_then(Adapter::lora));
+            if let Some(added) = settings.added_blocks.filter(|_| adapter.is_none()) {
+                tuning.targets = luthier_model::added_targets(description, added, &tuning.targets)?;
             }
-            let layers = match layers {
-                FreezeLayers::First(wanted) => 0..*wanted,
-                FreezeLayers::Last(wanted) => count - wanted..count,
-            };
-            Tuning::Freeze { layers }
+            Tuning::Lora(tuning)
         }
         Method::Prompt(settings) => {
             Tuning::Prompt(prompt::tuning(settings, seed, model, adapter.and_then(Adapter::prompt))?)
@@ -38,7 +36,6 @@ pub(crate) fn tuning(method: &Method, seed: u64, model: &Model, adapter: Option<
         Method::Bottleneck(settings) => {
             Tuning::Bottleneck(bottleneck::tuning(settings, seed, model, adapter.and_then(Adapter::bottleneck)))
         }
-        Method::Lora(settings) => Tuning::Lora(lora::tuning(settings, seed, adapter.and_then(Adapter::lora))),
     })
 }
 
@@ -74,7 +71,7 @@ pub(crate) fn check_saved_modules(tuning: &Tuning, decoder: &Decoder) -> anyhow:
         .parameters()
         .iter()
         .map(|parameter| parameter.name.as_str())
-        .filter(|name| !name.contains(".lora_"))
+        .filter(|name| !is_adapters_own(name))
         .collect();
     let matches = |saved: &str| whole.iter().any(|name| is_part_of(name, saved));
     match tuning.saved_modules().iter().find(|saved| !matches(saved)) {

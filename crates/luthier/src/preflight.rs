@@ -11,6 +11,7 @@ use crate::estimate::{Estimate, estimate};
 use crate::fit::PROGRAM;
 use crate::machine::available_bytes;
 use crate::manifest::memory_bytes;
+use crate::method::trained_part;
 use crate::run::{Run, numbers_of, precision_name};
 use crate::wording::duration;
 use crate::wording::size;
@@ -142,7 +143,7 @@ fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
             run.model.checkpoint.model.decoder.model_type,
             thousands(all)
         ),
-        format!("method: {}, {} numbers trained ({share:.2} %)", method(&run.tuning), thousands(trained)),
+        format!("method: {}, {} numbers trained ({share:.2} %)", method(config, run), thousands(trained)),
     ];
     let [rows, tokens, scored] = run.steps.totals();
     lines.push(format!(
@@ -183,11 +184,16 @@ fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
     lines
 }
 
-fn method(tuning: &Tuning) -> String {
-    match tuning {
+fn method(config: &TrainConfig, run: &Run) -> String {
+    let dropped = |dropout: f32| if dropout > 0.0 { format!(", dropout {dropout}") } else { String::new() };
+    match &run.tuning {
         Tuning::Lora(lora) => {
-            let dropout = if lora.dropout > 0.0 { format!(", dropout {}", lora.dropout) } else { String::new() };
-            format!("LoRA of rank {}, alpha {}{dropout}", lora.rank, lora.alpha)
+            let name = match (lora.dora, &lora.pissa) {
+                (true, _) => "DoRA",
+                (_, Some(_)) => "PiSSA",
+                _ => "LoRA",
+            };
+            format!("{name} of rank {}, alpha {}{}", lora.rank, lora.alpha, dropped(lora.dropout))
         }
         Tuning::Prompt(prompt) => {
             let tokens = prompt.config.virtual_tokens;
@@ -204,7 +210,11 @@ fn method(tuning: &Tuning) -> String {
             };
             format!("bottleneck adapters of size {} after {place}", bottleneck.config.size)
         }
-        Tuning::Freeze { layers } => format!("layers {} to {} only", layers.start, layers.end.saturating_sub(1)),
+        Tuning::Ia3(_) => "IA3".to_owned(),
+        Tuning::Vera(vera) => format!("VeRA of rank {}{}", vera.rank, dropped(vera.dropout)),
+        Tuning::Oft(oft) if oft.block > 0 => format!("OFT in blocks of {}", oft.block),
+        Tuning::Oft(oft) => format!("OFT in {} blocks", oft.blocks),
+        Tuning::Freeze { .. } => trained_part(&config.method, run.model.checkpoint.model.decoder.layers.len()),
         Tuning::Full => "all weights".to_owned(),
         Tuning::Nothing => "nothing".to_owned(),
     }
@@ -288,9 +298,7 @@ fn evaluations(config: &TrainConfig, run: &Run, first: usize) -> usize {
 fn disk(config: &TrainConfig, run: &Run) -> (u64, String) {
     let parameters = run.decoder.parameters().count() as u64;
     let result = match run.tuning.is_adapter() {
-        true => {
-            4 * run.decoder.adapter_tensors(&run.device).iter().map(|tensor| tensor.value.len() as u64).sum::<u64>()
-        }
+        true => 4 * run.decoder.adapter_tensors().iter().map(|tensor| tensor.value.len() as u64).sum::<u64>(),
         false => {
             let half =
                 run.model.checkpoint.tensors.values().map(|tensor| tensor.tensor().len() as u64 * 2).sum::<u64>();

@@ -80,7 +80,7 @@ fn is_ours(name: &str) -> bool {
 }
 
 fn save_adapter(run: &Run, config: &[u8], folder: &Path) -> Result<Vec<String>, Failure> {
-    let tensors = run.decoder.adapter_tensors(&run.device);
+    let tensors = run.decoder.adapter_tensors();
     let shard = adapter_shard(tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.dims.as_slice())));
     luthier_files::write_atomically(&folder.join(WEIGHTS_FILE), |writer| {
         write_shard(&shard, writer, &mut |spec, writer| match tensors.iter().find(|tensor| tensor.name == spec.name) {

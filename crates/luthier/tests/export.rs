@@ -178,7 +178,7 @@ fn a_gguf_file_with_its_modelfile() {
     assert_eq!(
         stderr,
         "merge: 14 of 21 tensors change, in f32, rounded once to q8_0\n\
-         numbers: quantised from f32 to q8_0, 8 bits in blocks of 32 with one scale each\n\
+         numbers: quantised from f32 to q8_0: 8 bits in blocks of 32 with one scale each\n\
          writing small.gguf: 0.00 GB in 21 tensors\n\
          replaying 32 prompts through both models\n\
          note: Modelfile: the chat template is chatml's, written as Ollama's TEMPLATE\n\

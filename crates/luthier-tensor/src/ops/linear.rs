@@ -158,7 +158,8 @@ impl<'a> Tape<'a> {
         let output = device.empty(storage, tokens, out_columns);
         let scale = residual.map_or(1.0, |residual| residual.scale);
         let base = residual.map(|residual| residual.base.value());
-        let factors: Vec<Option<Factors>> = placed.iter().map(|placed| Factors::of(&device, placed)).collect();
+        let factors: Vec<Option<Factors>> =
+            placed.iter().map(|placed| Factors::of(&device, &placed.projection)).collect();
         let mut unscaled = Vec::with_capacity(placed.len());
         for (placed, factors) in placed.iter().zip(&factors) {
             let (weight, first) = (&placed.projection.weight.value, placed.first);

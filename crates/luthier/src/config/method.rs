@@ -1,16 +1,19 @@
 //! Which method `finetuning_type` names. What each method's own settings say is in the file of its name.
 
+use luthier_model::FreezeSettings;
 use luthier_model::adapter::PromptKind;
 
 use super::check::Check;
-use super::{BottleneckSettings, FreezeLayers, LoraSettings, PromptSettings};
+use super::{BottleneckSettings, LoraSettings, PromptSettings};
 
 /// What is trained.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Method {
     Lora(LoraSettings),
     Full,
-    Freeze(FreezeLayers),
+    Freeze(FreezeSettings),
+    /// The biases alone.
+    BitFit,
     Prompt(PromptSettings),
     Bottleneck(BottleneckSettings),
 }
@@ -22,6 +25,7 @@ impl Method {
             Self::Lora(_) => "lora",
             Self::Full => "full",
             Self::Freeze(_) => "freeze",
+            Self::BitFit => "bitfit",
             Self::Prompt(prompt) => prompt.kind.method(),
             Self::Bottleneck(_) => "bottleneck",
         }
@@ -33,13 +37,18 @@ pub(super) const ADAPTERS: [&str; 5] = ["lora", "prefix", "prompt", "p_tuning", 
 
 impl Check<'_> {
     pub(super) fn method(&mut self) -> Method {
-        match self.settings.text("finetuning_type") {
-            Some("full") => Method::Full,
-            Some("freeze") => Method::Freeze(self.freeze()),
-            Some("prefix") => Method::Prompt(self.prompt(PromptKind::Prefix)),
-            Some("prompt") => Method::Prompt(self.prompt(PromptKind::Prompt)),
-            Some("p_tuning") => Method::Prompt(self.prompt(PromptKind::PTuning)),
-            Some("bottleneck") => Method::Bottleneck(self.bottleneck()),
+        let name = self.settings.text("finetuning_type").unwrap_or_default();
+        if self.is_on("use_llama_pro") && !["freeze", "lora"].contains(&name) {
+            self.problem("use_llama_pro", "use_llama_pro needs finetuning_type: freeze or lora");
+        }
+        match name {
+            "full" => Method::Full,
+            "freeze" => Method::Freeze(self.freeze()),
+            "bitfit" => Method::BitFit,
+            "prefix" => Method::Prompt(self.prompt(PromptKind::Prefix)),
+            "prompt" => Method::Prompt(self.prompt(PromptKind::Prompt)),
+            "p_tuning" => Method::Prompt(self.prompt(PromptKind::PTuning)),
+            "bottleneck" => Method::Bottleneck(self.bottleneck()),
             _ => Method::Lora(self.lora()),
         }
     }

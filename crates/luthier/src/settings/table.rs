@@ -135,25 +135,50 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(
         Method,
         "finetuning_type",
-        Choice(&["lora", "full", "freeze", "prefix", "prompt", "p_tuning", "bottleneck"], &["oft"]),
+        Choice(&["lora", "full", "freeze", "bitfit", "prefix", "prompt", "p_tuning", "bottleneck"], &["oft"]),
         "lora",
-        "What is trained: an adapter, everything, or some layers.",
+        "What is trained: an adapter, everything, some layers, or biases.",
     ),
     row(
         Method,
         "freeze_trainable_layers",
         Whole(-1_000_000, 1_000_000),
         "2",
-        "How many layers are trained: the last n, or the first n when negative.",
+        "Layers that are trained: the last n, the first n when negative, the added n with use_llama_pro.",
     )
-    .only("finetuning_type: freeze"),
-    row(Method, "freeze_trainable_modules", Names, "all", "Which modules of those layers.")
-        .only("finetuning_type: freeze")
-        .refused(NOT_YET),
-    row(Method, "freeze_extra_modules", Names, "", "Modules outside the layers that are trained too.")
-        .only("finetuning_type: freeze")
-        .refused(NOT_YET),
-    row(Method, "use_llama_pro", Switch, "false", "Train added layers only.").refused(NOT_YET),
+    .only("finetuning_type: freeze or use_llama_pro: true"),
+    row(
+        Method,
+        "freeze_layer_interval",
+        Whole(1, 1_000_000),
+        "",
+        "Every k-th layer is trained, in place of freeze_trainable_layers.",
+    )
+    .only(FREEZE)
+    .ours(),
+    row(
+        Method,
+        "freeze_trainable_modules",
+        Names,
+        "all",
+        "Modules of those layers, such as mlp or self_attn.o_proj.",
+    )
+    .only(FREEZE),
+    row(
+        Method,
+        "freeze_extra_modules",
+        Names,
+        "",
+        "Modules trained besides: embed_tokens, lm_head, or norm, which is every norm.",
+    )
+    .only(FREEZE),
+    row(
+        Method,
+        "use_llama_pro",
+        Switch,
+        "false",
+        "Train only the layers that `luthier expand` added, or adapters on them.",
+    ),
     row(Method, "use_dft_loss", Switch, "false", "DFT loss.").refused(NOT_YET),
     row(Method, "use_asft_loss", Switch, "false", "ASFT loss.").refused(NOT_YET),
     row(Method, "asft_alpha", Number(0.0, f64::MAX), "0.1", "Its weight.").no_effect("it only matters with use_asft_loss"),
@@ -895,6 +920,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
 const LORA: &str = "finetuning_type: lora";
 const PROMPTS: &str = "finetuning_type: prefix, prompt or p_tuning";
 const BOTTLENECK: &str = "finetuning_type: bottleneck";
+const FREEZE: &str = "finetuning_type: freeze";
 const NOT_YET: &str = "Luthier does not have it yet, and without it the result would differ";
 const PREFERENCE: &str = "stage sft and pt do not use it";
 const TEXT_ONLY: &str = "models and records are text only";
