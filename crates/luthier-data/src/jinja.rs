@@ -141,7 +141,11 @@ impl JinjaTemplate {
             Ok(output.0)
         });
         let text = String::from_utf8(output.map_err(failed)?).map_err(|error| problem(error.to_string()))?;
-        if self.marks_replies { take_marks(&text).map_err(problem) } else { Ok(Rendered { text, generation: vec![], made_ids: false }) }
+        if self.marks_replies {
+            take_marks(&text).map_err(problem)
+        } else {
+            Ok(Rendered { text, generation: vec![], made_ids: false })
+        }
     }
 }
 

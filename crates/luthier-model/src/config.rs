@@ -36,6 +36,9 @@ pub struct DecoderConfig {
     pub feed_forward: FeedForward,
     /// Factor of the embedding's rows.
     pub embedding_scale: f32,
+    /// Factor of a learned prompt's rows: that of the embedding where the model multiplies whatever enters its first layer,
+    /// 1 where the embedding itself does.
+    pub prompt_scale: f32,
     /// Factor of what each block adds to the residual stream.
     pub residual_scale: f32,
     /// Factor of the logits.
@@ -74,6 +77,18 @@ pub struct LayerConfig {
     pub window: Option<usize>,
     /// The layer leaves queries and keys unrotated.
     pub unrotated: bool,
+    /// What mixes tokens.
+    pub mixer: Mixer,
+}
+
+/// What mixes the tokens of a row in a layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mixer {
+    /// Attention: its keys and values can be learned ones.
+    #[default]
+    Attention,
+    /// A recurrence that carries a state in place of keys. No family has it yet.
+    Recurrence,
 }
 
 /// RMS norm of each head of the queries and keys.

@@ -11,10 +11,12 @@ pub use adapter::Adapter;
 pub use checkpoint::Checkpoint;
 pub use error::Error;
 
+mod bottleneck;
 mod decoder;
 mod generate;
 mod merge;
 mod parameters;
+mod prompt;
 mod rotary;
 mod sampler;
 mod tuning;
@@ -24,4 +26,7 @@ pub use generate::{Generator, most_likely};
 pub use merge::Merged;
 pub use parameters::{Parameter, Parameters};
 pub use sampler::Sampler;
-pub use tuning::{FreezeSettings, LoraSettings, PartialError, Pissa, TrainedLayers, Tuning, added_targets, biases};
+pub use tuning::{
+    BottleneckSettings, FreezeSettings, LoraSettings, PartialError, Pissa, PromptSettings, TrainedLayers, Tuning,
+    added_targets, biases,
+};

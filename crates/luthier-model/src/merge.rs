@@ -42,6 +42,10 @@ impl<'c> Merged<'c> {
     /// # Errors
     /// When it names a tensor that the model does not have, or one of another shape, or would split head and embedding.
     pub fn new(device: &Device, checkpoint: &'c Checkpoint, adapter: Option<&'c Adapter>) -> Result<Self, Error> {
+        if let Some(why) = adapter.and_then(Adapter::stands_beside) {
+            let reason = format!("it cannot be merged: {why}; load it beside the base model, with --adapter");
+            return Err(Error::Adapter { file: "the adapter".to_owned(), reason });
+        }
         let mut merged = Self { device: device.clone(), checkpoint, adapter, random: None };
         for module in adapter.iter().flat_map(|adapter| adapter.modules()) {
             merged.check(module)?;
@@ -164,6 +168,8 @@ impl<'c> Merged<'c> {
                 let width = self.checkpoint.tensors.get(name)?.tensor().columns();
                 oft.modules.get(module).map(|angles| Change::Rotation(angles, oft.settings.block_of(width)))
             }
+            // Refused by `new`.
+            Adapter::Prompt(_) | Adapter::Bottleneck(_) => None,
         }
     }
 

@@ -28,6 +28,7 @@ fn base(model_type: &str) -> DecoderConfig {
         rotary: Rotary { theta: 10_000.0, dimensions: 8, interleaved: false, scaling: RotaryScaling::None },
         feed_forward: FeedForward::Gated(Activation::Silu),
         embedding_scale: 1.0,
+        prompt_scale: 1.0,
         residual_scale: 1.0,
         logit_scale: 1.0,
         logit_soft_cap: None,
@@ -85,7 +86,7 @@ fn llama_with_stretched_positions() {
 
 #[test]
 fn mistral() {
-    let layers = vec![LayerConfig { window: Some(8), unrotated: false }; 2];
+    let layers = vec![LayerConfig { window: Some(8), ..LayerConfig::default() }; 2];
     check("mistral-window", DecoderConfig { layers, ..base("mistral") });
 }
 
@@ -116,6 +117,7 @@ fn phi3() {
 fn granite_multiplies_and_divides() {
     let expected = DecoderConfig {
         embedding_scale: 6.0,
+        prompt_scale: 6.0,
         residual_scale: 0.3,
         logit_scale: 0.25,
         attention_scale: 0.2,
@@ -126,7 +128,7 @@ fn granite_multiplies_and_divides() {
 
 #[test]
 fn smollm3_leaves_layers_unrotated() {
-    let layers = [false, true].map(|unrotated| LayerConfig { window: None, unrotated }).to_vec();
+    let layers = [false, true].map(|unrotated| LayerConfig { unrotated, ..LayerConfig::default() }).to_vec();
     let mut expected = DecoderConfig { layers, tied_head: true, ..base("smollm3") };
     expected.rotary.theta = 2_000_000.0;
     check("smollm3", expected);
@@ -180,6 +182,7 @@ fn baichuan() {
 fn minicpm_scales_like_granite() {
     let expected = DecoderConfig {
         embedding_scale: 12.0,
+        prompt_scale: 12.0,
         residual_scale: (1.4 / 2f64.sqrt()) as f32,
         logit_scale: 0.5,
         tied_head: true,
@@ -197,7 +200,7 @@ fn gemma2() {
         attention_soft_cap: Some(5.0),
         logit_soft_cap: Some(3.0),
         tied_head: true,
-        layers: vec![LayerConfig { window: Some(8), unrotated: false }, LayerConfig::default()],
+        layers: vec![LayerConfig { window: Some(8), ..LayerConfig::default() }, LayerConfig::default()],
         ..wide(base("gemma2"))
     };
     let names = check("gemma2", expected);

@@ -1,6 +1,7 @@
 //! What a run will need, counted by the code that will run: the steps themselves on the device without data.
 
-use luthier_model::{Adapter, Checkpoint, Decoder, Error, Tuning};
+use luthier_model::adapter::Loaded;
+use luthier_model::{Checkpoint, Decoder, Error, Tuning};
 use luthier_tensor::{Device, Usage};
 
 use crate::{MicroBatch, Optimiser, OptimiserSettings, Step, evaluate, run_step};
@@ -27,14 +28,14 @@ pub struct MemoryPlan {
 pub fn plan_memory<'s>(
     checkpoint: &Checkpoint,
     tuning: &Tuning,
-    adapter: Option<&Adapter>,
+    adapters: &[Loaded<'_>],
     optimiser: &OptimiserSettings,
     step: &Step,
     steps: impl IntoIterator<Item = &'s [MicroBatch]>,
     evaluation: &[MicroBatch],
 ) -> Result<MemoryPlan, Error> {
     let device = Device::meta();
-    let decoder = Decoder::new(&device, checkpoint, tuning, adapter)?;
+    let decoder = Decoder::with_adapters(&device, checkpoint, tuning, adapters)?;
     let mut optimiser = Optimiser::new(&device, decoder.parameters(), optimiser.clone());
     let resident_bytes = device.usage().live_bytes;
     let gradient_bytes = decoder.parameters().gradient_bytes();

@@ -108,7 +108,7 @@ fn badam_has_gradients_of_its_block_only() {
         // The plan visits each block, and is not too low.
         let steps = [parts()];
         let steps = steps.iter().map(Vec::as_slice);
-        let plan = plan_memory(&checkpoint("llama"), &Tuning::Full, None, &settings, &STEP, steps, &[]).unwrap();
+        let plan = plan_memory(&checkpoint("llama"), &Tuning::Full, &[], &settings, &STEP, steps, &[]).unwrap();
         assert!(plan.peak_bytes >= found.usage.peak_bytes, "{plan:?} {:?}", found.usage);
     }
 }

@@ -1,12 +1,14 @@
 //! The configuration of a training, checked: a [`TrainConfig`] cannot be wrong in itself. It is made once from
 //! [`Settings`] and then passed on. What the settings must say together is in `check`, the look at the disk in `files`.
 
+mod bottleneck;
 mod check;
 mod files;
 mod freeze;
 mod lora;
 mod method;
 mod optimiser;
+mod prompt;
 mod quantisation;
 mod schedule;
 
@@ -18,10 +20,12 @@ use luthier_model::checkpoint::Quantisation;
 
 use crate::hub::HubSettings;
 use crate::settings::Settings;
+pub(crate) use bottleneck::{BottleneckSettings, BottleneckSize};
 pub(crate) use files::{check_adapter, check_model, describe, gguf_files};
 pub(crate) use lora::{LoraSettings, Targets};
 pub(crate) use method::Method;
 pub(crate) use optimiser::OptimiserSettings;
+pub(crate) use prompt::{NetworkSettings, PromptSettings, PromptStart};
 pub(crate) use quantisation::read as quantisation;
 pub(crate) use schedule::ScheduleSettings;
 
@@ -72,6 +76,8 @@ pub(crate) struct ModelSettings {
     pub(crate) adapter: Option<PathBuf>,
     /// How the frozen matrices are stored; `None`: as in the files. Only with [`Method::Lora`].
     pub(crate) quantisation: Option<Quantisation>,
+    /// Others, which add to the base and stay as they are.
+    pub(crate) beside: Vec<PathBuf>,
     pub(crate) hub: HubSettings,
 }
 

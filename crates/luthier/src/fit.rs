@@ -1,6 +1,7 @@
 //! Making a run fit: token budget and recomputed layers are chosen on the device without data, by the code that will run.
 
-use luthier_model::{Adapter, Tuning};
+use luthier_model::Tuning;
+use luthier_model::adapter::Loaded;
 use luthier_train::{MemoryPlan, Step, TrainerSettings, plan_memory};
 
 use crate::checkpoint::Layout;
@@ -25,7 +26,7 @@ pub(crate) fn fit(
     config: &TrainConfig,
     model: &Model,
     tuning: &Tuning,
-    adapter: Option<&Adapter>,
+    adapters: &[Loaded<'_>],
     steps: &mut RowSteps,
     trainer: &mut TrainerSettings,
     resumed: Option<&Layout>,
@@ -61,7 +62,7 @@ pub(crate) fn fit(
         let found = plan_memory(
             &model.checkpoint,
             tuning,
-            adapter,
+            adapters,
             &trainer.optimiser,
             &step,
             largest.iter().map(std::slice::from_ref),

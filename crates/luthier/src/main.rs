@@ -4,6 +4,7 @@
 //! progress and messages to standard error. A failure is one line that says what, where and what was expected; the exit
 //! code is then 1, and 2 for arguments that cannot be understood.
 
+mod adapters;
 mod bench;
 mod builtin;
 mod chart;

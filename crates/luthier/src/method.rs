@@ -1,7 +1,9 @@
 //! The method of a configuration as the engine takes it, and whether the model has what it names.
 
+mod bottleneck;
 mod freeze;
 mod lora;
+mod prompt;
 
 use luthier_model::adapter::{TargetModules, is_adapters_own};
 use luthier_model::{Adapter, Decoder, LoraSettings, Tuning};
@@ -28,6 +30,12 @@ pub(crate) fn tuning(method: &Method, seed: u64, model: &Model, adapter: Option<
                 tuning.targets = luthier_model::added_targets(description, added, &tuning.targets)?;
             }
             Tuning::Lora(tuning)
+        }
+        Method::Prompt(settings) => {
+            Tuning::Prompt(prompt::tuning(settings, seed, model, adapter.and_then(Adapter::prompt))?)
+        }
+        Method::Bottleneck(settings) => {
+            Tuning::Bottleneck(bottleneck::tuning(settings, seed, model, adapter.and_then(Adapter::bottleneck)))
         }
     })
 }

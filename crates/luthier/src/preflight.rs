@@ -3,6 +3,7 @@
 
 use luthier_data::{Example, Tokenizer};
 use luthier_model::Tuning;
+use luthier_model::adapter::Placement;
 use luthier_train::{Event, OptimiserKind, Steps, Trained, memory_warning, rate_warning};
 
 use crate::config::{Stage, TrainConfig, When};
@@ -213,6 +214,21 @@ fn method(config: &TrainConfig, run: &Run) -> String {
                 _ => "LoRA",
             };
             format!("{name} of rank {}, alpha {}{}", lora.rank, lora.alpha, dropped(lora.dropout))
+        }
+        Tuning::Prompt(prompt) => {
+            let tokens = prompt.config.virtual_tokens;
+            let network = match prompt.config.network_width {
+                Some(width) => format!(", made by a network of width {width}"),
+                None => String::new(),
+            };
+            format!("a {} of {tokens} virtual tokens{network}", prompt.config.kind.noun())
+        }
+        Tuning::Bottleneck(bottleneck) => {
+            let place = match bottleneck.config.placement {
+                Placement::Houlsby => "attention and feed-forward",
+                Placement::Pfeiffer => "feed-forward",
+            };
+            format!("bottleneck adapters of size {} after {place}", bottleneck.config.size)
         }
         Tuning::Ia3(_) => "IA3".to_owned(),
         Tuning::Vera(vera) => format!("VeRA of rank {}{}", vera.rank, dropped(vera.dropout)),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use luthier_data::{BrokenRecord, Report, Tokenized, Tokenizer};
+use luthier_model::adapter::Loaded;
 use luthier_model::checkpoint::StoredTensor;
 use luthier_model::{Decoder, Tuning};
 use luthier_tensor::{Device, Isa, Observer, Precision};
@@ -91,6 +92,10 @@ impl Run {
         }
         let adapter = config.model.adapter.as_deref().map(luthier_files::read_adapter).transpose()?;
         let tuning = tuning(&config.method, config.machine.seed, &model, adapter.as_ref())?;
+        let beside = config.model.beside.iter().map(|path| luthier_files::read_adapter(path));
+        let beside = beside.collect::<Result<Vec<_>, _>>()?;
+        say_beside(config);
+        let loaded: Vec<Loaded<'_>> = beside.iter().chain(&adapter).map(Loaded::new).collect();
         let data = &config.data;
         let (rows, evaluation) = read_rows(config, &model)?;
         let Rows { tokenized, tokenizer, template, files, mut broken, .. } = rows;
@@ -106,7 +111,6 @@ impl Run {
         if let Some(layout) = resumed {
             check_layout(&steps, &settings, layout)?;
         }
-        warn_long_rows(&model, &steps);
         let rate = rate::choose(config, &model);
         if let Some(floor) = config.schedule.floor.filter(|floor| *floor >= rate.value) {
             anyhow::bail!(
@@ -130,7 +134,7 @@ impl Run {
                 config::Nonfinite::Stop => Nonfinite::Stop,
             },
         };
-        let plan = fit(config, &model, &tuning, adapter.as_ref(), &mut steps, &mut trainer, resumed)?;
+        let plan = fit(config, &model, &tuning, &loaded, &mut steps, &mut trainer, resumed)?;
         // Weights that were drawn or quantised lie in memory already; they too are counted with the model.
         let made = |tensor: &&StoredTensor| config.model.from_scratch || tensor.was_quantised();
         let tensors = model.checkpoint.tensors.values().filter(made);
@@ -142,7 +146,8 @@ impl Run {
         });
         let device = processor.device(observer)?;
         let scratch_bytes = device.scratch_bytes(precision, &model.layout()) as u64;
-        let decoder = Decoder::new(&device, &model.checkpoint, &tuning, adapter.as_ref())?;
+        let decoder = Decoder::with_adapters(&device, &model.checkpoint, &tuning, &loaded)?;
+        warn_long_rows(&model, &steps, decoder.prompt_rows());
         if !trainer.optimiser.kind.has_targets(decoder.parameters()) {
             anyhow::bail!(
                 "{}: none of the tensors that are trained is one of its targets; expected other targets (galore_target, \
@@ -198,6 +203,18 @@ impl Run {
             settings: self.settings.clone(),
         }
     }
+}
+
+/// Says what becomes of several adapters.
+fn say_beside(config: &TrainConfig) {
+    let (Some(trained), false) = (&config.model.adapter, config.model.beside.is_empty()) else { return };
+    let others: Vec<String> = config.model.beside.iter().map(|path| path.display().to_string()).collect();
+    let others = others.join(", ");
+    eprint_line(&format!(
+        "note: {} is trained on and saved; {others} adds to the base and stays as it is, which is what LLaMA-Factory's merging \
+         computes, without its rounding. The result is made for both: load it with --adapter {others},OUTPUT",
+        trained.display()
+    ));
 }
 
 /// `bf16` or `fp32`.
@@ -355,8 +372,8 @@ fn check_ids(tokenized: &luthier_data::Tokenized, vocabulary: usize) -> anyhow::
     )
 }
 
-fn warn_long_rows(model: &Model, steps: &RowSteps) {
-    let longest = steps.longest_row();
+fn warn_long_rows(model: &Model, steps: &RowSteps, prompt_rows: usize) {
+    let longest = steps.longest_row() + prompt_rows;
     if let Some(most) = model.checkpoint.model.decoder.max_positions.filter(|most| longest > *most) {
         eprint_line(&format!(
             "warning: the longest row has {longest} tokens, and the model was made for {most}; lower cutoff_len"

@@ -1,7 +1,8 @@
 //! The work that a step needs: multiply-adds, without what is computed twice. It is what the share of the processor's peak
 //! is measured against.
 
-use luthier_model::adapter::is_adapters_own;
+use luthier_model::Tuning;
+use luthier_model::adapter::{PromptKind, is_adapters_own};
 use luthier_train::MicroBatch;
 
 use crate::run::Run;
@@ -30,8 +31,14 @@ fn linear_per_token(run: &Run) -> f64 {
     let checkpoint = &run.model.checkpoint;
     let names = &checkpoint.model.names;
     let trained: Vec<&str> = run.decoder.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
-    let lowest = trained.iter().filter_map(|name| layer_of(name)).min().unwrap_or(usize::MAX);
-    let embeds = trained.iter().any(|name| name.contains(names.embedding));
+    // A learned prefix is reached through every layer, a learned prompt through their inputs too.
+    let (lowest, embeds) = match &run.tuning {
+        Tuning::Prompt(prompt) => (0, prompt.config.kind != PromptKind::Prefix),
+        _ => (
+            trained.iter().filter_map(|name| layer_of(name)).min().unwrap_or(usize::MAX),
+            trained.iter().any(|name| name.contains(names.embedding)),
+        ),
+    };
     // The modules of a layer in the order of the forward pass: a product gives its input a gradient where something before
     // it is trained.
     let stages: [&[&str]; 6] = [

@@ -77,6 +77,7 @@ const SAID: &str = "\
 /retry           answer the last message again, with another seed
 /set KEY VALUE   change temperature, top_k, top_p, min_p, repetition_penalty, seed or max_new_tokens,
                  add a text to stop (/set stop none takes all away); without KEY show them
+/adapter NAMES   go on with these adapters, added; all and none are names too; without NAMES list them
 /save FILE       save the conversation as JSON that can be trained on
 /exit            end (as Ctrl-D)
 A message that begins with a slash is written with two. Ctrl-C stops an answer.

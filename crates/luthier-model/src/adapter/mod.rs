@@ -1,13 +1,16 @@
 //! What tuning adds to a model, as files: PEFT's folder format, as bytes in and bytes out, so that PEFT and vLLM load ours
 //! and we theirs. One file for each `peft_type`.
 
+mod bottleneck;
 mod common;
 mod file;
 mod ia3;
+mod loaded;
 mod lora;
 mod lora_config;
 mod mersenne;
 mod oft;
+mod prompt;
 mod target;
 mod vera;
 
@@ -19,14 +22,19 @@ use crate::checkpoint::parse_json;
 use crate::error::Error;
 use crate::families::raw::Raw;
 
+pub use bottleneck::{BottleneckAdapter, BottleneckConfig, Placement};
 pub use common::Origin;
 pub use file::{CONFIG_FILE, FileTensor, WEIGHTS_FILE, adapter_shard};
 pub(crate) use ia3::ia3_config;
 pub use ia3::{Ia3Adapter, Ia3Settings};
+pub(crate) use loaded::is_chosen;
+pub use loaded::{Chosen, Loaded, check_together};
 pub use lora::{LoraAdapter, LoraPair};
 pub use lora_config::{LoraConfig, adapter_config};
 pub(crate) use oft::oft_config;
 pub use oft::{OftAdapter, OftSettings};
+pub(crate) use prompt::{EMBEDDINGS, NETWORK};
+pub use prompt::{PromptAdapter, PromptConfig, PromptKind, PromptStart};
 pub(crate) use target::pattern_entry;
 pub use target::{TargetModules, matches_target};
 pub(crate) use vera::{VERA_DOWN, VERA_UP, vera_config, vera_matrices};
@@ -43,7 +51,14 @@ pub enum Adapter {
     Vera(VeraAdapter),
     /// `OFT`
     Oft(OftAdapter),
+    /// `PREFIX_TUNING`, `PROMPT_TUNING` or `P_TUNING`
+    Prompt(PromptAdapter),
+    /// `BOTTLENECK`
+    Bottleneck(BottleneckAdapter),
 }
+
+/// What has no modules saved as a whole.
+static NONE_SAVED: BTreeMap<String, Tensor> = BTreeMap::new();
 
 impl Adapter {
     /// Reads `adapter_config.json` and `adapter_model.safetensors`; `folder` is where they are, for messages.
@@ -51,16 +66,22 @@ impl Adapter {
     /// # Errors
     /// When a file is damaged, the adapter is of a kind that is not supported, or it is incomplete.
     pub fn read(folder: &str, config: &[u8], weights: &SharedBytes) -> Result<Self, Error> {
-        const KINDS: &str = "LORA, IA3, VERA and OFT adapters are read";
+        const KINDS: &str =
+            "LORA, IA3, VERA, OFT, PREFIX_TUNING, PROMPT_TUNING, P_TUNING and BOTTLENECK adapters are read";
         let (config_file, weights_file) = (format!("{folder}/{CONFIG_FILE}"), format!("{folder}/{WEIGHTS_FILE}"));
         let value = parse_json(&config_file, config)?;
         let config = &Raw::new(&config_file, &value)?;
         let (file, of) = (&config_file, &weights_file);
+        let prompt = |kind| Ok(Self::Prompt(PromptAdapter::read(kind, config, of, weights)?));
         match config.text("peft_type")?.ok_or_else(|| config.missing("peft_type", "`LORA`"))? {
             "LORA" => Ok(Self::Lora(LoraAdapter::read(file, config, of, weights)?)),
             "IA3" => Ok(Self::Ia3(Ia3Adapter::read(file, config, of, weights)?)),
             "VERA" => Ok(Self::Vera(VeraAdapter::read(file, config, of, weights)?)),
             "OFT" => Ok(Self::Oft(OftAdapter::read(file, config, of, weights)?)),
+            "PREFIX_TUNING" => prompt(PromptKind::Prefix),
+            "PROMPT_TUNING" => prompt(PromptKind::Prompt),
+            "P_TUNING" => prompt(PromptKind::PTuning),
+            "BOTTLENECK" => Ok(Self::Bottleneck(BottleneckAdapter::read(config, of, weights)?)),
             _ => Err(config.unsupported("peft_type", KINDS)),
         }
     }
@@ -72,6 +93,8 @@ impl Adapter {
             Self::Ia3(_) => "ia3",
             Self::Vera(_) => "vera",
             Self::Oft(_) => "oft",
+            Self::Prompt(prompt) => prompt.config.kind.method(),
+            Self::Bottleneck(_) => "bottleneck",
         }
     }
 
@@ -83,6 +106,10 @@ impl Adapter {
             Self::Ia3(_) => "an IA3 adapter".to_owned(),
             Self::Vera(vera) => format!("a VeRA adapter of rank {}", vera.settings.rank),
             Self::Oft(_) => "an OFT adapter".to_owned(),
+            Self::Prompt(prompt) => {
+                format!("a {} of {} virtual tokens", prompt.config.kind.noun(), prompt.config.virtual_tokens)
+            }
+            Self::Bottleneck(bottleneck) => format!("bottleneck adapters of size {}", bottleneck.config.size),
         }
     }
 
@@ -93,6 +120,8 @@ impl Adapter {
             Self::Ia3(ia3) => &ia3.origin.base_model,
             Self::Vera(vera) => &vera.origin.base_model,
             Self::Oft(oft) => &oft.origin.base_model,
+            Self::Prompt(prompt) => &prompt.config.base_model,
+            Self::Bottleneck(bottleneck) => &bottleneck.config.base_model,
         }
     }
 
@@ -103,6 +132,7 @@ impl Adapter {
             Self::Ia3(ia3) => &ia3.saved_modules,
             Self::Vera(vera) => &vera.saved_modules,
             Self::Oft(oft) => &oft.saved_modules,
+            Self::Prompt(_) | Self::Bottleneck(_) => &NONE_SAVED,
         }
     }
 
@@ -113,6 +143,8 @@ impl Adapter {
             Self::Ia3(ia3) => Box::new(ia3.modules.keys().map(String::as_str)),
             Self::Vera(vera) => Box::new(vera.modules.keys().map(String::as_str)),
             Self::Oft(oft) => Box::new(oft.modules.keys().map(String::as_str)),
+            Self::Bottleneck(bottleneck) => Box::new(bottleneck.modules()),
+            Self::Prompt(_) => Box::new(std::iter::empty()),
         }
     }
 
@@ -123,9 +155,41 @@ impl Adapter {
             _ => None,
         }
     }
+
+    /// Why no matrices of the base can hold what it does; `None` where they can.
+    pub fn stands_beside(&self) -> Option<&'static str> {
+        match self {
+            Self::Lora(_) | Self::Ia3(_) | Self::Vera(_) | Self::Oft(_) => None,
+            Self::Prompt(prompt) => Some(match prompt.config.kind {
+                PromptKind::Prefix => "a learned prefix is keys and values before every row, and no change of a weight",
+                PromptKind::Prompt | PromptKind::PTuning => {
+                    "a learned prompt is rows before those of the tokens, and no change of a weight"
+                }
+            }),
+            Self::Bottleneck(_) => {
+                Some("a bottleneck adapter has an activation inside, so that no change of a weight does the same")
+            }
+        }
+    }
+
+    /// The learned prefix or prompt that it is.
+    pub fn prompt(&self) -> Option<&PromptAdapter> {
+        match self {
+            Self::Prompt(prompt) => Some(prompt),
+            _ => None,
+        }
+    }
+
+    /// The bottleneck adapters that it is.
+    pub fn bottleneck(&self) -> Option<&BottleneckAdapter> {
+        match self {
+            Self::Bottleneck(bottleneck) => Some(bottleneck),
+            _ => None,
+        }
+    }
 }
 
 /// Whether a trained tensor of this name is an adapter's own, and not a module's that is trained as a whole.
 pub fn is_adapters_own(name: &str) -> bool {
-    [".lora_", ".ia3_l", ".vera_lambda_", ".oft_R."].iter().any(|part| name.contains(part))
+    [".lora_", ".ia3_l", ".vera_lambda_", ".oft_R.", "prompt_e", "_adapter."].iter().any(|part| name.contains(part))
 }

@@ -106,6 +106,7 @@ pub(super) fn decoder(config: &Raw<'_>, model_type: &str, defaults: &Defaults) -
         rotary,
         feed_forward: FeedForward::Gated(activation(config, defaults.activation)?),
         embedding_scale: 1.0,
+        prompt_scale: 1.0,
         residual_scale: 1.0,
         logit_scale: 1.0,
         logit_soft_cap: None,

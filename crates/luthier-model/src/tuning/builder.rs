@@ -6,7 +6,7 @@ use luthier_tensor::{DType, Device, Projection, Tensor, Weight};
 use super::lora::Start;
 use super::vera::Shared;
 use super::{Tuning, is_saved, mix};
-use crate::adapter::{Adapter, TargetModules, matches_target};
+use crate::adapter::{Adapter, Loaded, TargetModules, matches_target};
 use crate::checkpoint::{Checkpoint, StoredTensor};
 use crate::error::{Error, shape};
 use crate::parameters::Parameters;
@@ -14,9 +14,14 @@ use crate::parameters::Parameters;
 /// Makes weights of a checkpoint's tensors.
 pub(crate) struct Builder<'c> {
     pub(super) device: Device,
-    checkpoint: &'c Checkpoint,
+    pub(super) checkpoint: &'c Checkpoint,
     pub(super) tuning: &'c Tuning,
-    adapter: Option<&'c Adapter>,
+    /// The one that is trained, or that alone is loaded.
+    pub(super) adapter: Option<&'c Adapter>,
+    /// Its place in the list of loaded ones.
+    pub(super) number: u32,
+    /// The others, with their places.
+    pub(super) beside: Vec<(u32, Loaded<'c>)>,
     pub(crate) parameters: Parameters,
     /// The adapted modules, in the order of the forward pass.
     pub(crate) adapted: Vec<String>,
@@ -32,19 +37,68 @@ impl<'c> Builder<'c> {
         device: &Device,
         checkpoint: &'c Checkpoint,
         tuning: &'c Tuning,
-        adapter: Option<&'c Adapter>,
-    ) -> Self {
-        Self {
+        loaded: &[Loaded<'c>],
+    ) -> Result<Self, Error> {
+        let mut beside: Vec<(u32, Loaded<'c>)> = (0..).zip(loaded.iter().copied()).collect();
+        let alone = matches!(loaded, [one] if one.weight == 1.0);
+        let main = if alone || tuning.is_adapter() { beside.pop() } else { None };
+        let builder = Self {
             device: device.clone(),
             checkpoint,
             tuning,
-            adapter,
+            adapter: main.map(|(_, main)| main.adapter),
+            number: main.map_or(0, |(number, _)| number),
+            beside,
             parameters: Parameters::default(),
             adapted: Vec::new(),
             starts: Vec::new(),
             vera: None,
             sites: 0,
+        };
+        builder.check_beside()?;
+        Ok(builder)
+    }
+
+    /// Whether several adapters can be loaded together.
+    fn check_beside(&self) -> Result<(), Error> {
+        for (_, Loaded { adapter, .. }) in &self.beside {
+            let what = adapter.description();
+            if let Some(name) = adapter.saved_modules().keys().next() {
+                return Err(self.refused(format!(
+                    "{what} holds `{name}` as a whole, which is neither added nor switched; load it alone, or merge it into the \
+                     base with luthier export"
+                )));
+            }
+            if self.tuning.is_adapter() && adapter.stands_beside().is_some() {
+                return Err(self.refused(format!(
+                    "{what} cannot stay in the base while another adapter is trained: only low-rank adapters can"
+                )));
+            }
+            let is_sum = match adapter {
+                Adapter::Lora(lora) => !lora.config.dora,
+                Adapter::Prompt(_) | Adapter::Bottleneck(_) => true,
+                Adapter::Ia3(_) | Adapter::Vera(_) | Adapter::Oft(_) => false,
+            };
+            if !is_sum {
+                return Err(self.refused(format!(
+                    "{what} changes the base's own product, so it is not loaded beside others: only LoRA adapters, prefixes, \
+                     prompts and bottleneck adapters are; load it alone, or merge it into the base with luthier export"
+                )));
+            }
         }
+        let is_sum = match self.tuning {
+            Tuning::Lora(lora) => !lora.dora && lora.pissa.is_none(),
+            Tuning::Ia3(_) | Tuning::Vera(_) | Tuning::Oft(_) => false,
+            Tuning::Prompt(_) | Tuning::Bottleneck(_) | Tuning::Nothing | Tuning::Full | Tuning::Freeze { .. } => true,
+        };
+        if !self.beside.is_empty() && !is_sum {
+            return Err(self.refused(
+                "what is trained changes the base's own product, so no adapter stays in the base beside it: merge the others \
+                 into the base with luthier export first"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
     }
 
     pub(super) fn stored(&self, name: &str) -> Result<&'c StoredTensor, Error> {
@@ -152,7 +206,21 @@ impl<'c> Builder<'c> {
             };
             projections.push(Projection { bias, ..Projection::new(weight) });
         }
+        for (number, loaded) in self.beside.clone() {
+            let Adapter::Lora(lora) = loaded.adapter else { continue };
+            let before: Vec<usize> = projections.iter().map(|projection| projection.terms.len()).collect();
+            self.adapt_lora(None, Some(lora), modules, &mut projections)?;
+            for (projection, before) in projections.iter_mut().zip(before) {
+                for term in &mut projection.terms[before..] {
+                    (term.adapter, term.scale) = (number, term.scale * loaded.weight);
+                }
+            }
+        }
+        let before: Vec<usize> = projections.iter().map(|projection| projection.terms.len()).collect();
         self.adapt(modules, &mut projections)?;
+        for (projection, before) in projections.iter_mut().zip(before) {
+            projection.terms[before..].iter_mut().for_each(|term| term.adapter = self.number);
+        }
         Ok(projections)
     }
 
@@ -173,6 +241,9 @@ impl<'c> Builder<'c> {
             (None, Tuning::Ia3(settings)) => self.adapt_ia3(settings, None, modules, projections),
             (None, Tuning::Vera(settings)) => self.adapt_vera(settings, None, modules, projections),
             (None, Tuning::Oft(settings)) => self.adapt_oft(settings, None, modules, projections),
+            // These stand beside the projections, not in them.
+            (Some(Adapter::Prompt(_) | Adapter::Bottleneck(_)), _) => Ok(()),
+            (None, Tuning::Prompt(_) | Tuning::Bottleneck(_)) => Ok(()),
             (None, Tuning::Nothing | Tuning::Full | Tuning::Freeze { .. }) => Ok(()),
         }
     }

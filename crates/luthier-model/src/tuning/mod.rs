@@ -1,27 +1,32 @@
 //! What is trained: everything, a part of the model, or an adapter on chosen modules. A function from that choice and a
 //! checkpoint to weights, each frozen or registered as a parameter. One file for each kind of adapter.
 
+mod bottleneck;
 mod builder;
 mod ia3;
 mod lora;
 mod oft;
 mod partial;
 mod pissa;
+mod prompt;
 mod random;
 mod vera;
 
 use std::collections::BTreeSet;
 
 use crate::adapter::{
-    Adapter, Ia3Settings, LoraConfig, OftSettings, Origin, VeraSettings, adapter_config, ia3_config, oft_config,
-    vera_config,
+    Adapter, BottleneckConfig, Ia3Settings, LoraConfig, OftSettings, Origin, PromptConfig, VeraSettings,
+    adapter_config, ia3_config, oft_config, vera_config,
 };
 
+pub(crate) use bottleneck::Block;
+pub use bottleneck::BottleneckSettings;
 pub(crate) use builder::Builder;
 pub use lora::LoraSettings;
 pub(crate) use lora::{Start, converted};
 pub use partial::{FreezeSettings, PartialError, TrainedLayers, added_targets, biases};
 pub use pissa::Pissa;
+pub use prompt::PromptSettings;
 pub(crate) use random::{mix, stream};
 pub(crate) use vera::{Shared, shared_tensors};
 
@@ -45,13 +50,17 @@ pub enum Tuning {
     Vera(VeraSettings),
     /// Rotations.
     Oft(OftSettings),
+    /// A learned prefix or prompt.
+    Prompt(PromptSettings),
+    /// Bottleneck adapters.
+    Bottleneck(BottleneckSettings),
 }
 
 impl Tuning {
     /// Whether what is trained is saved as an adapter, beside a base that stays as it is.
     pub fn is_adapter(&self) -> bool {
         match self {
-            Self::Lora(_) | Self::Ia3(_) | Self::Vera(_) | Self::Oft(_) => true,
+            Self::Lora(_) | Self::Ia3(_) | Self::Vera(_) | Self::Oft(_) | Self::Prompt(_) | Self::Bottleneck(_) => true,
             Self::Nothing | Self::Full | Self::Freeze { .. } => false,
         }
     }
@@ -63,7 +72,7 @@ impl Tuning {
             Self::Ia3(ia3) => &ia3.saved_modules,
             Self::Vera(vera) => &vera.saved_modules,
             Self::Oft(oft) => &oft.saved_modules,
-            Self::Nothing | Self::Full | Self::Freeze { .. } => &[],
+            Self::Prompt(_) | Self::Bottleneck(_) | Self::Nothing | Self::Full | Self::Freeze { .. } => &[],
         }
     }
 
@@ -72,7 +81,13 @@ impl Tuning {
         match self {
             Self::Lora(lora) => lora.dropout,
             Self::Vera(vera) => vera.dropout,
-            Self::Nothing | Self::Full | Self::Freeze { .. } | Self::Ia3(_) | Self::Oft(_) => 0.0,
+            Self::Prompt(_)
+            | Self::Bottleneck(_)
+            | Self::Nothing
+            | Self::Full
+            | Self::Freeze { .. }
+            | Self::Ia3(_)
+            | Self::Oft(_) => 0.0,
         }
     }
 
@@ -85,6 +100,14 @@ impl Tuning {
             Self::Ia3(ia3) => Some(ia3_config(ia3, &origin)),
             Self::Vera(vera) => Some(vera_config(vera, &origin)),
             Self::Oft(oft) => Some(oft_config(oft, &origin)),
+            Self::Prompt(prompt) => {
+                let Origin { base_model, revision } = origin;
+                Some(PromptConfig { base_model, revision, ..prompt.config.clone() }.to_json())
+            }
+            Self::Bottleneck(bottleneck) => {
+                let Origin { base_model, revision } = origin;
+                Some(BottleneckConfig { base_model, revision, ..bottleneck.config.clone() }.to_json())
+            }
             Self::Nothing | Self::Full | Self::Freeze { .. } => None,
         }
     }
@@ -109,6 +132,10 @@ impl Tuning {
             Adapter::Ia3(ia3) => Self::Ia3(ia3.settings.clone()),
             Adapter::Vera(vera) => Self::Vera(vera.settings.clone()),
             Adapter::Oft(oft) => Self::Oft(oft.settings.clone()),
+            Adapter::Prompt(prompt) => Self::Prompt(PromptSettings::of(prompt, 0)),
+            Adapter::Bottleneck(adapter) => {
+                Self::Bottleneck(BottleneckSettings { config: adapter.config.clone(), seed: 0 })
+            }
         }
     }
 }

@@ -11,6 +11,19 @@ pub(super) fn uniform(seed: u64, name: &str, bound: f64, count: usize) -> Vec<f3
         .collect()
 }
 
+/// `count` numbers of the normal distribution, which belong to `name`. torch starts an `Embedding` so. From: Box & Muller
+/// 1958.
+pub(super) fn normal(seed: u64, name: &str, count: usize) -> Vec<f32> {
+    let name = stream(seed, name);
+    // Never 0, of which there is no logarithm.
+    let uniform = |index: u64| ((mix(name ^ mix(index)) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+    let number = |index: usize| {
+        let (radius, angle) = (uniform(2 * index as u64), uniform(2 * index as u64 + 1));
+        ((-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()) as f32
+    };
+    (0..count).map(number).collect()
+}
+
 /// The beginning of the random numbers that belong to a name.
 pub(crate) fn stream(seed: u64, name: &str) -> u64 {
     name.bytes().fold(seed, |hash, byte| mix(hash ^ u64::from(byte)))

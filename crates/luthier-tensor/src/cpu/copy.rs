@@ -125,6 +125,68 @@ impl Cpu {
         });
     }
 
+    /// `out[i] = input[i][first..]`, as many columns as `out` has, of one storage type.
+    pub(crate) fn take_columns(&self, input: &Tensor, first: usize, out: &Tensor) {
+        assert!(first + out.columns() <= input.columns() && out.rows() <= input.rows(), "{out:?} of {input:?}");
+        with_element!(out.dtype(), E, {
+            let (rows, out) = (Rows::<E>::of(input), Rows::<E>::of_mut(out));
+            let count = out.width();
+            self.pool.run_rows(input.rows(), GRAIN, |range| {
+                for row in range {
+                    // SAFETY: rows and columns are there by the assertion; each row belongs to one task.
+                    unsafe { out.row_mut(row).copy_from_slice(rows.part(row, first, count)) };
+                }
+            });
+        });
+    }
+
+    /// `target[i][first..] += addition[i]`, of one storage type.
+    pub(crate) fn add_to_columns(&self, target: &Tensor, first: usize, addition: &Tensor) {
+        let fits = first + addition.columns() <= target.columns() && addition.rows() <= target.rows();
+        assert!(fits, "{addition:?} into {target:?}");
+        with_element!(target.dtype(), E, {
+            let (sums, rows) = (Rows::<E>::of_mut(target), Rows::<E>::of(addition));
+            let count = rows.width();
+            self.pool.run_rows(addition.rows(), GRAIN, |range| {
+                for row in range {
+                    // SAFETY: as above.
+                    let (sums, row) = unsafe { (sums.part_mut(row, first, count), rows.row(row)) };
+                    for (sum, number) in sums.iter_mut().zip(row) {
+                        *sum = E::store(sum.load() + number.load());
+                    }
+                }
+            });
+        });
+    }
+
+    /// `out = base + factor * input`, of one shape and storage type; without a base, zero stands for it.
+    pub(crate) fn add_scaled(&self, base: Option<&Tensor>, input: &Tensor, factor: f32, out: &Tensor) {
+        with_element!(out.dtype(), E, {
+            let (base, rows, out) = (base.map(Rows::<E>::of), Rows::<E>::of(input), Rows::<E>::of_mut(out));
+            self.pool.run_rows(input.rows(), GRAIN, |range| {
+                for row in range {
+                    // SAFETY: rows are there by the tensors' shapes; each row belongs to one task.
+                    let (input, out) = unsafe { (rows.row(row), out.row_mut(row)) };
+                    // SAFETY: as above.
+                    let base = base.map(|base| unsafe { base.row(row) });
+                    self.isa.run(
+                        #[inline(always)]
+                        || match base {
+                            Some(base) => {
+                                for ((out, base), input) in out.iter_mut().zip(base).zip(input) {
+                                    *out = E::store(base.load() + factor * input.load());
+                                }
+                            }
+                            None => {
+                                out.iter_mut().zip(input).for_each(|(out, x)| *out = E::store(factor * x.load()));
+                            }
+                        },
+                    );
+                }
+            });
+        });
+    }
+
     /// Copies each row's key and value heads to the cache's rows from `first` on.
     pub(crate) fn store_keys(&self, heads: &Tensor, layout: &HeadLayout, keys: &Tensor, values: &Tensor, first: usize) {
         assert!(first + heads.rows() <= keys.rows().min(values.rows()), "rows from {first} of {keys:?}");

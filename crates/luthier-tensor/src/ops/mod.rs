@@ -1,6 +1,7 @@
 //! The operations that models are written in. Each is a forward that allocates its outputs from the device, and a
 //! backward that it records; a decoder layer is about six of them.
 
+mod arrange;
 mod attention;
 mod embedding;
 mod head;

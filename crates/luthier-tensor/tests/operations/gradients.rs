@@ -43,6 +43,7 @@ fn activate(activation: Activation, x: f64) -> f64 {
         }
         Activation::Relu => x.max(0.0),
         Activation::ReluSquared => x.max(0.0).powi(2),
+        Activation::Tanh => x.tanh(),
     }
 }
 
@@ -183,9 +184,14 @@ fn a_normed_block_joins_the_stream() {
 
 #[test]
 fn linear_after_each_activation() {
-    for activation in
-        [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::Relu, Activation::ReluSquared]
-    {
+    for activation in [
+        Activation::Silu,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Relu,
+        Activation::ReluSquared,
+        Activation::Tanh,
+    ] {
         for gated in [true, false] {
             let (mut random, device) = (Random::new(5), device(2));
             let (tokens, width) = (3, 17);

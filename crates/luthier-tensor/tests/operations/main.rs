@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails is what an unwrap is for here")]
 
 mod adapters;
+mod arrange;
 mod common;
 mod finality;
 mod gradients;

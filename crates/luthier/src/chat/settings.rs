@@ -133,16 +133,15 @@ impl Reader {
             Raw::Null => return,
             Raw::Text(text) => text.trim().to_owned(),
             Raw::List(items) if items.len() == 1 => items[0].trim().to_owned(),
-            Raw::List(_) if key == "stop" => String::new(),
+            Raw::List(_) if ["stop", "adapter_name_or_path"].contains(&key) => String::new(),
             Raw::List(_) | Raw::Map(_) | Raw::Nested => return self.expected(key, raw, origin, "one text"),
         };
         let names = KEYS.iter().find(|known| **known == key);
         match key {
             "model_name_or_path" => self.model = Some(text),
-            "adapter_name_or_path" if text.contains(',') => {
-                self.expected(key, raw, origin, "one adapter (several are not merged yet)");
+            "adapter_name_or_path" => {
+                self.adapter = Some(if let Raw::List(items) = raw { items.join(",") } else { text });
             }
-            "adapter_name_or_path" => self.adapter = Some(text),
             "template" => self.template.name = Some(text),
             "tool_format" => self.template.tool_format = Some(text),
             "enable_thinking" | "preserve_thinking" => match text.to_ascii_lowercase().as_str() {

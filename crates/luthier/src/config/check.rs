@@ -94,15 +94,9 @@ impl Check<'_> {
 
     fn model(&mut self) -> ModelSettings {
         let model = self.required("model_name_or_path", "a Hugging Face folder, a GGUF file, or org/name of the hub");
-        let adapters = self.settings.names("adapter_name_or_path");
-        let count = adapters.len();
-        let adapter = adapters.first().map(PathBuf::from);
-        if count > 1 {
-            self.problem(
-                "adapter_name_or_path",
-                format!("adapter_name_or_path names {count} adapters; expected one (several are not merged yet)"),
-            );
-        }
+        // The last is trained on; LLaMA-Factory merges those before it.
+        let mut beside: Vec<PathBuf> = self.settings.names("adapter_name_or_path").iter().map(PathBuf::from).collect();
+        let adapter = beside.pop();
         let method = self.settings.text("finetuning_type").unwrap_or_default();
         if adapter.is_some() && !ADAPTERS.contains(&method) {
             let sentence = format!("adapter_name_or_path needs finetuning_type: {}", either(&ADAPTERS));
@@ -125,7 +119,7 @@ impl Check<'_> {
             self.problems.push(problem);
             None
         });
-        ModelSettings { name: model.display().to_string(), model, from_scratch, adapter, quantisation, hub }
+        ModelSettings { name: model.display().to_string(), model, from_scratch, adapter, beside, quantisation, hub }
     }
 
     fn data(&mut self, stage: Stage, notices: &mut Vec<String>) -> DataSettings {
@@ -538,6 +532,7 @@ mod tests {
                 from_scratch: false,
                 adapter: None,
                 quantisation: None,
+                beside: Vec::new(),
                 hub: HubSettings::default(),
             },
             method: Method::Lora(LoraSettings {

@@ -1,9 +1,10 @@
 //! Which method `finetuning_type` names. What each method's own settings say is in the file of its name.
 
 use luthier_model::FreezeSettings;
+use luthier_model::adapter::PromptKind;
 
-use super::LoraSettings;
 use super::check::Check;
+use super::{BottleneckSettings, LoraSettings, PromptSettings};
 
 /// What is trained.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,6 +14,8 @@ pub(crate) enum Method {
     Freeze(FreezeSettings),
     /// The biases alone.
     BitFit,
+    Prompt(PromptSettings),
+    Bottleneck(BottleneckSettings),
 }
 
 impl Method {
@@ -23,12 +26,14 @@ impl Method {
             Self::Full => "full",
             Self::Freeze(_) => "freeze",
             Self::BitFit => "bitfit",
+            Self::Prompt(prompt) => prompt.kind.method(),
+            Self::Bottleneck(_) => "bottleneck",
         }
     }
 }
 
 /// The values of `finetuning_type` that make an adapter.
-pub(super) const ADAPTERS: [&str; 1] = ["lora"];
+pub(super) const ADAPTERS: [&str; 5] = ["lora", "prefix", "prompt", "p_tuning", "bottleneck"];
 
 impl Check<'_> {
     pub(super) fn method(&mut self) -> Method {
@@ -40,6 +45,10 @@ impl Check<'_> {
             "full" => Method::Full,
             "freeze" => Method::Freeze(self.freeze()),
             "bitfit" => Method::BitFit,
+            "prefix" => Method::Prompt(self.prompt(PromptKind::Prefix)),
+            "prompt" => Method::Prompt(self.prompt(PromptKind::Prompt)),
+            "p_tuning" => Method::Prompt(self.prompt(PromptKind::PTuning)),
+            "bottleneck" => Method::Bottleneck(self.bottleneck()),
             _ => Method::Lora(self.lora()),
         }
     }

@@ -16,7 +16,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "The base model: a Hugging Face folder, a GGUF file, org/name of the Hugging Face hub, or builtin. Required.",
     ),
     row(Model, "adapter_name_or_path", Names, "", "A PEFT adapter folder to go on training.")
-        .only("finetuning_type: lora"),
+        .only("finetuning_type: an adapter's"),
     row(Model, "trust_remote_code", Switch, "false", "Run code that comes with a model.").no_effect(NO_CODE),
     row(Model, "use_fast_tokenizer", Switch, "true", "Which tokenizer to use.").no_effect("there is one tokenizer"),
     row(
@@ -140,7 +140,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(
         Method,
         "finetuning_type",
-        Choice(&["lora", "full", "freeze", "bitfit"], &["oft"]),
+        Choice(&["lora", "full", "freeze", "bitfit", "prefix", "prompt", "p_tuning", "bottleneck"], &["oft"]),
         "lora",
         "What is trained: an adapter, everything, some layers, or biases.",
     ),
@@ -251,6 +251,55 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Lora, "oft_block_size", Whole(0, i64::MAX), "32", "OFT.").no_effect("it only matters with finetuning_type: oft"),
     row(Lora, "oft_target", Names, "all", "OFT.").no_effect("it only matters with finetuning_type: oft"),
     row(Lora, "module_dropout", Number(0.0, 1.0), "0.0", "OFT.").no_effect("it only matters with finetuning_type: oft"),
+    // Learned prefixes and prompts, bottleneck adapters
+    row(Lora, "num_virtual_tokens", Whole(1, 1_000_000), "20", "Learned positions before every row.").only(PROMPTS),
+    row(Lora, "prefix_projection", Switch, "false", "Let a small network make the prefix: PEFT saves what it makes.")
+        .only("finetuning_type: prefix"),
+    row(
+        Lora,
+        "encoder_hidden_size",
+        Whole(1, 1_000_000),
+        "",
+        "Width inside the network that makes a prefix or prompt. Default: that of what it takes.",
+    )
+    .only("finetuning_type: prefix or p_tuning"),
+    row(Lora, "encoder_reparameterization_type", Choice(&["MLP"], &["LSTM"]), "MLP", "That network.")
+        .only("finetuning_type: p_tuning"),
+    row(
+        Lora,
+        "prompt_tuning_init",
+        Choice(&["RANDOM", "TEXT", "SAMPLE_VOCAB"], &[]),
+        "",
+        "What a prompt begins with. Default: TEXT with prompt_tuning_init_text, else RANDOM.",
+    )
+    .only("finetuning_type: prompt"),
+    row(Lora, "prompt_tuning_init_text", Text, "", "The text whose tokens a prompt begins with, repeated or cut.")
+        .only("finetuning_type: prompt"),
+    row(Lora, "bottleneck_size", Whole(1, 1_000_000), "", "Width inside a bottleneck adapter.").only(BOTTLENECK),
+    row(
+        Lora,
+        "reduction_factor",
+        Whole(1, 1_000_000),
+        "",
+        "The same as the model's width divided by this. Default: 16, where bottleneck_size is not given.",
+    )
+    .only(BOTTLENECK),
+    row(
+        Lora,
+        "placement",
+        Choice(&["pfeiffer", "houlsby"], &[]),
+        "pfeiffer",
+        "Where bottleneck adapters stand: after feed-forward, or after attention too.",
+    )
+    .only(BOTTLENECK),
+    row(
+        Lora,
+        "bottleneck_activation",
+        Choice(&["relu", "gelu", "gelu_tanh", "silu", "tanh"], &[]),
+        "relu",
+        "The function inside them.",
+    )
+    .only(BOTTLENECK),
     // Data
     row(Data, "dataset", Names, "", "Names of dataset_info.json, files, folders, or patterns such as data/*.jsonl. Required."),
     row(Data, "dataset_dir", Text, "data", "Where datasets and dataset_info.json are."),
@@ -879,6 +928,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
 ];
 
 const LORA: &str = "finetuning_type: lora";
+const PROMPTS: &str = "finetuning_type: prefix, prompt or p_tuning";
+const BOTTLENECK: &str = "finetuning_type: bottleneck";
 const FREEZE: &str = "finetuning_type: freeze";
 const QUANTISED: &str = "quantization_bit: 4";
 const BEYOND_BITSANDBYTES: &[&str] = &["gptq", "awq", "aqlm", "quanto", "eetq", "hqq", "mxfp4", "fp8"];
