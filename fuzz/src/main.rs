@@ -92,7 +92,8 @@ fn supervise(target: &Target, time: Duration, from: u64) -> ExitCode {
 
 fn fuzz(target: &Target, limits: Limits, time: Duration, from: u64) -> Result<(), String> {
     let place = running(target);
-    let mut file = std::fs::File::create(&place).map_err(|error| format!("{} cannot be made: {error}", place.display()))?;
+    let mut file =
+        std::fs::File::create(&place).map_err(|error| format!("{} cannot be made: {error}", place.display()))?;
     let seeds = (target.seeds)();
     let (began, mut number, mut slowest) = (Instant::now(), from, (Duration::ZERO, 0));
     while began.elapsed() < time {

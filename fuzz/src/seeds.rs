@@ -44,7 +44,8 @@ pub(crate) fn records() -> Vec<Vec<u8>> {
     .map(|(name, text)| [name.as_bytes(), text.as_bytes()].concat());
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     let gzip = gzip.write_all(table.repeat(20).as_bytes()).and_then(|()| gzip.finish()).unwrap_or_default();
-    let zstd = ruzstd::encoding::compress_to_vec(text.repeat(20).as_bytes(), ruzstd::encoding::CompressionLevel::Fastest);
+    let zstd =
+        ruzstd::encoding::compress_to_vec(text.repeat(20).as_bytes(), ruzstd::encoding::CompressionLevel::Fastest);
     let packed = [[b"\x03".as_slice(), &gzip].concat(), [b"\x01".as_slice(), &zstd].concat()];
     texts.into_iter().chain(packed).chain(tables()).collect()
 }

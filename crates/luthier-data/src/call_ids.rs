@@ -26,7 +26,8 @@ pub(crate) fn with_ids(messages: &[Message]) -> Option<Vec<Message>> {
         for call in &mut message.tool_calls {
             number += 1;
             let before = call.id.take();
-            let after = before.clone().filter(|id| fits(Some(id))).unwrap_or_else(|| new_id(number, before.as_deref(), call));
+            let after =
+                before.clone().filter(|id| fits(Some(id))).unwrap_or_else(|| new_id(number, before.as_deref(), call));
             call.id = Some(after.clone());
             open.push((before, after));
         }

@@ -39,7 +39,9 @@ pub(crate) fn check_charsmap(bytes: &[u8]) -> Result<(), Error> {
                     return Err(outside());
                 }
                 let text = &replacements.as_bytes()[value..];
-                if text.iter().take(LONGEST_REPLACEMENT + 1).take_while(|byte| **byte != 0).count() > LONGEST_REPLACEMENT {
+                if text.iter().take(LONGEST_REPLACEMENT + 1).take_while(|byte| **byte != 0).count()
+                    > LONGEST_REPLACEMENT
+                {
                     return Err(problem(&format!("has a replacement of more than {LONGEST_REPLACEMENT} bytes")));
                 }
             }

@@ -99,7 +99,9 @@ impl Dataset {
         if let Some(drawn) = drawn {
             let found = dataset.records.len();
             if drawn > found.saturating_mul(MOST_DRAWN) {
-                let problem = format!("num_samples is {drawn}, and there are {found} records; expected at most {MOST_DRAWN} times as many");
+                let problem = format!(
+                    "num_samples is {drawn}, and there are {found} records; expected at most {MOST_DRAWN} times as many"
+                );
                 return Err(Error::Dataset { dataset: dataset.name, problem });
             }
             dataset.draw(drawn, options.seed);

@@ -135,12 +135,17 @@ impl JinjaTemplate {
         let _counted = Counted::begin();
         let output = confined(|| {
             let mut output = Capped(Vec::new());
-            let template = self.environment.get_template(TEMPLATE).map_err(|error| Failure::Other(error.to_string()))?;
+            let template =
+                self.environment.get_template(TEMPLATE).map_err(|error| Failure::Other(error.to_string()))?;
             template.render_captured_to(values, &mut output).map_err(|error| describe(&error))?;
             Ok(output.0)
         });
         let text = String::from_utf8(output.map_err(failed)?).map_err(|error| problem(error.to_string()))?;
-        if self.marks_replies { take_marks(&text).map_err(problem) } else { Ok(Rendered { text, generation: vec![], made_ids: false }) }
+        if self.marks_replies {
+            take_marks(&text).map_err(problem)
+        } else {
+            Ok(Rendered { text, generation: vec![], made_ids: false })
+        }
     }
 }
 

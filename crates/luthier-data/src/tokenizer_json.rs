@@ -113,8 +113,9 @@ fn check(json: &Value) -> Result<(), Error> {
         let growth = parts.iter().fold(1, |all: usize, part| all.saturating_mul(growth(part)));
         if growth > MOST_GROWTH {
             let chain = chain.join(" and ");
-            let problem =
-                format!("tokenizer.json: the parts of {chain} make more than {MOST_GROWTH} letters of one, one after another");
+            let problem = format!(
+                "tokenizer.json: the parts of {chain} make more than {MOST_GROWTH} letters of one, one after another"
+            );
             return Err(Error::Tokenizer { problem });
         }
     }
@@ -130,7 +131,8 @@ fn kind(part: &Value) -> &str {
         ("stop", "Strip"),
         ("pattern", "Replace"),
     ];
-    let found = KEYS.iter().find(|(key, kind)| part.get(key).is_some() && (*kind != "Replace" || part["content"].is_string()));
+    let found =
+        KEYS.iter().find(|(key, kind)| part.get(key).is_some() && (*kind != "Replace" || part["content"].is_string()));
     found.map_or_else(|| part["type"].as_str().unwrap_or_default(), |(_, kind)| kind)
 }
 

@@ -4,8 +4,8 @@ mod common;
 
 use common::{CHATML, assistant, system, template, tokenizer, user};
 use luthier_data::{
-    CutRow, Dataset, Example, Message, Origin, PtOptions, Record, Refused, Report, Role, RoleSpan, RoleWeights, SftOptions,
-    Tokenized, ToolCall, Truncation, take_tokens, tokenize_pt, tokenize_sft,
+    CutRow, Dataset, Example, Message, Origin, PtOptions, Record, Refused, Report, Role, RoleSpan, RoleWeights,
+    SftOptions, Tokenized, ToolCall, Truncation, take_tokens, tokenize_pt, tokenize_sft,
 };
 
 const OPTIONS: SftOptions = SftOptions {
@@ -256,11 +256,9 @@ fn an_error_says_where_it_happened() {
 
 #[test]
 fn what_the_template_refuses_is_left_out_and_said() {
-    let source = [
-        "{% if messages[0].content == 'no' %}{{ raise_exception('no ' ~ messages|length) }}{% endif %}",
-        CHATML,
-    ]
-    .concat();
+    let source =
+        ["{% if messages[0].content == 'no' %}{{ raise_exception('no ' ~ messages|length) }}{% endif %}", CHATML]
+            .concat();
     let row = |text: &str| Record::Conversation(vec![user(text), assistant("b")].into());
     let read = |texts: &[&str]| {
         tokenize_sft(&[dataset(texts.iter().copied().map(row).collect())], &tokenizer(), &template(&source), &OPTIONS)

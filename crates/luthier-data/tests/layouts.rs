@@ -230,6 +230,7 @@ fn what_is_not_on_this_machine_is_refused() {
     let one = json!({"instruction": "a", "output": "b"});
     assert_eq!(
         with_entry(&json!({"num_samples": 4_294_967_295_u32}), &one),
-        Err("dataset mine: num_samples is 4294967295, and there are 1 records; expected at most 1000 times as many".to_owned())
+        Err("dataset mine: num_samples is 4294967295, and there are 1 records; expected at most 1000 times as many"
+            .to_owned())
     );
 }

@@ -108,8 +108,10 @@ mod tests {
         assert_eq!(unpacked(2 << 20), Some(Ok(1 << 20)));
         assert_eq!(
             unpacked(1 << 19),
-            Some(Err("it unpacks to more than 1000 times its size and 512 MB; expected records, which do not shrink as much"
-                .to_owned()))
+            Some(Err(
+                "it unpacks to more than 1000 times its size and 512 MB; expected records, which do not shrink as much"
+                    .to_owned()
+            ))
         );
     }
 }

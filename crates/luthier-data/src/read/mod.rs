@@ -252,7 +252,10 @@ mod tests {
         for name in ["large/nothing.parquet", "large/nothing.arrow"] {
             let (rows, error) = count(name);
             let error = error.expect_err("it is refused");
-            assert!(rows < 5_000_000 && error.contains("it unpacks to more than 1000 times its size"), "{rows} {error}");
+            assert!(
+                rows < 5_000_000 && error.contains("it unpacks to more than 1000 times its size"),
+                "{rows} {error}"
+            );
         }
     }
 

@@ -6,8 +6,8 @@ use std::io::Read;
 
 use serde_json::{Map, Number, Value, json};
 
-use super::Result;
 use super::super::allowance::Allowance;
+use super::Result;
 use super::flatbuffer::Table;
 use super::schema::{Field, Kind};
 
@@ -262,9 +262,7 @@ fn weight(value: &Value) -> usize {
     match value {
         Value::String(text) => text.len(),
         Value::Array(list) => list.iter().map(|value| size_of::<Value>() + weight(value)).sum(),
-        Value::Object(object) => {
-            object.iter().map(|(key, value)| size_of::<Value>() + key.len() + weight(value)).sum()
-        }
+        Value::Object(object) => object.iter().map(|(key, value)| size_of::<Value>() + key.len() + weight(value)).sum(),
         _ => 0,
     }
 }

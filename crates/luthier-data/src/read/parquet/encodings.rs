@@ -1,7 +1,7 @@
 //! How numbers and texts are packed inside a page: runs, bit-packed groups, and differences.
 
-use super::Result;
 use super::super::allowance::Allowance;
+use super::Result;
 
 /// The most values that a page may say it has: no tool writes nearly as many.
 pub(crate) const MOST_VALUES: usize = 1 << 25;

@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use serde_json::{Number, Value, json};
 
-use super::Result;
 use super::super::allowance::Allowance;
+use super::Result;
 use super::encodings::{Bytes, MOST_VALUES, delta, delta_lengths, delta_texts, hybrid};
 use super::schema::{Leaf, Physical};
 use super::thrift::{self, Thrift};

@@ -3,8 +3,8 @@
 
 use serde_json::{Map, Value};
 
-use super::Result;
 use super::super::allowance::Allowance;
+use super::Result;
 use super::pages::Column;
 use super::schema::{Content, Node, Repetition, Schema};
 
