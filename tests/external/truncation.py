@@ -22,11 +22,11 @@ MODES = {
     "mask_history": {"mask_history": True},
     "train_on_prompt": {"train_on_prompt": True},
 }
-# Ours, and the template of theirs that writes the same; what ends a reply; tokens of SmolLM2 that get another name for it; modes.
+# Ours, and the template of theirs that writes the same; the tokenizer's end token; tokens of SmolLM2 that get another name for it; modes.
 # LLaMA-Factory refuses train_on_prompt with glm4, which leaves the end of a reply to what follows (efficient_eos).
 TEMPLATES = [
     ("chatml", "smollm", "<|im_end|>", {}, list(MODES)),
-    ("glm4", "glm4", "<|user|>", {"<repo_name>": "<|user|>", "<reponame>": "<|assistant|>"}, ["", "mask_history"]),
+    ("glm4", "glm4", "<|im_end|>", {"<repo_name>": "<|user|>", "<reponame>": "<|assistant|>"}, ["", "mask_history"]),
 ]
 IGNORED = -100
 
