@@ -2,6 +2,7 @@
 //! the bytes of an f32 strip, and the faster way to pack. A number is the decoded f32 rounded to nearest, ties to even, which is
 //! what those kernels make of an f32 themselves.
 
+#[cfg(not(target_arch = "x86_64"))]
 use super::decode::Coding;
 use super::pack::WIDTH;
 use crate::DType;
