@@ -59,18 +59,18 @@ def fixture(path, assets):
     save_file(tensors, path)
 
 
-def random_model(folder, kind):
-    """A llama of two layers with drawn weights, whose rows are whole blocks of 256."""
+def random_model(folder, kind, layers=2):
+    """A llama with drawn weights, whose rows are whole blocks of 256."""
     from safetensors.numpy import save_file
 
     random = np.random.default_rng(SEED)
     hidden, inner, heads, vocabulary = 512, 1536, 8, 128
-    config = {"model_type": "llama", "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": 2,
+    config = {"model_type": "llama", "hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers,
               "num_attention_heads": heads, "num_key_value_heads": 4, "vocab_size": vocabulary, "rms_norm_eps": 1e-5,
               "max_position_embeddings": 256, "rope_theta": 10000.0, "hidden_act": "silu", "tie_word_embeddings": False,
               "bos_token_id": 1, "eos_token_id": 2}
     tensors = {"model.embed_tokens.weight": (vocabulary, hidden), "lm_head.weight": (vocabulary, hidden)}
-    for layer in range(2):
+    for layer in range(layers):
         at = f"model.layers.{layer}"
         for part, shape in {"self_attn.q_proj": (hidden, hidden), "self_attn.k_proj": (hidden // 2, hidden),
                             "self_attn.v_proj": (hidden // 2, hidden), "self_attn.o_proj": (hidden, hidden),
@@ -78,7 +78,8 @@ def random_model(folder, kind):
                             "mlp.down_proj": (hidden, inner)}.items():
             tensors[f"{at}.{part}.weight"] = shape
     tensors = {name: drawn(kind, shape, random) for name, shape in tensors.items()}
-    ones = ["model.norm"] + [f"model.layers.{n}.{p}" for n in range(2) for p in ["input_layernorm", "post_attention_layernorm"]]
+    ones = ["model.norm"] + [f"model.layers.{layer}.{part}_layernorm" for layer in range(layers)
+                             for part in ["input", "post_attention"]]
     tensors |= {f"{name}.weight": np.ones(hidden, np.float32) for name in ones}
     folder.mkdir()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

@@ -156,6 +156,29 @@ impl Dataset {
     }
 }
 
+/// Reads these records of a dataset once more, to set them aside: each by its number among all that its files have, from 0,
+/// with what is wrong with it.
+///
+/// Errors: a file cannot be read.
+pub fn read_again(files: &[PathBuf], wanted: &BTreeMap<usize, String>) -> Result<Vec<BrokenRecord>, Error> {
+    let mut found = Vec::new();
+    let mut number = 0;
+    for path in files {
+        let mut record = 0;
+        let mut take = |Item { line, value }: Item| {
+            record += 1;
+            if let Some(problem) = wanted.get(&number) {
+                let raw = value.unwrap_or_else(|damaged| Value::String(damaged.raw));
+                found.push(BrokenRecord { file: path.clone(), record, line, problem: problem.clone(), raw });
+            }
+            number += 1;
+            ControlFlow::Continue(())
+        };
+        read::file(path, &mut take)?;
+    }
+    Ok(found)
+}
+
 /// How often each record may be drawn on average: LLaMA-Factory has no end, and fills the memory.
 const MOST_DRAWN: usize = 1000;
 /// Where reading ends if nearly all so far is broken.

@@ -74,25 +74,37 @@ fn check(json: &Value) -> Result<(), Error> {
     all_parts(&json["post_processor"], &mut parts);
     for part in parts {
         let problem = |problem: &str| Err(Error::Tokenizer { problem: format!("tokenizer.json: {problem}") });
-        match part["type"].as_str() {
-            Some("Precompiled") => {
+        match kind(part) {
+            "Precompiled" => {
                 let Some(table) = part["precompiled_charsmap"].as_str().and_then(decode_base64) else {
                     return problem("the precompiled_charsmap is no base64");
                 };
                 check_charsmap(&table)?;
             }
-            Some("TemplateProcessing") => {
+            "TemplateProcessing" => {
                 let pieces = ["single", "pair"].into_iter().filter_map(|key| part[key].as_array()).flatten();
                 let mut names = pieces.filter_map(|piece| piece["SpecialToken"]["id"].as_str());
                 if let Some(name) = names.find(|name| part["special_tokens"].get(*name).is_none()) {
                     return problem(&format!("the post_processor puts {name:?} around a text, which its tokens lack"));
                 }
+                let mut single = part["single"].as_array().into_iter().flatten();
+                if single.any(|piece| piece["Sequence"]["id"] == "B") {
+                    return problem("the post_processor puts a second text around a single one");
+                }
             }
-            Some("Strip") if part["start"].as_u64() > Some(0) && part["stop"].as_u64() > Some(0) => {
+            "Strip" if part["start"].as_u64() > Some(0) && part["stop"].as_u64() > Some(0) => {
                 return problem("a Strip decoder takes from both ends, which can be more than there is");
             }
             _ => {}
         }
+    }
+    let mut parts = Vec::new();
+    all_parts(&json["normalizer"], &mut parts);
+    parts.retain(|part| part["normalizers"].is_null());
+    let empty = |part: &&&Value| part["pattern"]["Regex"].as_str().is_some_and(matches_nothing);
+    if parts.split_last().is_some_and(|(_, before)| before.iter().any(|part| empty(&part))) {
+        let problem = "tokenizer.json: a Replace normalizer has a pattern that matches where there is nothing, and others follow it";
+        return Err(Error::Tokenizer { problem: problem.to_owned() });
     }
     let chains: [&[&str]; 3] = [&["normalizer", "pre_tokenizer"], &["decoder"], &["post_processor"]];
     for chain in chains {
@@ -110,6 +122,20 @@ fn check(json: &Value) -> Result<(), Error> {
     Ok(())
 }
 
+/// What a part is. The library takes one for what its keys say, where it has another type or none.
+fn kind(part: &Value) -> &str {
+    const KEYS: [(&str, &str); 5] = [
+        ("precompiled_charsmap", "Precompiled"),
+        ("single", "TemplateProcessing"),
+        ("trim_offsets", "ByteLevel"),
+        ("stop", "Strip"),
+        ("pattern", "Replace"),
+    ];
+    let found =
+        KEYS.iter().find(|(key, kind)| part.get(key).is_some() && (*kind != "Replace" || part["content"].is_string()));
+    found.map_or_else(|| part["type"].as_str().unwrap_or_default(), |(_, kind)| kind)
+}
+
 /// The most letters that a letter may become in parts that follow one another: a few of those that double what they get would
 /// fill the memory. Real files have one or two that do.
 const MOST_GROWTH: usize = 1 << 12;
@@ -117,20 +143,18 @@ const MOST_GROWTH: usize = 1 << 12;
 /// The most letters that a part makes of one.
 fn growth(part: &Value) -> usize {
     let letters = |text: &Value| text.as_str().map_or(0, |text| text.chars().count());
-    match part["type"].as_str() {
+    match kind(part) {
         // A letter for each byte.
-        Some("ByteLevel") => 4,
-        Some("NFD") => 4,
+        "ByteLevel" | "NFD" => 4,
         // The compatibility forms' longest; tables are made of them.
-        Some("NFKC" | "NFKD" | "Precompiled") => 18,
-        Some("Replace") => match &part["pattern"]["Regex"] {
+        "NFKC" | "NFKD" | "Precompiled" => 18,
+        "Replace" => match &part["pattern"]["Regex"] {
             Value::String(pattern) => letters(&part["content"]).max(1) + usize::from(matches_nothing(pattern)),
             _ => letters(&part["content"]).div_ceil(letters(&part["pattern"]["String"]).max(1)).max(1),
         },
-        Some("TemplateProcessing") => {
-            let texts =
-                |key: &str| part[key].as_array().into_iter().flatten().filter(|piece| !piece["Sequence"].is_null());
-            texts("single").count().max(1)
+        "TemplateProcessing" => {
+            let single = part["single"].as_array().into_iter().flatten();
+            single.filter(|piece| !piece["Sequence"].is_null()).count().max(1)
         }
         _ => 1,
     }

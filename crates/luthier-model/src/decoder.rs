@@ -13,7 +13,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::{DecoderConfig, FeedForward, LayerConfig, QueryKeyNorm};
 use crate::error::Error;
 use crate::parameters::{Parameter, Parameters};
-use crate::tuning::{Builder, Tuning, is_saved};
+use crate::tuning::{Builder, Shared, Start, Tuning, converted, is_saved, shared_tensors};
 
 /// The widest head that the kernel of the query and key norms takes.
 const MOST_NORMALISED: usize = 512;
@@ -21,6 +21,7 @@ const MOST_NORMALISED: usize = 512;
 /// A model with its weights.
 #[derive(Debug)]
 pub struct Decoder {
+    device: Device,
     config: DecoderConfig,
     layout: HeadLayout,
     embedding: Weight,
@@ -29,6 +30,10 @@ pub struct Decoder {
     head: Weight,
     parameters: Parameters,
     adapted: Vec<String>,
+    /// Where PiSSA's matrices began.
+    starts: Vec<Start>,
+    /// Random matrices that the adapter's file holds.
+    vera: Option<Shared>,
 }
 
 #[derive(Debug)]
@@ -88,20 +93,20 @@ impl Decoder {
         for (number, layer) in config.layers.iter().enumerate() {
             let at = |name: &str| name.replacen("{}", &number.to_string(), 1);
             let all = |names: &[&str]| names.iter().map(|name| at(name)).collect::<Vec<_>>();
-            let attention_norm = norm(&config, build.vector(&at(names.attention_norm), Some(number))?);
-            let query_key_value = build.projections(&all(names.query_key_value), number)?;
+            let attention_norm = norm(&config, build.vector(&at(names.attention_norm))?);
+            let query_key_value = build.projections(&all(names.query_key_value))?;
             let head_norm = match config.query_key_norm {
                 QueryKeyNorm::None => None,
                 when => Some(HeadNormWeights {
-                    query: build.vector(&at(names.query_norm), Some(number))?,
-                    key: build.vector(&at(names.key_norm), Some(number))?,
+                    query: build.vector(&at(names.query_norm))?,
+                    key: build.vector(&at(names.key_norm))?,
                     epsilon: config.norm_epsilon,
                     after_rotation: when == QueryKeyNorm::AfterRotary,
                 }),
             };
-            let attention_output = build.projections(&[at(names.attention_output)], number)?;
+            let attention_output = build.projections(&[at(names.attention_output)])?;
             let after = |name: Option<&str>, build: &mut Builder<'_>| -> Result<Option<Norm>, Error> {
-                let vector = name.map(|name| build.vector(&at(name), Some(number))).transpose()?;
+                let vector = name.map(|name| build.vector(&at(name))).transpose()?;
                 Ok(vector.map(|vector| norm(&config, vector)))
             };
             layers.push(Layer {
@@ -111,13 +116,13 @@ impl Decoder {
                 head_norm,
                 attention_output,
                 attention_output_norm: after(names.attention_output_norm, &mut build)?,
-                feed_forward_norm: norm(&config, build.vector(&at(names.feed_forward_norm), Some(number))?),
-                gate_up: build.projections(&all(names.gate_up), number)?,
-                down: build.projections(&[at(names.down)], number)?,
+                feed_forward_norm: norm(&config, build.vector(&at(names.feed_forward_norm))?),
+                gate_up: build.projections(&all(names.gate_up))?,
+                down: build.projections(&[at(names.down)])?,
                 down_norm: after(names.down_norm, &mut build)?,
             });
         }
-        let final_norm = norm(&config, build.vector(names.final_norm, None)?);
+        let final_norm = norm(&config, build.vector(names.final_norm)?);
         let head = match config.tied_head {
             true if adapter_splits(tuning, adapter, names.embedding, names.head) => {
                 return Err(Error::Adapter {
@@ -132,7 +137,8 @@ impl Decoder {
             true => embedding.clone(),
             false => build.table(names.head)?,
         };
-        let Builder { parameters, adapted, .. } = build;
+        let Builder { parameters, adapted, starts, vera, .. } = build;
+        let vera = vera.filter(|_| matches!(tuning, Tuning::Vera(settings) if settings.saves_matrices));
         if let Some(stray) =
             adapter.and_then(|adapter| adapter.modules().find(|name| !adapted.iter().any(|adapted| adapted == name)))
         {
@@ -152,7 +158,8 @@ impl Decoder {
                 reason: format!("the adapter is for another model: this one has no tensor `{stray}`"),
             });
         }
-        Ok(Self { config, layout, embedding, layers, final_norm, head, parameters, adapted })
+        let device = device.clone();
+        Ok(Self { device, config, layout, embedding, layers, final_norm, head, parameters, adapted, starts, vera })
     }
 
     /// What it is.
@@ -177,7 +184,9 @@ impl Decoder {
             dims: parameter.dims.clone(),
             value: parameter.value.clone(),
         };
-        self.parameters.iter().map(tensor).collect()
+        let mut tensors: Vec<FileTensor> = self.parameters.iter().map(tensor).collect();
+        tensors.extend(self.vera.iter().flat_map(shared_tensors));
+        converted(&self.device, &self.starts, tensors)
     }
 
     /// Paths of the modules that have an adapter, in the order of the forward pass.

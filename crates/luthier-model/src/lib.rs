@@ -24,4 +24,4 @@ pub use generate::{Generator, most_likely};
 pub use merge::Merged;
 pub use parameters::{Parameter, Parameters};
 pub use sampler::Sampler;
-pub use tuning::{LoraSettings, Tuning};
+pub use tuning::{FreezeSettings, LoraSettings, PartialError, Pissa, TrainedLayers, Tuning, added_targets, biases};

@@ -87,13 +87,11 @@ fn variants_are_refused_with_the_reason() {
     let check = |key: &str, value: Value, expected: &str| {
         assert_eq!(refused(key, value), format!("adapter/adapter_config.json: {expected}"));
     };
-    check("use_dora", json!(true), "`use_dora` is true, which is not supported: DoRA is not supported yet");
     check(
         "bias",
         json!("all"),
         "`bias` is \"all\", which is not supported: trained biases are not supported yet; train with `bias: none`",
     );
-    check("peft_type", json!("IA3"), "`peft_type` is \"IA3\", which is not supported: only LORA adapters are read yet");
     check("r", json!(0), "`r` is 0; expected a positive whole number up to 268435456");
     check("lora_dropout", json!(1.0), "`lora_dropout` is 1.0; expected a number from 0 up to but not including 1");
     check(
@@ -167,15 +165,10 @@ fn saved_modules_are_found_as_in_peft() {
         let adapter = adapter_of(&[("modules_to_save", json!(saved))], tensors);
         let settings = &adapter.lora().unwrap().config;
         let tuning = Tuning::Lora(LoraSettings {
-            rank: settings.rank,
             alpha: settings.alpha,
-            dropout: 0.0,
-            rslora: false,
             targets: settings.target_modules.clone(),
             saved_modules,
-            rank_pattern: Vec::new(),
-            alpha_pattern: Vec::new(),
-            seed: 0,
+            ..LoraSettings::of_rank(settings.rank)
         });
         let device = device();
         let decoder = Decoder::new(&device, &checkpoint, &tuning, Some(&adapter)).unwrap();

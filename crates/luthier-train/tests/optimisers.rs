@@ -144,7 +144,7 @@ fn cpu(threads: usize) -> Device {
 fn run(device: &Device, parameters: &Parameters, optimiser: &mut Optimiser, highest: f64, steps: [usize; 2]) {
     let loss = device.upload(&[1.0], 1, 1);
     for step in steps[0]..=steps[1] {
-        optimiser.hide(device, parameters);
+        optimiser.prepare(device, parameters);
         for parameter in parameters.iter() {
             device.write_f32(&parameter.gradient, &gradient(&parameter.name, step, parameter.value.len()));
         }

@@ -19,7 +19,6 @@ use luthier_model::checkpoint::Quantisation;
 use crate::hub::HubSettings;
 use crate::settings::Settings;
 pub(crate) use files::{check_adapter, check_model, describe, gguf_files};
-pub(crate) use freeze::FreezeLayers;
 pub(crate) use lora::{LoraSettings, Targets};
 pub(crate) use method::Method;
 pub(crate) use optimiser::OptimiserSettings;

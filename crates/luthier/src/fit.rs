@@ -42,6 +42,9 @@ pub(crate) fn fit(
         steps.token_budget = layout.token_budget;
         trainer.recomputed_layers = layout.recomputed_layers;
     }
+    if trainer.optimiser.in_backward {
+        whole_steps(config, steps, resumed)?;
+    }
     let limit = available_bytes().map(|bytes| (bytes as f64 * MEMORY_SHARE) as usize);
     if limit.is_none() {
         eprint_line("note: this system does not tell how much memory is free; the plan is not compared with it");
@@ -65,8 +68,10 @@ pub(crate) fn fit(
             &steps.largest_evaluation(),
         )?;
         let needed = found.peak_bytes + weights;
-        let may_shrink =
-            resumed.is_none() && config.batch.token_budget.is_none() && steps.token_budget > steps.longest_row();
+        let may_shrink = resumed.is_none()
+            && config.batch.token_budget.is_none()
+            && steps.token_budget > steps.longest_row()
+            && !trainer.optimiser.in_backward;
         let activations = found.peak_bytes - found.resident_bytes;
         if may_shrink && activations > MODEST_ACTIVATIONS.max(weights / 2) {
             steps.token_budget = (steps.token_budget * 7 / 8).max(steps.longest_row());
@@ -94,6 +99,24 @@ pub(crate) fn fit(
             );
         }
     }
+}
+
+/// Each step in one part: a gradient is final after the last one, and all of them would be there before it.
+fn whole_steps(config: &TrainConfig, steps: &mut RowSteps, resumed: Option<&Layout>) -> anyhow::Result<()> {
+    let before = steps.token_budget;
+    steps.token_budget = usize::MAX;
+    let needed = steps.largest(1).iter().map(|part| part.ids.len()).max().unwrap_or(0).max(1);
+    if resumed.is_some() {
+        steps.token_budget = before;
+    } else if let Some(budget) = config.batch.token_budget.filter(|budget| *budget < needed) {
+        anyhow::bail!(
+            "token_budget is {budget}, and a step has up to {needed} tokens; optimizer_in_bwd needs each step in one part: \
+             leave token_budget out, or lower per_device_train_batch_size"
+        );
+    } else {
+        steps.token_budget = config.batch.token_budget.unwrap_or(needed);
+    }
+    Ok(())
 }
 
 /// What the program's own code, its threads' stacks and small host buffers take once they are used.

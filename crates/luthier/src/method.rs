@@ -1,12 +1,15 @@
 //! The method of a configuration as the engine takes it, and whether the model has what it names.
 
+mod freeze;
 mod lora;
 
-use luthier_model::adapter::TargetModules;
+use luthier_model::adapter::{TargetModules, is_adapters_own};
 use luthier_model::{Adapter, Decoder, LoraSettings, Tuning};
+use luthier_train::{OptimiserKind, OptimiserSettings};
 
-use crate::config::{FreezeLayers, Method};
+use crate::config::Method;
 use crate::model::Model;
+pub(crate) use freeze::trained_part;
 
 /// What is trained. An adapter that is trained on decides its own form.
 pub(crate) fn tuning(method: &Method, seed: u64, model: &Model, adapter: Option<&Adapter>) -> anyhow::Result<Tuning> {
@@ -14,23 +17,18 @@ pub(crate) fn tuning(method: &Method, seed: u64, model: &Model, adapter: Option<
     if let Some(found) = adapter.map(Adapter::method).filter(|found| *found != name) {
         anyhow::bail!("adapter_name_or_path is an adapter of finetuning_type: {found}; expected one of {name}");
     }
-    let count = model.checkpoint.model.decoder.layers.len();
+    let description = &model.checkpoint.model;
     Ok(match method {
         Method::Full => Tuning::Full,
-        Method::Freeze(layers) => {
-            let wanted = match layers {
-                FreezeLayers::First(wanted) | FreezeLayers::Last(wanted) => *wanted,
-            };
-            if wanted > count {
-                anyhow::bail!("freeze_trainable_layers is {wanted}, but the model has {count} layers");
+        Method::Freeze(settings) => freeze::tuning(settings, description)?,
+        Method::BitFit => Tuning::Freeze { tensors: luthier_model::biases(description)? },
+        Method::Lora(settings) => {
+            let mut tuning = lora::tuning(settings, seed, adapter.and_then(Adapter::lora));
+            if let Some(added) = settings.added_blocks.filter(|_| adapter.is_none()) {
+                tuning.targets = luthier_model::added_targets(description, added, &tuning.targets)?;
             }
-            let layers = match layers {
-                FreezeLayers::First(wanted) => 0..*wanted,
-                FreezeLayers::Last(wanted) => count - wanted..count,
-            };
-            Tuning::Freeze { layers }
+            Tuning::Lora(tuning)
         }
-        Method::Lora(settings) => Tuning::Lora(lora::tuning(settings, seed, adapter.and_then(Adapter::lora))),
     })
 }
 
@@ -60,13 +58,26 @@ pub(crate) fn check_targets(tuning: &Tuning, decoder: &Decoder) -> anyhow::Resul
     }
 }
 
+/// BAdam needs something of a layer to step.
+pub(crate) fn check_blocks(optimiser: &OptimiserSettings, decoder: &Decoder) -> anyhow::Result<()> {
+    let in_a_layer = |name: &str| name.split('.').any(|part| part.parse::<usize>().is_ok());
+    let is_badam = matches!(optimiser.kind, OptimiserKind::Badam(_));
+    if is_badam && !decoder.parameters().iter().any(|parameter| in_a_layer(&parameter.name)) {
+        anyhow::bail!(
+            "use_badam steps one layer after another, and nothing within a layer is trained; expected layers besides, or \
+             another optimiser"
+        );
+    }
+    Ok(())
+}
+
 /// Every name of `additional_target` must be a module that is now trained as a whole.
 pub(crate) fn check_saved_modules(tuning: &Tuning, decoder: &Decoder) -> anyhow::Result<()> {
     let whole: Vec<&str> = decoder
         .parameters()
         .iter()
         .map(|parameter| parameter.name.as_str())
-        .filter(|name| !name.contains(".lora_"))
+        .filter(|name| !is_adapters_own(name))
         .collect();
     let matches = |saved: &str| whole.iter().any(|name| is_part_of(name, saved));
     match tuning.saved_modules().iter().find(|saved| !matches(saved)) {

@@ -3,13 +3,14 @@
 
 use luthier_data::{Example, Tokenizer};
 use luthier_model::Tuning;
-use luthier_train::{Event, Steps, Trained, memory_warning, rate_warning};
+use luthier_train::{Event, OptimiserKind, Steps, Trained, memory_warning, rate_warning};
 
 use crate::config::{Stage, TrainConfig, When};
 use crate::estimate::{Estimate, estimate};
 use crate::fit::PROGRAM;
 use crate::machine::available_bytes;
 use crate::manifest::memory_bytes;
+use crate::method::trained_part;
 use crate::run::{Run, numbers_of, precision_name};
 use crate::wording::duration;
 use crate::wording::size;
@@ -110,7 +111,7 @@ pub(crate) fn page(config: &TrainConfig, run: &Run, plan: &Plan) -> Vec<String> 
     let all_memory = memory_bytes().unwrap_or(0);
     let warnings = [
         // Weights that are drawn have everything to learn: usual rates are others.
-        rate_warning(trained, config.optimiser.learning_rate).filter(|_| !config.model.from_scratch),
+        rate_warning(trained, run.facts.rate.value).filter(|_| !config.model.from_scratch),
         memory_warning(plan.memory.total_bytes, all_memory),
     ];
     for warning in warnings.into_iter().flatten() {
@@ -154,9 +155,15 @@ fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
             run.model.checkpoint.model.decoder.model_type,
             thousands(all)
         ),
-        format!("method: {}, {} numbers trained ({share:.2} %)", method(&run.tuning), thousands(trained)),
+        format!("method: {}, {} numbers trained ({share:.2} %)", method(config, run), thousands(trained)),
     ];
     lines.extend(quantised(run));
+    let optimiser = &run.trainer.optimiser;
+    if optimiser.kind != OptimiserKind::AdamW || optimiser.in_backward {
+        let when = if optimiser.in_backward { ", on the way back" } else { "" };
+        lines.push(format!("optimiser: {}{when}", optimiser.kind.describe()));
+    }
+    lines.extend(facts.rate.reason.iter().map(|reason| format!("rate: {reason}")));
     let [rows, tokens, scored] = run.steps.totals();
     lines.push(format!(
         "data: {} rows, {} tokens, {} of them trained ({:.0} %); the longest row has {}",
@@ -196,13 +203,22 @@ fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
     lines
 }
 
-fn method(tuning: &Tuning) -> String {
-    match tuning {
+fn method(config: &TrainConfig, run: &Run) -> String {
+    let dropped = |dropout: f32| if dropout > 0.0 { format!(", dropout {dropout}") } else { String::new() };
+    match &run.tuning {
         Tuning::Lora(lora) => {
-            let dropout = if lora.dropout > 0.0 { format!(", dropout {}", lora.dropout) } else { String::new() };
-            format!("LoRA of rank {}, alpha {}{dropout}", lora.rank, lora.alpha)
+            let name = match (lora.dora, &lora.pissa) {
+                (true, _) => "DoRA",
+                (_, Some(_)) => "PiSSA",
+                _ => "LoRA",
+            };
+            format!("{name} of rank {}, alpha {}{}", lora.rank, lora.alpha, dropped(lora.dropout))
         }
-        Tuning::Freeze { layers } => format!("layers {} to {} only", layers.start, layers.end.saturating_sub(1)),
+        Tuning::Ia3(_) => "IA3".to_owned(),
+        Tuning::Vera(vera) => format!("VeRA of rank {}{}", vera.rank, dropped(vera.dropout)),
+        Tuning::Oft(oft) if oft.block > 0 => format!("OFT in blocks of {}", oft.block),
+        Tuning::Oft(oft) => format!("OFT in {} blocks", oft.blocks),
+        Tuning::Freeze { .. } => trained_part(&config.method, run.model.checkpoint.model.decoder.layers.len()),
         Tuning::Full => "all weights".to_owned(),
         Tuning::Nothing => "nothing".to_owned(),
     }
@@ -256,13 +272,15 @@ fn memory(run: &Run) -> Memory {
     let weight_bytes: u64 = run.model.checkpoint.tensors.values().map(|tensor| tensor.memory_bytes() as u64).sum();
     let peak = run.facts.plan.peak_bytes as u64;
     let total_bytes = run.predicted_bytes.unwrap_or(peak + weight_bytes + run.facts.scratch_bytes + PROGRAM);
-    let activation_bytes = peak.saturating_sub(4 * parameters);
+    let plan = &run.facts.plan;
+    let (gradient_bytes, moment_bytes) = (plan.gradient_bytes as u64, plan.state_bytes as u64);
+    let activation_bytes = peak.saturating_sub(parameters + gradient_bytes + moment_bytes);
     Memory {
         total_bytes,
         weight_bytes,
         trained_bytes: parameters,
-        gradient_bytes: parameters,
-        moment_bytes: run.facts.plan.state_bytes as u64,
+        gradient_bytes,
+        moment_bytes,
         activation_bytes,
         program_bytes: total_bytes.saturating_sub(weight_bytes + peak),
         available_bytes: available_bytes(),

@@ -18,8 +18,9 @@ use crate::config::{self, DataSettings, EvaluationSettings, EvaluationSource, Mi
 use crate::datasets;
 use crate::fit::{Restored, fit, predict};
 use crate::machine::{ProcessMemory, Processor};
-use crate::method::{check_saved_modules, check_targets, tuning};
+use crate::method::{check_blocks, check_saved_modules, check_targets, tuning};
 use crate::model::Model;
+use crate::rate::{self, ChosenRate};
 use crate::rows::{self, Order, RowSteps, Rows, UsedTemplate, Wanted};
 use crate::{Environment, eprint_line};
 
@@ -46,6 +47,7 @@ pub(crate) struct Facts {
     pub(crate) threads: usize,
     pub(crate) precision_reason: &'static str,
     pub(crate) plan: MemoryPlan,
+    pub(crate) rate: ChosenRate,
     pub(crate) scratch_bytes: u64,
     /// What happened to the rows that are trained.
     pub(crate) report: Report,
@@ -105,7 +107,14 @@ impl Run {
             check_layout(&steps, &settings, layout)?;
         }
         warn_long_rows(&model, &steps);
-        let schedule = schedule(config, steps.total);
+        let rate = rate::choose(config, &model);
+        if let Some(floor) = config.schedule.floor.filter(|floor| *floor >= rate.value) {
+            anyhow::bail!(
+                "lr_scheduler_kwargs: the rate is to end at {floor}, and the highest is {}; expected less",
+                rate.value
+            );
+        }
+        let schedule = schedule(config, rate.value, steps.total);
         let drops = tuning.dropout() > 0.0;
         let mut trainer = TrainerSettings {
             precision,
@@ -134,6 +143,13 @@ impl Run {
         let device = processor.device(observer)?;
         let scratch_bytes = device.scratch_bytes(precision, &model.layout()) as u64;
         let decoder = Decoder::new(&device, &model.checkpoint, &tuning, adapter.as_ref())?;
+        if !trainer.optimiser.kind.has_targets(decoder.parameters()) {
+            anyhow::bail!(
+                "{}: none of the tensors that are trained is one of its targets; expected other targets (galore_target, \
+                 apollo_target, optim_target_modules) or another method",
+                trainer.optimiser.kind.describe()
+            );
+        }
         let trained = decoder.parameters().count() as u64;
         let restored = match (resumed, config.evaluation.as_ref().is_some_and(|evaluation| evaluation.keeps_best)) {
             (Some(_), _) => Restored::Everything { trained },
@@ -143,6 +159,7 @@ impl Run {
         let predicted_bytes = before.map(|before| predict(&before, &plan, &model, scratch_bytes, &tuning, restored));
         check_targets(&tuning, &decoder)?;
         check_saved_modules(&tuning, &decoder)?;
+        check_blocks(&trainer.optimiser, &decoder)?;
         Ok(Self {
             model,
             device,
@@ -155,6 +172,7 @@ impl Run {
                 threads: processor.threads,
                 precision_reason: reason,
                 plan,
+                rate,
                 scratch_bytes,
                 report,
                 tokenizer,
@@ -301,10 +319,10 @@ fn check_layout(steps: &RowSteps, now: &BTreeMap<String, String>, layout: &Layou
     Ok(())
 }
 
-fn schedule(config: &TrainConfig, total_steps: usize) -> Schedule {
+fn schedule(config: &TrainConfig, learning_rate: f64, total_steps: usize) -> Schedule {
     Schedule {
-        kind: config.schedule.kind(config.optimiser.learning_rate),
-        learning_rate: config.optimiser.learning_rate,
+        kind: config.schedule.kind(learning_rate),
+        learning_rate,
         warmup_steps: config.schedule.warmup.steps(total_steps),
         total_steps,
     }
@@ -321,6 +339,7 @@ fn optimiser(config: &TrainConfig, model: &Model) -> OptimiserSettings {
         max_gradient_norm: settings.max_grad_norm,
         clipping: settings.clipping,
         layer_decay: settings.layer_decay,
+        in_backward: settings.in_backward,
         seed: config.machine.seed,
         ..OptimiserSettings::adamw(settings.beta1, settings.beta2, settings.epsilon)
     }

@@ -42,7 +42,7 @@ pub(crate) struct Setting {
     pub(crate) alone: &'static str,
     /// The heading it stands under.
     pub(crate) group: Group,
-    /// Where it matters, as `key: value`; empty for everywhere.
+    /// Where it matters, as `key: value`, or several of them with ` or ` between; empty for everywhere.
     pub(crate) applies_to: &'static str,
     /// What Luthier does with it.
     pub(crate) status: Status,
@@ -52,6 +52,13 @@ pub(crate) struct Setting {
     pub(crate) ours: bool,
     /// Where default or meaning are not LLaMA-Factory's, on purpose.
     pub(crate) differs: Option<Difference>,
+}
+
+impl Setting {
+    /// The keys and values of which one must be so for the setting to matter; none: it always does.
+    fn conditions(&self) -> impl Iterator<Item = (&'static str, &'static str)> + use<> {
+        self.applies_to.split(" or ").filter_map(|condition| condition.split_once(": "))
+    }
 }
 
 /// What Luthier does with a setting.
@@ -237,9 +244,10 @@ impl Settings {
     fn beside_the_point(&self) -> Vec<String> {
         let mut found: Vec<(&str, Vec<&str>)> = Vec::new();
         for setting in SETTINGS.iter().filter(|setting| setting.status == Status::Honoured) {
-            let Some((key, wanted)) = setting.applies_to.split_once(": ") else { continue };
+            let mut conditions = setting.conditions().peekable();
             let (value, origin) = &self.values[setting.name];
-            if origin.is_none() || *value == setting.default_value() || self.is(key, wanted) {
+            let applies = conditions.peek().is_none() || conditions.any(|(key, wanted)| self.is(key, wanted));
+            if origin.is_none() || *value == setting.default_value() || applies {
                 continue;
             }
             match found.iter_mut().find(|(known, _)| *known == setting.applies_to) {
@@ -416,8 +424,8 @@ mod tests {
 
     #[test]
     fn conditions_name_a_setting_and_a_value() {
-        for setting in SETTINGS.iter().filter(|setting| !setting.applies_to.is_empty()) {
-            let (key, value) = setting.applies_to.split_once(": ").expect(setting.name);
+        let conditions = |setting: &'static Setting| setting.conditions().map(move |condition| (setting, condition));
+        for (setting, (key, value)) in SETTINGS.iter().flat_map(conditions) {
             assert!(
                 find(key).is_some_and(|found| found.parse(&Raw::Text(value.to_owned())).is_ok()),
                 "{}",

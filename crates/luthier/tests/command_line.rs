@@ -81,7 +81,9 @@ fn a_bad_value_says_what_was_expected() {
         "error: train.yaml, line 4: learning_rate is \"fast\"; expected a number of 0 or more\n\
          error: train.yaml, line 5: lora_rank is \"0\"; expected a whole number from 1 to 65536\n\
          error: train.yaml, line 6: bf16 is \"maybe\"; expected true or false\n\
-         error: train.yaml, line 7: lr_scheduler_type is \"cosin\"; expected linear, cosine, constant or constant_with_warmup\n\
+         error: train.yaml, line 7: lr_scheduler_type is \"cosin\"; expected linear, cosine, cosine_with_restarts, \
+         polynomial, constant, constant_with_warmup, inverse_sqrt, cosine_with_min_lr, cosine_warmup_with_min_lr or \
+         warmup_stable_decay\n\
          error: command line: max_steps is [1, 2]; expected a whole number of -1 or more\n",
     );
     train(

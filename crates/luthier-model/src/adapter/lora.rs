@@ -30,6 +30,8 @@ pub struct LoraPair {
     pub a: Tensor,
     /// `[out_features, rank]`
     pub b: Tensor,
+    /// DoRA's, as many numbers as the module gives.
+    pub magnitude: Option<Tensor>,
     /// The rank of this pair.
     pub rank: usize,
     /// The alpha of this pair.
@@ -44,7 +46,7 @@ impl LoraAdapter {
         weights: &SharedBytes,
     ) -> Result<Self, Error> {
         let config = read_config(config_file, config)?;
-        let mut halves: BTreeMap<String, [Option<Tensor>; 2]> = BTreeMap::new();
+        let mut halves: BTreeMap<String, [Option<Tensor>; 3]> = BTreeMap::new();
         let mut saved_modules = BTreeMap::new();
         for (name, tensor) in read_safetensors(weights_file, weights, |_| false)? {
             let tensor = tensor.tensor().clone();
@@ -56,6 +58,8 @@ impl LoraAdapter {
                 halves.entry(module.to_owned()).or_default()[0] = Some(tensor);
             } else if let Some(module) = path.strip_suffix(".lora_B.weight") {
                 halves.entry(module.to_owned()).or_default()[1] = Some(tensor);
+            } else if let Some(module) = path.strip_suffix(".lora_magnitude_vector").filter(|_| config.dora) {
+                halves.entry(module.to_owned()).or_default()[2] = Some(tensor);
             } else if path.contains(".lora_") {
                 let reason = format!("tensor `{name}` belongs to a variant of LoRA that is not supported yet");
                 return Err(refused(weights_file, reason));
@@ -65,16 +69,20 @@ impl LoraAdapter {
         }
         let mut modules = BTreeMap::new();
         for (module, pair) in halves {
-            let [Some(a), Some(b)] = pair else {
+            let [Some(a), Some(b), magnitude] = pair else {
                 let reason = format!("module `{module}` has only one of lora_A and lora_B");
                 return Err(refused(weights_file, reason));
             };
+            if config.dora != magnitude.is_some() {
+                let reason = format!("module `{module}` has no lora_magnitude_vector, but use_dora is on");
+                return Err(refused(weights_file, reason));
+            }
             let rank = pattern_entry(config_file, "rank_pattern", &config.rank_pattern, &module)?;
             let rank = rank.map_or(config.rank, |rank| rank as usize);
             let alpha = pattern_entry(config_file, "alpha_pattern", &config.alpha_pattern, &module)?;
             check_rank(weights_file, &format!("{module}.lora_A.weight"), &a, a.rows(), rank)?;
             check_rank(weights_file, &format!("{module}.lora_B.weight"), &b, b.columns(), rank)?;
-            modules.insert(module, LoraPair { a, b, rank, alpha: alpha.unwrap_or(config.alpha) });
+            modules.insert(module, LoraPair { a, b, magnitude, rank, alpha: alpha.unwrap_or(config.alpha) });
         }
         Ok(Self { config, modules, saved_modules })
     }

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::common::{read_dropout, read_saved, read_targets, refuse_biases, refuse_when_set};
 use super::target::TargetModules;
 use crate::checkpoint::pretty;
 use crate::error::Error;
@@ -19,6 +20,8 @@ pub struct LoraConfig {
     pub dropout: f64,
     /// `use_rslora`: the scale is `alpha / sqrt(rank)` in place of `alpha / rank`.
     pub rslora: bool,
+    /// `use_dora`: the rows of the sum have a trained magnitude.
+    pub dora: bool,
     /// `target_modules`
     pub target_modules: TargetModules,
     /// `modules_to_save`: modules that are trained as a whole.
@@ -77,7 +80,7 @@ fn config(settings: &LoraConfig) -> Value {
         "target_parameters": null,
         "task_type": "CAUSAL_LM",
         "trainable_token_indices": null,
-        "use_dora": false,
+        "use_dora": settings.dora,
         "use_qalora": false,
         "use_rslora": settings.rslora,
     })
@@ -89,8 +92,7 @@ fn number(value: f64) -> Value {
 }
 
 /// Keys that change what the adapter computes, and that nothing here computes.
-const REFUSED_WHEN_SET: [(&str, &str); 12] = [
-    ("use_dora", "DoRA is not supported yet"),
+const REFUSED_WHEN_SET: [(&str, &str); 11] = [
     ("lora_bias", "a bias on lora_B is not supported yet"),
     ("fan_in_fan_out", "transposed weights are not supported"),
     ("alora_invocation_tokens", "activated LoRA is not supported yet"),
@@ -105,21 +107,8 @@ const REFUSED_WHEN_SET: [(&str, &str); 12] = [
 ];
 
 pub(super) fn read_config(file: &str, config: &Raw<'_>) -> Result<LoraConfig, Error> {
-    for (key, reason) in REFUSED_WHEN_SET {
-        let value = config.value(key);
-        let empty = value.is_none_or(|value| match value {
-            Value::Bool(flag) => !flag,
-            Value::Array(list) => list.is_empty(),
-            Value::Object(object) => object.is_empty(),
-            _ => false,
-        });
-        if !empty {
-            return Err(config.unsupported(key, reason));
-        }
-    }
-    if config.text("bias")?.is_some_and(|bias| bias != "none") {
-        return Err(config.unsupported("bias", "trained biases are not supported yet; train with `bias: none`"));
-    }
+    refuse_when_set(config, &REFUSED_WHEN_SET)?;
+    refuse_biases(config)?;
     if let Some(Value::String(init)) = config.value("init_lora_weights")
         && !["gaussian", "orthogonal", "eva"].contains(&init.as_str())
     {
@@ -127,29 +116,15 @@ pub(super) fn read_config(file: &str, config: &Raw<'_>) -> Result<LoraConfig, Er
                       (`path_initial_model_for_weight_conversion`)";
         return Err(config.unsupported("init_lora_weights", reason));
     }
-    let dropout = config.number_if_given("lora_dropout")?.unwrap_or(0.0);
-    if !(0.0..1.0).contains(&dropout) {
-        return Err(config.bad("lora_dropout", "a number from 0 up to but not including 1"));
-    }
-    let target_modules = match config.value("target_modules") {
-        None => TargetModules::Names(Vec::new()),
-        Some(value) => TargetModules::from_json(file, value)?,
-    };
-    let modules_to_save = match config.value("modules_to_save") {
-        None => Vec::new(),
-        Some(value) => {
-            let names =
-                value.as_array().and_then(|list| list.iter().map(|name| Some(name.as_str()?.to_owned())).collect());
-            names.ok_or_else(|| config.bad("modules_to_save", "a list of module names"))?
-        }
-    };
+    let dropout = read_dropout(config, "lora_dropout")?;
     Ok(LoraConfig {
         rank: config.size_or("r", 8)?,
         alpha: config.positive_or("lora_alpha", 8.0)?,
         dropout,
         rslora: config.flag_or("use_rslora", false)?,
-        target_modules,
-        modules_to_save,
+        target_modules: read_targets(file, config, "target_modules")?,
+        modules_to_save: read_saved(config)?,
+        dora: config.flag_or("use_dora", false)?,
         rank_pattern: patterns(config, "rank_pattern")?,
         alpha_pattern: patterns(config, "alpha_pattern")?,
         base_model: config.text("base_model_name_or_path")?.unwrap_or_default().to_owned(),

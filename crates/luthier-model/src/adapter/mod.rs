@@ -1,10 +1,15 @@
 //! What tuning adds to a model, as files: PEFT's folder format, as bytes in and bytes out, so that PEFT and vLLM load ours
 //! and we theirs. One file for each `peft_type`.
 
+mod common;
 mod file;
+mod ia3;
 mod lora;
 mod lora_config;
+mod mersenne;
+mod oft;
 mod target;
+mod vera;
 
 use std::collections::BTreeMap;
 
@@ -14,17 +19,30 @@ use crate::checkpoint::parse_json;
 use crate::error::Error;
 use crate::families::raw::Raw;
 
+pub use common::Origin;
 pub use file::{CONFIG_FILE, FileTensor, WEIGHTS_FILE, adapter_shard};
+pub(crate) use ia3::ia3_config;
+pub use ia3::{Ia3Adapter, Ia3Settings};
 pub use lora::{LoraAdapter, LoraPair};
 pub use lora_config::{LoraConfig, adapter_config};
+pub(crate) use oft::oft_config;
+pub use oft::{OftAdapter, OftSettings};
 pub(crate) use target::pattern_entry;
 pub use target::{TargetModules, matches_target};
+pub(crate) use vera::{VERA_DOWN, VERA_UP, vera_config, vera_matrices};
+pub use vera::{VeraAdapter, VeraSettings, VeraVectors};
 
 /// An adapter of any kind, by the `peft_type` of its `adapter_config.json`.
 #[derive(Clone, Debug)]
 pub enum Adapter {
     /// `LORA`
     Lora(LoraAdapter),
+    /// `IA3`
+    Ia3(Ia3Adapter),
+    /// `VERA`
+    Vera(VeraAdapter),
+    /// `OFT`
+    Oft(OftAdapter),
 }
 
 impl Adapter {
@@ -33,12 +51,17 @@ impl Adapter {
     /// # Errors
     /// When a file is damaged, the adapter is of a kind that is not supported, or it is incomplete.
     pub fn read(folder: &str, config: &[u8], weights: &SharedBytes) -> Result<Self, Error> {
+        const KINDS: &str = "LORA, IA3, VERA and OFT adapters are read";
         let (config_file, weights_file) = (format!("{folder}/{CONFIG_FILE}"), format!("{folder}/{WEIGHTS_FILE}"));
         let value = parse_json(&config_file, config)?;
-        let config = Raw::new(&config_file, &value)?;
+        let config = &Raw::new(&config_file, &value)?;
+        let (file, of) = (&config_file, &weights_file);
         match config.text("peft_type")?.ok_or_else(|| config.missing("peft_type", "`LORA`"))? {
-            "LORA" => Ok(Self::Lora(LoraAdapter::read(&config_file, &config, &weights_file, weights)?)),
-            _ => Err(config.unsupported("peft_type", "only LORA adapters are read yet")),
+            "LORA" => Ok(Self::Lora(LoraAdapter::read(file, config, of, weights)?)),
+            "IA3" => Ok(Self::Ia3(Ia3Adapter::read(file, config, of, weights)?)),
+            "VERA" => Ok(Self::Vera(VeraAdapter::read(file, config, of, weights)?)),
+            "OFT" => Ok(Self::Oft(OftAdapter::read(file, config, of, weights)?)),
+            _ => Err(config.unsupported("peft_type", KINDS)),
         }
     }
 
@@ -46,13 +69,20 @@ impl Adapter {
     pub fn method(&self) -> &'static str {
         match self {
             Self::Lora(_) => "lora",
+            Self::Ia3(_) => "ia3",
+            Self::Vera(_) => "vera",
+            Self::Oft(_) => "oft",
         }
     }
 
     /// What it is, for people: `a LoRA adapter of rank 8`.
     pub fn description(&self) -> String {
         match self {
+            Self::Lora(lora) if lora.config.dora => format!("a DoRA adapter of rank {}", lora.config.rank),
             Self::Lora(lora) => format!("a LoRA adapter of rank {}", lora.config.rank),
+            Self::Ia3(_) => "an IA3 adapter".to_owned(),
+            Self::Vera(vera) => format!("a VeRA adapter of rank {}", vera.settings.rank),
+            Self::Oft(_) => "an OFT adapter".to_owned(),
         }
     }
 
@@ -60,6 +90,9 @@ impl Adapter {
     pub fn base_model(&self) -> &str {
         match self {
             Self::Lora(lora) => &lora.config.base_model,
+            Self::Ia3(ia3) => &ia3.origin.base_model,
+            Self::Vera(vera) => &vera.origin.base_model,
+            Self::Oft(oft) => &oft.origin.base_model,
         }
     }
 
@@ -67,6 +100,9 @@ impl Adapter {
     pub fn saved_modules(&self) -> &BTreeMap<String, Tensor> {
         match self {
             Self::Lora(lora) => &lora.saved_modules,
+            Self::Ia3(ia3) => &ia3.saved_modules,
+            Self::Vera(vera) => &vera.saved_modules,
+            Self::Oft(oft) => &oft.saved_modules,
         }
     }
 
@@ -74,6 +110,9 @@ impl Adapter {
     pub fn modules(&self) -> Box<dyn Iterator<Item = &str> + '_> {
         match self {
             Self::Lora(lora) => Box::new(lora.modules.keys().map(String::as_str)),
+            Self::Ia3(ia3) => Box::new(ia3.modules.keys().map(String::as_str)),
+            Self::Vera(vera) => Box::new(vera.modules.keys().map(String::as_str)),
+            Self::Oft(oft) => Box::new(oft.modules.keys().map(String::as_str)),
         }
     }
 
@@ -81,6 +120,12 @@ impl Adapter {
     pub fn lora(&self) -> Option<&LoraAdapter> {
         match self {
             Self::Lora(lora) => Some(lora),
+            _ => None,
         }
     }
+}
+
+/// Whether a trained tensor of this name is an adapter's own, and not a module's that is trained as a whole.
+pub fn is_adapters_own(name: &str) -> bool {
+    [".lora_", ".ia3_l", ".vera_lambda_", ".oft_R."].iter().any(|part| name.contains(part))
 }

@@ -2,6 +2,7 @@
 //! bytes; weights are not copied unless they lie badly.
 
 mod encode;
+mod expand;
 mod files;
 mod gguf;
 mod gguf_carried;
@@ -31,6 +32,7 @@ use crate::families::{ModelDescription, describe};
 
 pub(crate) use encode::encode_on;
 pub use encode::{OutOfRange, encode};
+pub use expand::{ExpandedLayer, expanded_layers};
 pub(crate) use files::parse_json;
 pub use files::{INDEX_FILE, ModelFiles, WEIGHTS_FILE, shard_names};
 pub use gguf_carried::GgufCarried;

@@ -3,8 +3,10 @@
 
 use luthier_tensor::{DType, Device, Projection, Tensor, Weight};
 
+use super::lora::Start;
+use super::vera::Shared;
 use super::{Tuning, is_saved, mix};
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, TargetModules, matches_target};
 use crate::checkpoint::{Checkpoint, StoredTensor};
 use crate::error::{Error, shape};
 use crate::parameters::Parameters;
@@ -13,11 +15,15 @@ use crate::parameters::Parameters;
 pub(crate) struct Builder<'c> {
     pub(super) device: Device,
     checkpoint: &'c Checkpoint,
-    tuning: &'c Tuning,
+    pub(super) tuning: &'c Tuning,
     adapter: Option<&'c Adapter>,
     pub(crate) parameters: Parameters,
     /// The adapted modules, in the order of the forward pass.
     pub(crate) adapted: Vec<String>,
+    /// Where PiSSA's matrices began.
+    pub(crate) starts: Vec<Start>,
+    /// VeRA's random matrices, from their first use on.
+    pub(crate) vera: Option<Shared>,
     sites: u64,
 }
 
@@ -35,6 +41,8 @@ impl<'c> Builder<'c> {
             adapter,
             parameters: Parameters::default(),
             adapted: Vec::new(),
+            starts: Vec::new(),
+            vera: None,
             sites: 0,
         }
     }
@@ -48,14 +56,19 @@ impl<'c> Builder<'c> {
         })
     }
 
-    /// Whether the tensors of a module are trained as a whole; `layer` is its layer's number.
-    pub(super) fn trains(&self, module: &str, layer: Option<usize>) -> bool {
+    /// Whether a tensor of a module is trained as it is.
+    fn trains(&self, name: &str, module: &str) -> bool {
         match self.tuning {
             Tuning::Nothing => false,
             Tuning::Full => true,
-            Tuning::Freeze { layers } => layer.is_some_and(|layer| layers.contains(&layer)),
-            tuning => is_saved(module, tuning.saved_modules()),
+            Tuning::Freeze { tensors } => tensors.contains(name),
+            _ => self.trains_whole(module),
         }
+    }
+
+    /// Whether an adapter trains the module as a whole.
+    pub(super) fn trains_whole(&self, module: &str) -> bool {
+        is_saved(module, self.tuning.saved_modules())
     }
 
     /// What a tensor starts from: the adapter's own, where it has one, else the checkpoint's.
@@ -89,10 +102,10 @@ impl<'c> Builder<'c> {
     }
 
     /// A matrix: mapped when frozen, an f32 copy when trained or replaced by the adapter's own.
-    fn matrix(&mut self, name: &str, module: &str, layer: Option<usize>) -> Result<Weight, Error> {
+    fn matrix(&mut self, name: &str, module: &str) -> Result<Weight, Error> {
         let stored = self.stored(name)?;
         let source = self.source(name, stored)?;
-        if self.trains(module, layer) {
+        if self.trains(name, module) {
             let value = self.device.convert(source, DType::F32);
             let file_name = self.file_name(name);
             return Ok(self.parameters.add(&self.device, file_name, stored.dims().to_vec(), value));
@@ -102,19 +115,19 @@ impl<'c> Builder<'c> {
 
     /// The embedding or the head: `{module}.weight`.
     pub(crate) fn table(&mut self, module: &str) -> Result<Weight, Error> {
-        self.matrix(&format!("{module}.weight"), module, None)
+        self.matrix(&format!("{module}.weight"), module)
     }
 
     /// A norm's weight: f32, always the device's own.
-    pub(crate) fn vector(&mut self, module: &str, layer: Option<usize>) -> Result<Weight, Error> {
-        self.vector_tensor(&format!("{module}.weight"), module, layer)
+    pub(crate) fn vector(&mut self, module: &str) -> Result<Weight, Error> {
+        self.vector_tensor(&format!("{module}.weight"), module)
     }
 
-    fn vector_tensor(&mut self, name: &str, module: &str, layer: Option<usize>) -> Result<Weight, Error> {
+    fn vector_tensor(&mut self, name: &str, module: &str) -> Result<Weight, Error> {
         let stored = self.stored(name)?;
         let source = self.source(name, stored)?;
         let value = self.device.convert(&source.reshape(1, source.len()), DType::F32);
-        if self.trains(module, layer) {
+        if self.trains(name, module) {
             let file_name = self.file_name(name);
             return Ok(self.parameters.add(&self.device, file_name, stored.dims().to_vec(), value));
         }
@@ -128,13 +141,13 @@ impl<'c> Builder<'c> {
     }
 
     /// Projections of one input, with what adapters add to them.
-    pub(crate) fn projections(&mut self, modules: &[String], layer: usize) -> Result<Vec<Projection>, Error> {
+    pub(crate) fn projections(&mut self, modules: &[String]) -> Result<Vec<Projection>, Error> {
         let mut projections = Vec::with_capacity(modules.len());
         for module in modules {
-            let weight = self.matrix(&format!("{module}.weight"), module, Some(layer))?;
+            let weight = self.matrix(&format!("{module}.weight"), module)?;
             let bias_name = format!("{module}.bias");
             let bias = match self.checkpoint.tensors.contains_key(&bias_name) {
-                true => Some(self.vector_tensor(&bias_name, module, Some(layer))?),
+                true => Some(self.vector_tensor(&bias_name, module)?),
                 false => None,
             };
             projections.push(Projection { bias, ..Projection::new(weight) });
@@ -150,8 +163,38 @@ impl<'c> Builder<'c> {
                 self.adapt_lora(Some(lora), Some(adapter), modules, projections)
             }
             (Some(Adapter::Lora(adapter)), _) => self.adapt_lora(None, Some(adapter), modules, projections),
+            (Some(Adapter::Ia3(adapter)), _) => self.adapt_ia3(&adapter.settings, Some(adapter), modules, projections),
+            (Some(Adapter::Vera(adapter)), tuning) => {
+                let settings = if let Tuning::Vera(settings) = tuning { settings } else { &adapter.settings };
+                self.adapt_vera(settings, Some(adapter), modules, projections)
+            }
+            (Some(Adapter::Oft(adapter)), _) => self.adapt_oft(&adapter.settings, Some(adapter), modules, projections),
             (None, Tuning::Lora(lora)) => self.adapt_lora(Some(lora), None, modules, projections),
+            (None, Tuning::Ia3(settings)) => self.adapt_ia3(settings, None, modules, projections),
+            (None, Tuning::Vera(settings)) => self.adapt_vera(settings, None, modules, projections),
+            (None, Tuning::Oft(settings)) => self.adapt_oft(settings, None, modules, projections),
             (None, Tuning::Nothing | Tuning::Full | Tuning::Freeze { .. }) => Ok(()),
         }
+    }
+
+    /// Whether a method adapts a module; one that is trained as a whole gets no adapter besides, as in PEFT.
+    pub(super) fn is_target(&self, module: &str, targets: &TargetModules) -> bool {
+        matches_target(module, targets) && !self.trains_whole(module)
+    }
+
+    /// The most outputs and the most inputs of the linear modules that `takes` takes.
+    pub(super) fn largest_linear(&self, takes: impl Fn(&str) -> bool) -> (usize, usize) {
+        let names = &self.checkpoint.model.names;
+        let linear = self.checkpoint.tensors.iter().filter_map(|(name, stored)| {
+            let module = name.strip_suffix(".weight")?;
+            let is_linear = stored.dims().len() == 2 && ![names.embedding, names.head].contains(&module);
+            (is_linear && takes(module)).then(|| stored.tensor())
+        });
+        linear.fold((0, 0), |most, tensor| (most.0.max(tensor.rows()), most.1.max(tensor.columns())))
+    }
+
+    /// The method cannot be used with this model.
+    pub(super) fn refused(&self, reason: String) -> Error {
+        Error::Adapter { file: self.checkpoint.label.clone(), reason }
     }
 }

@@ -100,7 +100,8 @@ impl<'a> Tape<'a> {
         // The unit gradient of other ids would need their logits where these are capped.
         let simple = options.soft_cap.is_none() || request.ids.is_none();
         let unit = wanted && frozen && simple && !options.differentiate_all;
-        let head = Head { options: options.clone(), compute: self.precision().compute(), input, inverse_rms };
+        let options = HeadOptions { norm: options.norm.live(), weight: options.weight.live(), ..options.clone() };
+        let head = Head { options, compute: self.precision().compute(), input, inverse_rms };
         let values = device.empty(DType::F32, count, OUTPUTS);
         let top = (request.top_k > 0).then(|| TopK {
             ids: device.empty(DType::U32, count, request.top_k),
@@ -161,7 +162,10 @@ impl<'a> Tape<'a> {
                 }
                 None => {
                     let coefficients = by_values.unwrap_or_else(|| device.zeros(DType::F32, count, DIFFERENTIABLE));
-                    head.backward(gradients, &targets, &values, &coefficients, by_chosen.as_ref())
+                    let wanted = hidden_slot.is_some() || head.options.norm.weight.is_trained();
+                    let by = HeadUpstream { coefficients: &coefficients, chosen: by_chosen.as_ref(), wanted };
+                    let Some(gradient) = head.backward(gradients, &targets, &values, &by) else { return };
+                    gradient
                 }
             };
             head.finish_backward(gradients, &gradient, &positions, hidden_slot, rows);
@@ -209,6 +213,16 @@ struct Found {
     top: Option<(Tensor, Tensor)>,
     /// Likewise.
     chosen: Option<(Tensor, Tensor)>,
+}
+
+/// The loss's gradient with respect to what the head gave.
+struct HeadUpstream<'t> {
+    /// f32 `[tokens, 4]`, of the values.
+    coefficients: &'t Tensor,
+    /// Ids, and coefficients of their log-probabilities.
+    chosen: Option<&'t (Tensor, Tensor)>,
+    /// Whether anything below the matrix is trained.
+    wanted: bool,
 }
 
 struct Head {
@@ -290,32 +304,30 @@ impl Head {
         });
     }
 
-    /// The gradient with respect to the normalised rows; adds to the matrix's own. `chosen`: ids, and coefficients of their
-    /// log-probabilities.
+    /// The gradient with respect to the normalised rows, where it is wanted; adds to the matrix's own.
     fn backward(
         &self,
         gradients: &Gradients,
         targets: &Tensor,
         values: &Tensor,
-        coefficients: &Tensor,
-        chosen: Option<&(Tensor, Tensor)>,
-    ) -> Tensor {
+        by: &HeadUpstream<'_>,
+    ) -> Option<Tensor> {
         let device = &gradients.device;
         let weight = &self.options.weight;
         let (count, width) = (self.input.rows(), self.input.columns());
-        debug_assert_eq!(coefficients.columns(), DIFFERENTIABLE);
+        debug_assert_eq!(by.coefficients.columns(), DIFFERENTIABLE);
         let normed = self.normalise(device);
-        let out = device.empty(self.input.dtype(), count, width);
+        let out = by.wanted.then(|| device.empty(self.input.dtype(), count, width));
         for start in (0..count).step_by(TOKENS) {
             let tokens = TOKENS.min(count - start);
             let cut = |tensor: &Tensor| tensor.slice_rows(start, tokens);
-            let (h, values, coefficients) = (cut(&normed), cut(values), cut(coefficients));
-            let chosen = chosen.map(|(ids, numbers)| (cut(ids), cut(numbers)));
+            let (h, values, coefficients) = (cut(&normed), cut(values), cut(by.coefficients));
+            let chosen = by.chosen.map(|(ids, numbers)| (cut(ids), cut(numbers)));
             let chosen = chosen.as_ref().map(|(ids, numbers)| IdRows { ids, numbers });
             let by = HeadCoefficients { values: &coefficients, chosen };
             let targets = part_of_vector(targets, start, tokens);
             let rows = HeadRows { targets: &targets, state: &values, soft_cap: self.options.soft_cap };
-            let sums = device.zeros(DType::F32, tokens, width);
+            let sums = out.as_ref().map(|_| device.zeros(DType::F32, tokens, width));
             let buffer = self.buffer(device, tokens);
             for (first, block) in self.blocks() {
                 let logits = self.logits_of(device, &h, &block, &buffer);
@@ -324,8 +336,10 @@ impl Head {
                     cpu.head_slope(&rows, &logits, first, vocabulary, &values, &by);
                 });
                 device.run("head backward", |cpu| {
-                    let product = Product { a: rows_of(&logits, 0), b: columns_of(&block, 0), k: block.rows() };
-                    add_product(cpu, self.compute, product, &sums, self.options.scale);
+                    if let Some(sums) = &sums {
+                        let product = Product { a: rows_of(&logits, 0), b: columns_of(&block, 0), k: block.rows() };
+                        add_product(cpu, self.compute, product, sums, self.options.scale);
+                    }
                     if let Some(gradient) = &weight.gradient {
                         let gradient = gradient.slice_rows(first, block.rows());
                         let product = Product { a: columns_of(&logits, 0), b: columns_of(&h, 0), k: tokens };
@@ -333,7 +347,9 @@ impl Head {
                     }
                 });
             }
-            device.run("convert", |cpu| cpu.convert(&sums, &cut(&out)));
+            if let (Some(sums), Some(out)) = (&sums, &out) {
+                device.run("convert", |cpu| cpu.convert(sums, &cut(out)));
+            }
         }
         out
     }

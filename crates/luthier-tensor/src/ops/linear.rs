@@ -138,7 +138,7 @@ impl<'a> Tape<'a> {
             LinearInput::Plain(input) => (input, Kept::Plain(input.value().clone())),
             LinearInput::Normed { input, norm } => {
                 let inverse_rms = Norm::inverse_rms(&device, input.value());
-                (input, Kept::Normed { input: input.value().clone(), norm: norm.clone(), inverse_rms })
+                (input, Kept::Normed { input: input.value().clone(), norm: norm.live(), inverse_rms })
             }
             LinearInput::Activated { input, activation, gated } => {
                 (input, Kept::Activated { input: input.value().clone(), how: Activated { activation, gated } })
@@ -158,7 +158,8 @@ impl<'a> Tape<'a> {
         let output = device.empty(storage, tokens, out_columns);
         let scale = residual.map_or(1.0, |residual| residual.scale);
         let base = residual.map(|residual| residual.base.value());
-        let factors: Vec<Option<Factors>> = placed.iter().map(|placed| Factors::of(&device, placed)).collect();
+        let factors: Vec<Option<Factors>> =
+            placed.iter().map(|placed| Factors::of(&device, &placed.projection)).collect();
         let mut unscaled = Vec::with_capacity(placed.len());
         for (placed, factors) in placed.iter().zip(&factors) {
             let (weight, first) = (&placed.projection.weight.value, placed.first);

@@ -509,6 +509,7 @@ const OURS: [&str; 3] = ["none", "tensorboard", "all"];
 
 #[cfg(test)]
 mod tests {
+    use luthier_model::TrainedLayers;
     use luthier_train::{Clipping, OptimiserKind, ScheduleKind};
 
     use super::*;
@@ -546,6 +547,7 @@ mod tests {
                 targets: Targets::All,
                 rank_stabilised: false,
                 modules_to_save: Vec::new(),
+                added_blocks: None,
             }),
             data: DataSettings {
                 datasets: vec!["d".to_owned()],
@@ -565,7 +567,7 @@ mod tests {
             },
             batch: BatchSettings { rows: 8, accumulation: 1, length: RunLength::Epochs(3.0), token_budget: None },
             optimiser: OptimiserSettings {
-                learning_rate: 5e-5,
+                learning_rate: None,
                 weight_decay: 0.0,
                 beta1: 0.9,
                 beta2: 0.999,
@@ -615,7 +617,8 @@ mod tests {
     fn meanings() {
         let config =
             read("stage: pt\nfinetuning_type: freeze\nfreeze_trainable_layers: -3\nmax_steps: 7").expect("valid");
-        assert_eq!(config.method, Method::Freeze(FreezeLayers::First(3)));
+        let Method::Freeze(freeze) = config.method else { panic!("freeze was asked for") };
+        assert_eq!(freeze.layers, TrainedLayers::First(3));
         assert_eq!(config.batch.length, RunLength::Steps(7));
         assert!(config.data.packing);
         assert_eq!(config.data.scored, Scored::Everything);
@@ -750,7 +753,8 @@ mod tests {
     fn what_would_train_nothing() {
         fails(
             "finetuning_type: freeze\nfreeze_trainable_layers: 0",
-            "a.yaml, line 5: freeze_trainable_layers is 0, so nothing would be trained; expected a number of layers",
+            "a.yaml, line 5: freeze_trainable_layers is 0, so nothing would be trained; expected a number of layers, or \
+             freeze_extra_modules besides",
         );
         fails(
             "num_train_epochs: 0",

@@ -15,6 +15,8 @@ pub(crate) struct LoraSettings {
     pub(crate) rank_stabilised: bool,
     /// Modules that are trained whole and saved with the adapter.
     pub(crate) modules_to_save: Vec<String>,
+    /// The blocks that the model was expanded by, where they alone get adapters.
+    pub(crate) added_blocks: Option<usize>,
 }
 
 /// The linear layers that get an update.
@@ -48,6 +50,7 @@ impl Check<'_> {
             targets,
             rank_stabilised: self.is_on("use_rslora"),
             modules_to_save: self.settings.names("additional_target").to_vec(),
+            added_blocks: self.added_blocks(),
         }
     }
 }

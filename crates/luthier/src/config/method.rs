@@ -1,14 +1,18 @@
 //! Which method `finetuning_type` names. What each method's own settings say is in the file of its name.
 
+use luthier_model::FreezeSettings;
+
+use super::LoraSettings;
 use super::check::Check;
-use super::{FreezeLayers, LoraSettings};
 
 /// What is trained.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Method {
     Lora(LoraSettings),
     Full,
-    Freeze(FreezeLayers),
+    Freeze(FreezeSettings),
+    /// The biases alone.
+    BitFit,
 }
 
 impl Method {
@@ -18,6 +22,7 @@ impl Method {
             Self::Lora(_) => "lora",
             Self::Full => "full",
             Self::Freeze(_) => "freeze",
+            Self::BitFit => "bitfit",
         }
     }
 }
@@ -27,9 +32,14 @@ pub(super) const ADAPTERS: [&str; 1] = ["lora"];
 
 impl Check<'_> {
     pub(super) fn method(&mut self) -> Method {
-        match self.settings.text("finetuning_type") {
-            Some("full") => Method::Full,
-            Some("freeze") => Method::Freeze(self.freeze()),
+        let name = self.settings.text("finetuning_type").unwrap_or_default();
+        if self.is_on("use_llama_pro") && !["freeze", "lora"].contains(&name) {
+            self.problem("use_llama_pro", "use_llama_pro needs finetuning_type: freeze or lora");
+        }
+        match name {
+            "full" => Method::Full,
+            "freeze" => Method::Freeze(self.freeze()),
+            "bitfit" => Method::BitFit,
             _ => Method::Lora(self.lora()),
         }
     }

@@ -303,7 +303,7 @@ const FLAG_NAMES: Names = Names { model: "--model", adapter: "--adapter", output
 const FILE_NAMES: Names = Names { model: "model_name_or_path", adapter: "adapter_name_or_path", output: "export_dir" };
 
 /// `5GB`, `500MB`, `1GiB`: bytes.
-fn parse_size(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let at = text.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
     let factor = match unit.trim().to_ascii_lowercase().as_str() {

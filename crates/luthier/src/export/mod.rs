@@ -21,8 +21,9 @@ use crate::model::Model;
 use crate::outcome::Outcome;
 use crate::quantised::trained_on;
 use crate::{Environment, eprint_line, print_text, signals};
-pub(crate) use config::Arguments;
+pub(crate) use config::{Arguments, parse_size};
 use config::{ExportConfig, Format, Target};
+pub(crate) use files::stored_as;
 use files::{Files, Job};
 pub(crate) use keys::HELP;
 use replay::{Prompts, Replay};
@@ -234,9 +235,9 @@ fn report(config: &ExportConfig, prompts: &Prompts, replay: &Replay, names: &[St
         ));
     } else if let Some(by_adapter) = replay.outweighed() {
         eprint_line(&format!(
-            "warning: storing changes the logits by {:.4} in the mean, and the adapter by {by_adapter:.4}: {} cannot hold what was \
-             trained; store more bits with --outtype, or keep base and adapter apart",
-            replay.mean_difference, stored_name
+            "warning: storing as {stored_name} changes the logits by {:.4} in the mean, no less than the adapter's {by_adapter:.4}: \
+             what was trained may be lost in it; store more bits with --outtype, or keep base and adapter apart",
+            replay.mean_difference
         ));
     } else if replay.agreement_percent() < EXPECTED_AGREEMENT_PERCENT {
         eprint_line(&format!(

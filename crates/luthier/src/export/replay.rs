@@ -176,10 +176,7 @@ impl Replay {
             ("perplexity before, after", format!("{:.4}, {:.4}", self.perplexity_before, self.perplexity_after)),
         ];
         if let Some(by_adapter) = self.mean_by_adapter {
-            lines.push((
-                "the adapter alone: mean",
-                format!("{}, between the base and the base with it", small(by_adapter)),
-            ));
+            lines.push(("mean change by the adapter", small(by_adapter)));
         }
         if self.broken != [0; 2] {
             let [before, after] = self.broken;

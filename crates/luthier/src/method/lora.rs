@@ -9,15 +9,13 @@ use crate::eprint_line;
 /// An adapter that is trained on decides its own form.
 pub(super) fn tuning(lora: &config::LoraSettings, seed: u64, adapter: Option<&LoraAdapter>) -> LoraSettings {
     let mut settings = LoraSettings {
-        rank: lora.rank,
         alpha: lora.alpha,
         dropout: lora.dropout as f32,
         rslora: lora.rank_stabilised,
         targets: targets(&lora.targets),
         saved_modules: lora.modules_to_save.clone(),
-        rank_pattern: Vec::new(),
-        alpha_pattern: Vec::new(),
         seed,
+        ..LoraSettings::of_rank(lora.rank)
     };
     let Some(adapter) = adapter else { return settings };
     let found = &adapter.config;
@@ -36,6 +34,7 @@ pub(super) fn tuning(lora: &config::LoraSettings, seed: u64, adapter: Option<&Lo
     settings.rank = found.rank;
     settings.alpha = found.alpha;
     settings.rslora = found.rslora;
+    settings.dora = found.dora;
     settings.targets = found.target_modules.clone();
     settings.saved_modules.clone_from(&found.modules_to_save);
     settings.rank_pattern.clone_from(&found.rank_pattern);

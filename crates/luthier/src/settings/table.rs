@@ -139,25 +139,50 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(
         Method,
         "finetuning_type",
-        Choice(&["lora", "full", "freeze"], &["oft"]),
+        Choice(&["lora", "full", "freeze", "bitfit"], &["oft"]),
         "lora",
-        "What is trained: an adapter, everything, or some layers.",
+        "What is trained: an adapter, everything, some layers, or biases.",
     ),
     row(
         Method,
         "freeze_trainable_layers",
         Whole(-1_000_000, 1_000_000),
         "2",
-        "How many layers are trained: the last n, or the first n when negative.",
+        "Layers that are trained: the last n, the first n when negative, the added n with use_llama_pro.",
     )
-    .only("finetuning_type: freeze"),
-    row(Method, "freeze_trainable_modules", Names, "all", "Which modules of those layers.")
-        .only("finetuning_type: freeze")
-        .refused(NOT_YET),
-    row(Method, "freeze_extra_modules", Names, "", "Modules outside the layers that are trained too.")
-        .only("finetuning_type: freeze")
-        .refused(NOT_YET),
-    row(Method, "use_llama_pro", Switch, "false", "Train added layers only.").refused(NOT_YET),
+    .only("finetuning_type: freeze or use_llama_pro: true"),
+    row(
+        Method,
+        "freeze_layer_interval",
+        Whole(1, 1_000_000),
+        "",
+        "Every k-th layer is trained, in place of freeze_trainable_layers.",
+    )
+    .only(FREEZE)
+    .ours(),
+    row(
+        Method,
+        "freeze_trainable_modules",
+        Names,
+        "all",
+        "Modules of those layers, such as mlp or self_attn.o_proj.",
+    )
+    .only(FREEZE),
+    row(
+        Method,
+        "freeze_extra_modules",
+        Names,
+        "",
+        "Modules trained besides: embed_tokens, lm_head, or norm, which is every norm.",
+    )
+    .only(FREEZE),
+    row(
+        Method,
+        "use_llama_pro",
+        Switch,
+        "false",
+        "Train only the layers that `luthier expand` added, or adapters on them.",
+    ),
     row(Method, "use_dft_loss", Switch, "false", "DFT loss.").refused(NOT_YET),
     row(Method, "use_asft_loss", Switch, "false", "ASFT loss.").refused(NOT_YET),
     row(Method, "asft_alpha", Number(0.0, f64::MAX), "0.1", "Its weight.").no_effect("it only matters with use_asft_loss"),
@@ -386,7 +411,14 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Batch, "average_tokens_across_devices", Switch, "true", "Mean over all devices.")
         .no_effect("the loss is always the mean over all trained tokens of a step"),
     // Optimiser and schedule
-    row(Optimiser, "learning_rate", Number(0.0, f64::MAX), "5e-5", "Highest rate."),
+    row(
+        Optimiser,
+        "learning_rate",
+        Number(0.0, f64::MAX),
+        "",
+        "Highest rate. Default: by rule, with the source printed; `luthier lr-find` measures one.",
+    )
+    .differs_quietly("by rule", "5e-5", "A rate that fits an adapter is too high for all weights, and the other way round."),
     row(
         Optimiser,
         "lr_scheduler_type",
@@ -412,7 +444,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "optim",
         Choice(OPTIMISERS, OTHER_OPTIMISERS),
         "adamw_torch_fused",
-        "How weights are stepped. The first eight names all mean AdamW with moments in fp32; paged ones are not paged.",
+        "How weights are stepped. The first eight names mean AdamW; paged ones are not paged.",
     ),
     row(Optimiser, "optim_args", Options, "", "Numbers of the optimiser, such as momentum=0.9 of sgd."),
     row(
@@ -420,14 +452,14 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "optim_target_modules",
         Names,
         "",
-        "Parts of the names of matrices that optim: galore_adamw and apollo_adamw project; all-linear means each.",
+        "Matrices that galore_adamw and apollo_adamw project: parts of names, or all-linear.",
     ),
     row(
         Optimiser,
         "lr_scheduler_kwargs",
         Options,
         "",
-        "Numbers of the schedule, such as num_cycles, power, lr_end, min_lr, min_lr_rate, timescale, num_decay_steps.",
+        "Numbers of the schedule, such as num_cycles, power, lr_end, min_lr, min_lr_rate, timescale.",
     ),
     row(Optimiser, "clip_per_tensor", Switch, "false", "Cut each parameter's gradients to max_grad_norm by themselves.")
         .ours(),
@@ -436,7 +468,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "layerwise_lr_decay",
         Number(1e-6, 1.0),
         "",
-        "Factor of the rate from each layer to the one below; the embedding is below the first. (Also known as LLRD.)",
+        "Factor of the rate from each layer to the one below; the embedding is below the first.",
     )
     .also(&["llrd"])
     .ours(),
@@ -445,8 +477,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "optimizer_in_bwd",
         Switch,
         "false",
-        "Step each parameter on the way back as soon as its gradient is there, and forget the gradient: less memory. Needs one \
-         batch a step, and max_grad_norm: 0 or clip_per_tensor.",
+        "Step on the way back and forget gradients; needs max_grad_norm: 0 or clip_per_tensor.",
     )
     .also(&["fused_backward_pass"])
     .ours(),
@@ -469,8 +500,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "use_apollo",
         Switch,
         "false",
-        "APOLLO: gradients scaled by channel as AdamW would scale a projection of them. With apollo_rank: 1, apollo_scale: 128 \
-         and apollo_scale_type: tensor it is APOLLO-Mini.",
+        "APOLLO: gradients scaled by channel as AdamW would scale a projection of them.",
     ),
     row(Optimiser, "apollo_target", Names, "all", "Parts of the names of the matrices that are projected.").only(APOLLO),
     row(Optimiser, "apollo_rank", Whole(1, i64::MAX), "16", "Vectors of a projection.").only(APOLLO),
@@ -524,7 +554,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "use_muon",
         Switch,
         "false",
-        "Muon for matrices within the model, with the rates of AdamW; AdamW for embeddings, head, norms and biases.",
+        "Muon for matrices within the model, with rates as of AdamW; AdamW for all else.",
     ),
     // Machine
     row(
@@ -848,6 +878,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
 ];
 
 const LORA: &str = "finetuning_type: lora";
+const FREEZE: &str = "finetuning_type: freeze";
 const QUANTISED: &str = "quantization_bit: 4";
 const BEYOND_BITSANDBYTES: &[&str] = &["gptq", "awq", "aqlm", "quanto", "eetq", "hqq", "mxfp4", "fp8"];
 const NOT_YET: &str = "Luthier does not have it yet, and without it the result would differ";

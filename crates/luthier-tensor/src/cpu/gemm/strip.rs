@@ -120,7 +120,7 @@ mod x86_64 {
 
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
-    use super::super::decode::{bf16_to_f32, decode_row, f32_to_bf16};
+    use super::super::decode::{Coding, bf16_to_f32, decode_row, f32_to_bf16};
     use super::*;
     use crate::cpu::isa::Isa;
     use crate::nested::NestedScales;

@@ -3,8 +3,7 @@
 //! formed, and the weight may be stored in any type. From: Liu et al. 2024, section 4.3: the norm counts as a constant in
 //! backward, as in PEFT.
 
-use super::place::Placed;
-use super::{columns_of, part, rows_of};
+use super::{Projection, addend, columns_of, part, rows_of};
 use crate::cpu::Magnitudes;
 use crate::cpu::gemm::{Compute, Epilogue, Product};
 use crate::{DType, Device, Tensor, Weight};
@@ -51,16 +50,16 @@ pub(super) struct Factors {
 }
 
 impl Factors {
-    pub(super) fn of(device: &Device, placed: &Placed) -> Option<Self> {
-        let scale = placed.projection.row_scale.as_ref()?;
+    pub(super) fn of(device: &Device, projection: &Projection) -> Option<Self> {
+        let scale = projection.row_scale.as_ref()?;
         let vector = &scale.vector.value;
         let RowScaleKind::Magnitudes { squares } = &scale.kind else {
             return Some(Self { vector: vector.clone(), inverse_norms: None });
         };
         let out = vector.columns();
         let (factors, inverse_norms) = (device.empty(DType::F32, 1, out), device.empty(DType::F32, 1, out));
-        let term = placed.projection.terms.iter().find(|term| term.adapter == scale.adapter);
-        let (weight, rank) = (&placed.projection.weight.value, term.map_or(0, |term| term.down.value.rows()));
+        let term = projection.terms.iter().find(|term| term.adapter == scale.adapter);
+        let (weight, rank) = (&projection.weight.value, term.map_or(0, |term| term.down.value.rows()));
         // A W^T and A A^T, always in f32: the norm of a row is a sum over all of it.
         let (crossed, gram) = (device.empty(DType::F32, rank.max(1), out), device.empty(DType::F32, rank.max(1), rank));
         device.run("adapter", |cpu| {
@@ -103,6 +102,16 @@ impl Factors {
     }
 }
 
+impl Projection {
+    /// The factors of its row scale as they are now, f32 `[1, out]`: ones where there is none.
+    pub fn row_factors(&self, device: &Device) -> Tensor {
+        match Factors::of(device, self) {
+            Some(factors) => factors.vector,
+            None => device.upload(&vec![1.0; self.weight.value.rows()], 1, self.weight.value.rows()),
+        }
+    }
+}
+
 impl Device {
     /// f32 `[1, rows]`: the sum of squares of each row of `matrix`, in any storage type.
     pub fn row_squares(&self, matrix: &Tensor) -> Tensor {
@@ -124,12 +133,13 @@ impl Device {
         out
     }
 
-    /// The f32 product `a^T b`, `[a.columns, b.columns]`.
-    pub fn product_of_columns(&self, a: &Tensor, b: &Tensor) -> Tensor {
-        let out = self.empty(DType::F32, a.columns(), b.columns());
+    /// f32 `weight - scale * up down`, the weight in any storage type.
+    pub fn minus_product(&self, weight: &Tensor, up: &Tensor, down: &Tensor, scale: f32) -> Tensor {
+        let out = self.convert(weight, DType::F32);
         self.run("product", |cpu| {
-            let product = Product { a: columns_of(a, 0), b: columns_of(b, 0), k: a.rows() };
-            cpu.multiply(Compute::F32, a.columns(), b.columns(), &[product], part(&out, 0), &Epilogue::NONE);
+            let product = Product { a: rows_of(up, 0), b: columns_of(down, 0), k: up.columns() };
+            let epilogue = Epilogue { scale: -scale, bias: None, addend: Some(addend(&out, 0)) };
+            cpu.multiply(Compute::F32, out.rows(), out.columns(), &[product], part(&out, 0), &epilogue);
         });
         out
     }
