@@ -1,6 +1,8 @@
 //! bitsandbytes' formats: `fixtures/quant.safetensors` (bitsandbytes 0.50, seed 5) holds a weight, its codes, its scales, the scales
 //! of its scales, and what all of it decodes to; ours are the same bytes.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop anywhere")]
+
 use std::path::Path;
 use std::sync::Arc;
 

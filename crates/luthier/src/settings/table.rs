@@ -47,8 +47,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "quantization_bit",
         Whole(2, 8),
         "",
-        "Bits that the linear layers of the base are stored in while adapters are trained: 4 (QLoRA) or 8 (blocks of 32 integers with \
-         a scale each, not LLM.int8()).",
+        "Bits of the frozen linear layers: 4 (QLoRA), or 8 (blocks of 32 integers, not LLM.int8()).",
     ),
     row(Model, "quantization_method", Choice(&["bnb"], BEYOND_BITSANDBYTES), "bnb", "Whose formats they are: bitsandbytes'."),
     row(Model, "quantization_type", Choice(&["nf4", "fp4"], &[]), "nf4", "Which four bits: quantiles of the normal distribution, or a small float.")
