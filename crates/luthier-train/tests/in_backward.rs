@@ -2,7 +2,6 @@
 //! gradients of one layer only. On the committed checkpoints, whose origin fixtures/README.md tells.
 #![allow(clippy::unwrap_used, reason = "a test may stop anywhere")]
 
-#[allow(dead_code, reason = "each test uses a part of it")]
 mod support;
 
 use std::collections::BTreeSet;

@@ -2,6 +2,7 @@
 //! fixtures/optimisers.safetensors; `tests/external/optimisers.py` made it and says with which versions. Starting values
 //! and gradients are functions of counted random numbers, the same here as there.
 #![allow(clippy::unwrap_used, reason = "a test may stop anywhere")]
+#![allow(clippy::print_stdout, reason = "how far apart the ends are is worth seeing")]
 
 use std::collections::BTreeMap;
 use std::path::Path;

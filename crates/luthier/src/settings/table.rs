@@ -493,7 +493,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "optim",
         Choice(OPTIMISERS, OTHER_OPTIMISERS),
         "adamw_torch_fused",
-        "How weights are stepped. The first eight names mean AdamW; paged ones are not paged.",
+        "How weights are stepped; the first eight names mean AdamW.",
     ),
     row(Optimiser, "optim_args", Options, "", "Numbers of the optimiser, such as momentum=0.9 of sgd."),
     row(
@@ -526,7 +526,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "optimizer_in_bwd",
         Switch,
         "false",
-        "Step on the way back and forget gradients; needs max_grad_norm: 0 or clip_per_tensor.",
+        "Step on the way back; needs max_grad_norm: 0 or clip_per_tensor.",
     )
     .also(&["fused_backward_pass"])
     .ours(),
@@ -540,7 +540,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "galore_proj_type",
         Choice(&["std", "reverse_std", "right", "left"], &["full"]),
         "std",
-        "Which side of a matrix is projected: the shorter, the longer, its columns, or its rows.",
+        "Which side of a matrix is projected.",
     )
     .only(GALORE),
     row(Optimiser, "galore_layerwise", Switch, "false", "The same as optimizer_in_bwd.").only(GALORE),
