@@ -239,7 +239,9 @@ impl Settings {
         for setting in SETTINGS.iter().filter(|setting| setting.status == Status::Honoured) {
             let Some((key, wanted)) = setting.applies_to.split_once(": ") else { continue };
             let (value, origin) = &self.values[setting.name];
-            let is_so = self.text(key) == Some(wanted) || self.switch(key).is_some_and(|on| on.to_string() == wanted);
+            let is =
+                |wanted| self.text(key) == Some(wanted) || self.switch(key).is_some_and(|on| on.to_string() == wanted);
+            let is_so = alternatives(wanted).any(is);
             if origin.is_none() || *value == setting.default_value() || is_so {
                 continue;
             }
@@ -319,6 +321,11 @@ impl Settings {
             _ => &[],
         }
     }
+}
+
+/// The values of a condition: `lora`, or `lora, ia3 or oft`.
+fn alternatives(values: &str) -> impl Iterator<Item = &str> {
+    values.split(", ").flat_map(|part| part.split(" or "))
 }
 
 fn in_file(path: &str, error: &FileError) -> Problem {
@@ -412,12 +419,9 @@ mod tests {
     #[test]
     fn conditions_name_a_setting_and_a_value() {
         for setting in SETTINGS.iter().filter(|setting| !setting.applies_to.is_empty()) {
-            let (key, value) = setting.applies_to.split_once(": ").expect(setting.name);
-            assert!(
-                find(key).is_some_and(|found| found.parse(&Raw::Text(value.to_owned())).is_ok()),
-                "{}",
-                setting.name
-            );
+            let (key, values) = setting.applies_to.split_once(": ").expect(setting.name);
+            let takes = |value: &str| find(key).is_some_and(|found| found.parse(&Raw::Text(value.to_owned())).is_ok());
+            assert!(alternatives(values).all(takes), "{}", setting.name);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Which method `finetuning_type` names. What each method's own settings say is in the file of its name.
 
 use super::check::Check;
-use super::{FreezeLayers, LoraSettings};
+use super::{FreezeLayers, Ia3Settings, LoraSettings, OftSettings, VeraSettings};
 
 /// What is trained.
 #[derive(Clone, Debug, PartialEq)]
@@ -9,6 +9,9 @@ pub(crate) enum Method {
     Lora(LoraSettings),
     Full,
     Freeze(FreezeLayers),
+    Ia3(Ia3Settings),
+    Vera(VeraSettings),
+    Oft(OftSettings),
 }
 
 impl Method {
@@ -18,18 +21,24 @@ impl Method {
             Self::Lora(_) => "lora",
             Self::Full => "full",
             Self::Freeze(_) => "freeze",
+            Self::Ia3(_) => "ia3",
+            Self::Vera(_) => "vera",
+            Self::Oft(_) => "oft",
         }
     }
 }
 
 /// The values of `finetuning_type` that make an adapter.
-pub(super) const ADAPTERS: [&str; 1] = ["lora"];
+pub(super) const ADAPTERS: [&str; 4] = ["lora", "ia3", "vera", "oft"];
 
 impl Check<'_> {
     pub(super) fn method(&mut self) -> Method {
         match self.settings.text("finetuning_type") {
             Some("full") => Method::Full,
             Some("freeze") => Method::Freeze(self.freeze()),
+            Some("ia3") => Method::Ia3(self.ia3()),
+            Some("vera") => Method::Vera(self.vera()),
+            Some("oft") => Method::Oft(self.oft()),
             _ => Method::Lora(self.lora()),
         }
     }

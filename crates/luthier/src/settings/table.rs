@@ -16,7 +16,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "The base model: a Hugging Face folder, a GGUF file, org/name of the Hugging Face hub, or builtin. Required.",
     ),
     row(Model, "adapter_name_or_path", Names, "", "A PEFT adapter folder to go on training.")
-        .only("finetuning_type: lora"),
+        .only(ADAPTERS),
     row(Model, "trust_remote_code", Switch, "false", "Run code that comes with a model.").no_effect(NO_CODE),
     row(Model, "use_fast_tokenizer", Switch, "true", "Which tokenizer to use.").no_effect("there is one tokenizer"),
     row(
@@ -135,7 +135,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(
         Method,
         "finetuning_type",
-        Choice(&["lora", "full", "freeze"], &["oft"]),
+        Choice(&["lora", "full", "freeze", "ia3", "vera", "oft"], &[]),
         "lora",
         "What is trained: an adapter, everything, or some layers.",
     ),
@@ -203,24 +203,57 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "",
         "Modules that are trained whole and saved with the adapter, such as embed_tokens.",
     )
-    .only(LORA),
+    .only(ADAPTERS),
     row(Lora, "create_new_adapter", Switch, "false", "Merge the given adapter and begin another.")
         .only(LORA)
         .refused(NOT_YET),
-    row(Lora, "loraplus_lr_ratio", Number(0.0, f64::MAX), "", "LoRA+: how much faster B learns.")
+    row(Lora, "loraplus_lr_ratio", Number(0.0, f64::MAX), "", "LoRA+: how much faster B learns than A.").only(LORA),
+    row(Lora, "loraplus_lr_embedding", Number(0.0, f64::MAX), "1e-6", "LoRA+: rate of low-rank terms of embeddings.")
         .only(LORA)
-        .refused(NOT_YET),
-    row(Lora, "loraplus_lr_embedding", Number(0.0, f64::MAX), "1e-6", "LoRA+: rate of embeddings.")
+        .no_effect("embeddings get no low-rank terms"),
+    row(Lora, "use_dora", Switch, "false", "DoRA: the rows of weight and update have a trained magnitude.").only(LORA),
+    row(Lora, "pissa_init", Switch, "false", "PiSSA: begin with the largest singular values of the weight.").only(LORA),
+    row(Lora, "pissa_iter", Whole(-1, 10_000), "16", "Rounds in which PiSSA finds them; -1: until they are exact.")
+        .only("pissa_init: true"),
+    row(Lora, "pissa_convert", Switch, "false", "Save PiSSA as plain LoRA of twice the rank.")
         .only(LORA)
-        .no_effect("it only matters with loraplus_lr_ratio"),
-    row(Lora, "use_dora", Switch, "false", "DoRA.").only(LORA).refused(NOT_YET),
-    row(Lora, "pissa_init", Switch, "false", "PiSSA.").only(LORA).refused(NOT_YET),
-    row(Lora, "pissa_iter", Whole(-1, i64::MAX), "16", "PiSSA's rounds.").only(LORA).no_effect("it only matters with pissa_init"),
-    row(Lora, "pissa_convert", Switch, "false", "Save PiSSA as LoRA.").only(LORA).no_effect("it only matters with pissa_init"),
-    row(Lora, "oft_rank", Whole(0, i64::MAX), "0", "OFT.").no_effect("it only matters with finetuning_type: oft"),
-    row(Lora, "oft_block_size", Whole(0, i64::MAX), "32", "OFT.").no_effect("it only matters with finetuning_type: oft"),
-    row(Lora, "oft_target", Names, "all", "OFT.").no_effect("it only matters with finetuning_type: oft"),
-    row(Lora, "module_dropout", Number(0.0, 1.0), "0.0", "OFT.").no_effect("it only matters with finetuning_type: oft"),
+        .no_effect("a PiSSA adapter is always saved as plain LoRA of twice the rank, for the base as it was"),
+    row(
+        Lora,
+        "rank_pattern",
+        Options,
+        "",
+        "Other ranks for some layers, by the ends of their paths: {q_proj: 16, layers.0.mlp.up_proj: 4}.",
+    )
+    .only(LORA)
+    .ours(),
+    row(Lora, "alpha_pattern", Options, "", "Other values of lora_alpha for some layers, as rank_pattern.").only(LORA).ours(),
+    row(
+        Lora,
+        "target_modules",
+        Names,
+        "",
+        "Modules that IA3 (default k_proj,v_proj,down_proj) or VeRA (default q_proj,v_proj) changes; all: each but the head.",
+    )
+    .only("finetuning_type: ia3 or vera")
+    .ours(),
+    row(Lora, "feedforward_modules", Names, "down_proj", "Those of target_modules whose input IA3 scales.")
+        .only("finetuning_type: ia3")
+        .ours(),
+    row(Lora, "vera_rank", Whole(1, 65_536), "256", "Rank of VeRA's random matrices.").only(VERA).ours(),
+    row(Lora, "vera_dropout", Number(0.0, 1.0), "0.0", "Share of VeRA's inputs that is dropped.").only(VERA).ours(),
+    row(Lora, "d_initial", Number(0.0, f64::MAX), "0.1", "What VeRA's vector d begins with.").only(VERA).ours(),
+    row(Lora, "projection_prng_key", Whole(0, 4_294_967_295), "0", "Seed of VeRA's random matrices, as PEFT draws them.")
+        .only(VERA)
+        .ours(),
+    row(Lora, "save_projection", Switch, "true", "Whether the adapter's file holds VeRA's random matrices.")
+        .only(VERA)
+        .ours(),
+    row(Lora, "oft_rank", Whole(0, 65_536), "0", "OFT: blocks of each layer; then oft_block_size is 0.").only(OFT),
+    row(Lora, "oft_block_size", Whole(0, 65_536), "32", "OFT: columns of a block that is rotated.").only(OFT),
+    row(Lora, "oft_target", Names, "all", "The linear layers that OFT rotates, by name; all: each but the head.").only(OFT),
+    row(Lora, "module_dropout", Number(0.0, 1.0), "0.0", "OFT: share of rotations that are left out.")
+        .refused("rotations are not left out yet"),
     // Data
     row(Data, "dataset", Names, "", "Names of dataset_info.json, files, folders, or patterns such as data/*.jsonl. Required."),
     row(Data, "dataset_dir", Text, "data", "Where datasets and dataset_info.json are."),
@@ -844,6 +877,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
 ];
 
 const LORA: &str = "finetuning_type: lora";
+const VERA: &str = "finetuning_type: vera";
+const OFT: &str = "finetuning_type: oft";
+/// The methods that make an adapter.
+const ADAPTERS: &str = "finetuning_type: lora, ia3, vera or oft";
 const NOT_YET: &str = "Luthier does not have it yet, and without it the result would differ";
 const PREFERENCE: &str = "stage sft and pt do not use it";
 const TEXT_ONLY: &str = "models and records are text only";
