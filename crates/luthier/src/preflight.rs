@@ -191,7 +191,9 @@ fn method(tuning: &Tuning) -> String {
                 (_, Some(_)) => "PiSSA",
                 _ => "LoRA",
             };
-            format!("{name} of rank {}, alpha {}{}", lora.rank, lora.alpha, dropped(lora.dropout))
+            let saved = lora.pissa.map(|_| format!(", saved as LoRA of rank {} for the base as it was", 2 * lora.rank));
+            let saved = saved.unwrap_or_default();
+            format!("{name} of rank {}, alpha {}{}{saved}", lora.rank, lora.alpha, dropped(lora.dropout))
         }
         Tuning::Ia3(_) => "IA3".to_owned(),
         Tuning::Vera(vera) => format!("VeRA of rank {}{}", vera.rank, dropped(vera.dropout)),

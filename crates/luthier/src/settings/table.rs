@@ -201,7 +201,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "additional_target",
         Names,
         "",
-        "Modules that are trained whole and saved with the adapter, such as embed_tokens.",
+        "Modules trained whole and saved with the adapter, such as norm.",
     )
     .only(ADAPTERS),
     row(Lora, "create_new_adapter", Switch, "false", "Merge the given adapter and begin another.")
@@ -223,7 +223,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "rank_pattern",
         Options,
         "",
-        "Other ranks for some layers, by the ends of their paths: {q_proj: 16, layers.0.mlp.up_proj: 4}.",
+        "Other ranks, by ends of paths: q_proj=16,0.mlp.up_proj=4.",
     )
     .only(LORA)
     .ours(),
@@ -233,7 +233,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "target_modules",
         Names,
         "",
-        "Modules that IA3 (default k_proj,v_proj,down_proj) or VeRA (default q_proj,v_proj) changes; all: each but the head.",
+        "Default: k_proj,v_proj,down_proj; VeRA: q_proj,v_proj.",
     )
     .only("finetuning_type: ia3 or vera")
     .ours(),
@@ -243,10 +243,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Lora, "vera_rank", Whole(1, 65_536), "256", "Rank of VeRA's random matrices.").only(VERA).ours(),
     row(Lora, "vera_dropout", Number(0.0, 1.0), "0.0", "Share of VeRA's inputs that is dropped.").only(VERA).ours(),
     row(Lora, "d_initial", Number(0.0, f64::MAX), "0.1", "What VeRA's vector d begins with.").only(VERA).ours(),
-    row(Lora, "projection_prng_key", Whole(0, 4_294_967_295), "0", "Seed of VeRA's random matrices, as PEFT draws them.")
+    row(Lora, "projection_prng_key", Whole(0, 4_294_967_295), "0", "Seed of the random matrices, as PEFT draws them.")
         .only(VERA)
         .ours(),
-    row(Lora, "save_projection", Switch, "true", "Whether the adapter's file holds VeRA's random matrices.")
+    row(Lora, "save_projection", Switch, "true", "Whether the adapter's file holds them.")
         .only(VERA)
         .ours(),
     row(Lora, "oft_rank", Whole(0, 65_536), "0", "OFT: blocks of each layer; then oft_block_size is 0.").only(OFT),
