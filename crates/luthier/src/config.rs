@@ -5,12 +5,15 @@ mod bottleneck;
 mod check;
 mod files;
 mod freeze;
+mod ia3;
 mod lora;
 mod method;
+mod oft;
 mod optimiser;
 mod prompt;
 mod quantisation;
 mod schedule;
+mod vera;
 
 use std::path::PathBuf;
 
@@ -22,12 +25,15 @@ use crate::hub::HubSettings;
 use crate::settings::Settings;
 pub(crate) use bottleneck::{BottleneckSettings, BottleneckSize};
 pub(crate) use files::{check_adapter, check_model, describe, gguf_files};
-pub(crate) use lora::{LoraSettings, Targets};
+pub(crate) use ia3::Ia3Settings;
+pub(crate) use lora::{LoraSettings, Rounds, Targets};
 pub(crate) use method::Method;
+pub(crate) use oft::OftSettings;
 pub(crate) use optimiser::OptimiserSettings;
 pub(crate) use prompt::{NetworkSettings, PromptSettings, PromptStart};
 pub(crate) use quantisation::read as quantisation;
 pub(crate) use schedule::ScheduleSettings;
+pub(crate) use vera::VeraSettings;
 
 /// Everything that a training is told.
 #[derive(Clone, Debug, PartialEq)]

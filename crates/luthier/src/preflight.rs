@@ -213,7 +213,9 @@ fn method(config: &TrainConfig, run: &Run) -> String {
                 (_, Some(_)) => "PiSSA",
                 _ => "LoRA",
             };
-            format!("{name} of rank {}, alpha {}{}", lora.rank, lora.alpha, dropped(lora.dropout))
+            let saved = lora.pissa.map(|_| format!(", saved as LoRA of rank {} for the base as it was", 2 * lora.rank));
+            let saved = saved.unwrap_or_default();
+            format!("{name} of rank {}, alpha {}{}{saved}", lora.rank, lora.alpha, dropped(lora.dropout))
         }
         Tuning::Prompt(prompt) => {
             let tokens = prompt.config.virtual_tokens;

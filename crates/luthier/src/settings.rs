@@ -55,9 +55,17 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    /// The keys and values of which one must be so for the setting to matter; none: it always does.
+    /// The keys and values of which one must be so for the setting to matter; none: it always does. Read from texts such as
+    /// `finetuning_type: lora, ia3 or oft` and `finetuning_type: freeze or use_llama_pro: true`.
     fn conditions(&self) -> impl Iterator<Item = (&'static str, &'static str)> + use<> {
-        self.applies_to.split(" or ").filter_map(|condition| condition.split_once(": "))
+        let mut key = "";
+        self.applies_to.split(" or ").flat_map(|part| part.split(", ")).filter(|part| !part.is_empty()).map(
+            move |part| {
+                let (named, value) = part.split_once(": ").unwrap_or((key, part));
+                key = named;
+                (named, value)
+            },
+        )
     }
 }
 

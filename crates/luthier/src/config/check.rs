@@ -543,6 +543,11 @@ mod tests {
                 rank_stabilised: false,
                 modules_to_save: Vec::new(),
                 added_blocks: None,
+                magnitudes: false,
+                pissa: None,
+                up_rate: 1.0,
+                ranks: Vec::new(),
+                alphas: Vec::new(),
             }),
             data: DataSettings {
                 datasets: vec!["d".to_owned()],
@@ -736,7 +741,7 @@ mod tests {
         fails("stage: pt\nmask_history: true", "a.yaml, line 5: mask_history needs stage: sft");
         fails(
             "finetuning_type: full\nadapter_name_or_path: a",
-            "a.yaml, line 5: adapter_name_or_path needs finetuning_type: lora",
+            "a.yaml, line 5: adapter_name_or_path needs finetuning_type: lora, ia3, vera or oft",
         );
         fails(
             "gradient_checkpointing: true\ndisable_gradient_checkpointing: true",

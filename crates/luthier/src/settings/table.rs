@@ -16,7 +16,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "The base model: a Hugging Face folder, a GGUF file, org/name of the Hugging Face hub, or builtin. Required.",
     ),
     row(Model, "adapter_name_or_path", Names, "", "A PEFT adapter folder to go on training.")
-        .only("finetuning_type: an adapter's"),
+        .only(ADAPTERS),
     row(Model, "trust_remote_code", Switch, "false", "Run code that comes with a model.").no_effect(NO_CODE),
     row(Model, "use_fast_tokenizer", Switch, "true", "Which tokenizer to use.").no_effect("there is one tokenizer"),
     row(
@@ -139,7 +139,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(
         Method,
         "finetuning_type",
-        Choice(&["lora", "full", "freeze", "bitfit", "prefix", "prompt", "p_tuning", "bottleneck"], &["oft"]),
+        Choice(
+            &["lora", "full", "freeze", "bitfit", "ia3", "vera", "oft", "prefix", "prompt", "p_tuning", "bottleneck"],
+            &[],
+        ),
         "lora",
         "What is trained: an adapter, everything, some layers, or biases.",
     ),
@@ -230,26 +233,59 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "additional_target",
         Names,
         "",
-        "Modules that are trained whole and saved with the adapter, such as embed_tokens.",
+        "Modules trained whole and saved with the adapter, such as norm.",
     )
-    .only(LORA),
+    .only(ADAPTERS),
     row(Lora, "create_new_adapter", Switch, "false", "Merge the given adapter and begin another.")
         .only(LORA)
         .refused(NOT_YET),
-    row(Lora, "loraplus_lr_ratio", Number(0.0, f64::MAX), "", "LoRA+: how much faster B learns.")
+    row(Lora, "loraplus_lr_ratio", Number(0.0, f64::MAX), "", "LoRA+: how much faster B learns than A.").only(LORA),
+    row(Lora, "loraplus_lr_embedding", Number(0.0, f64::MAX), "1e-6", "LoRA+: rate of low-rank terms of embeddings.")
         .only(LORA)
-        .refused(NOT_YET),
-    row(Lora, "loraplus_lr_embedding", Number(0.0, f64::MAX), "1e-6", "LoRA+: rate of embeddings.")
+        .no_effect("embeddings get no low-rank terms"),
+    row(Lora, "use_dora", Switch, "false", "DoRA: the rows of weight and update have a trained magnitude.").only(LORA),
+    row(Lora, "pissa_init", Switch, "false", "PiSSA: begin with the largest singular values of the weight.").only(LORA),
+    row(Lora, "pissa_iter", Whole(-1, 10_000), "16", "Rounds in which PiSSA finds them; -1: until they are exact.")
+        .only("pissa_init: true"),
+    row(Lora, "pissa_convert", Switch, "false", "Save PiSSA as plain LoRA of twice the rank.")
         .only(LORA)
-        .no_effect("it only matters with loraplus_lr_ratio"),
-    row(Lora, "use_dora", Switch, "false", "DoRA.").only(LORA).refused(NOT_YET),
-    row(Lora, "pissa_init", Switch, "false", "PiSSA.").only(LORA).refused(NOT_YET),
-    row(Lora, "pissa_iter", Whole(-1, i64::MAX), "16", "PiSSA's rounds.").only(LORA).no_effect("it only matters with pissa_init"),
-    row(Lora, "pissa_convert", Switch, "false", "Save PiSSA as LoRA.").only(LORA).no_effect("it only matters with pissa_init"),
-    row(Lora, "oft_rank", Whole(0, i64::MAX), "0", "OFT.").no_effect("it only matters with finetuning_type: oft"),
-    row(Lora, "oft_block_size", Whole(0, i64::MAX), "32", "OFT.").no_effect("it only matters with finetuning_type: oft"),
-    row(Lora, "oft_target", Names, "all", "OFT.").no_effect("it only matters with finetuning_type: oft"),
-    row(Lora, "module_dropout", Number(0.0, 1.0), "0.0", "OFT.").no_effect("it only matters with finetuning_type: oft"),
+        .no_effect("a PiSSA adapter is always saved as plain LoRA of twice the rank, for the base as it was"),
+    row(
+        Lora,
+        "rank_pattern",
+        Options,
+        "",
+        "Other ranks, by ends of paths: q_proj=16,0.mlp.up_proj=4.",
+    )
+    .only(LORA)
+    .ours(),
+    row(Lora, "alpha_pattern", Options, "", "Other values of lora_alpha for some layers, as rank_pattern.").only(LORA).ours(),
+    row(
+        Lora,
+        "target_modules",
+        Names,
+        "",
+        "Default: k_proj,v_proj,down_proj; VeRA: q_proj,v_proj.",
+    )
+    .only("finetuning_type: ia3 or vera")
+    .ours(),
+    row(Lora, "feedforward_modules", Names, "down_proj", "Those of target_modules whose input IA3 scales.")
+        .only("finetuning_type: ia3")
+        .ours(),
+    row(Lora, "vera_rank", Whole(1, 65_536), "256", "Rank of VeRA's random matrices.").only(VERA).ours(),
+    row(Lora, "vera_dropout", Number(0.0, 1.0), "0.0", "Share of VeRA's inputs that is dropped.").only(VERA).ours(),
+    row(Lora, "d_initial", Number(0.0, f64::MAX), "0.1", "What VeRA's vector d begins with.").only(VERA).ours(),
+    row(Lora, "projection_prng_key", Whole(0, 4_294_967_295), "0", "Seed of the random matrices, as PEFT draws them.")
+        .only(VERA)
+        .ours(),
+    row(Lora, "save_projection", Switch, "true", "Whether the adapter's file holds them.")
+        .only(VERA)
+        .ours(),
+    row(Lora, "oft_rank", Whole(0, 65_536), "0", "OFT: blocks of each layer; then oft_block_size is 0.").only(OFT),
+    row(Lora, "oft_block_size", Whole(0, 65_536), "32", "OFT: columns of a block that is rotated.").only(OFT),
+    row(Lora, "oft_target", Names, "all", "The linear layers that OFT rotates, by name; all: each but the head.").only(OFT),
+    row(Lora, "module_dropout", Number(0.0, 1.0), "0.0", "OFT: share of rotations that are left out.")
+        .refused("rotations are not left out yet"),
     // Learned prefixes and prompts, bottleneck adapters
     row(Lora, "num_virtual_tokens", Whole(1, 1_000_000), "20", "Learned positions before every row.").only(PROMPTS),
     row(Lora, "prefix_projection", Switch, "false", "Let a small network make the prefix: PEFT saves what it makes.")
@@ -930,6 +966,10 @@ const LORA: &str = "finetuning_type: lora";
 const PROMPTS: &str = "finetuning_type: prefix, prompt or p_tuning";
 const BOTTLENECK: &str = "finetuning_type: bottleneck";
 const FREEZE: &str = "finetuning_type: freeze";
+const VERA: &str = "finetuning_type: vera";
+const OFT: &str = "finetuning_type: oft";
+/// The methods that make an adapter.
+const ADAPTERS: &str = "finetuning_type: lora, ia3, vera, oft, prefix, prompt, p_tuning or bottleneck";
 const QUANTISED: &str = "quantization_bit: 4";
 const BEYOND_BITSANDBYTES: &[&str] = &["gptq", "awq", "aqlm", "quanto", "eetq", "hqq", "mxfp4", "fp8"];
 const NOT_YET: &str = "Luthier does not have it yet, and without it the result would differ";
