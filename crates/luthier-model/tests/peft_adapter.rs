@@ -87,7 +87,10 @@ fn variants_are_refused_with_the_reason() {
     let check = |key: &str, value: Value, expected: &str| {
         assert_eq!(refused(key, value), format!("adapter/adapter_config.json: {expected}"));
     };
-    check("use_dora", json!(true), "`use_dora` is true, which is not supported: DoRA is not supported yet");
+    assert_eq!(
+        refused("use_dora", json!(true)),
+        "adapter/adapter_model.safetensors: module `model.layers.0.mlp.down_proj` has no lora_magnitude_vector, but use_dora is on"
+    );
     check(
         "bias",
         json!("all"),
@@ -95,8 +98,9 @@ fn variants_are_refused_with_the_reason() {
     );
     check(
         "peft_type",
-        json!("IA3"),
-        "`peft_type` is \"IA3\", which is not supported: only LORA, PREFIX_TUNING, PROMPT_TUNING, P_TUNING and BOTTLENECK adapters are read yet",
+        json!("LOHA"),
+        "`peft_type` is \"LOHA\", which is not supported: LORA, IA3, VERA, OFT, PREFIX_TUNING, PROMPT_TUNING, P_TUNING and \
+         BOTTLENECK adapters are read",
     );
     check("r", json!(0), "`r` is 0; expected a positive whole number up to 268435456");
     check("lora_dropout", json!(1.0), "`lora_dropout` is 1.0; expected a number from 0 up to but not including 1");
