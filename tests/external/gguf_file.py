@@ -24,6 +24,10 @@ PLAIN = {0: ("F32", 4), 1: ("F16", 2), 30: ("BF16", 2)}
 NAMES = {number: name for name, (number, *_) in BLOCKS.items()} | {number: name for number, (name, _) in PLAIN.items()}
 
 
+# llama.cpp says a line for each tensor.
+SILENT = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda level, text, data: None)
+
+
 def library(name="ggml-base"):
     import llama_cpp
 
@@ -129,6 +133,7 @@ def llama_cpp_quantise(source, target, file_type):
     import llama_cpp.llama_cpp as lib
 
     lib.llama_backend_init()
+    lib.llama_log_set(SILENT, None)
     parameters = lib.llama_model_quantize_default_params()
     parameters.ftype, parameters.nthread, parameters.allow_requantize = file_type, 2, True
     if lib.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(parameters)) != 0:

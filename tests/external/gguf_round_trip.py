@@ -139,6 +139,31 @@ def round_trip(rows, luthier, work, label, model, dataset_dir, steps):
              ok=direct.relative <= BOUND_DIRECT)
 
 
+def write_page(output, rows, steps):
+    if not output.exists():
+        output.write_text(HEAD)
+    sections.write(output, "The mix of Q4_K_M", f"""
+The same f32 file, written as `q4_k_m` by `luthier export` and quantised to Q4_K_M by llama.cpp (`llama_model_quantize`): the
+types of all tensors, the root of all squared errors, relative to llama.cpp's, and how far the logits of both files are
+from the f32 model's in the mean, over the 32 prompts of the export's replay. SmolLM2's rows of 576 numbers are no whole
+blocks of 256, so that most of its matrices are stored otherwise; the random llama (8 layers, 128 tokens, rows of 512 and
+1536, seed {SEED}) has none of these.
+""", ["model", "tensors", "of equal type", "error, of llama.cpp's", "bound",
+      "mean logit difference", "of llama.cpp's file"], rows.mix)
+    sections.write(output, "From Q4_K_M to Q4_K_M", f"""
+llama.cpp's Q4_K_M file is the base; a LoRA adapter (rank 8 on queries, values and down projections, {steps} steps) is
+trained on it, merged, and written back with every tensor in the type that it had; the tensors without an adapter have the
+same bytes, and all metadata is there. What merging and storing changed, over the 32 prompts of the export's replay: as
+`luthier export` prints it, and as llama.cpp finds it when it decodes the file to f32 and computes in f32, against
+Luthier's logits of base and adapter. The last column is what the adapter itself changes in the mean. Bounds: largest within
+{BOUND_LARGEST:.0%}, mean within {BOUND_MEAN:.0%}, agreement within {BOUND_AGREEMENT} percentage points of what was printed.
+""", ["model", "who says so", "largest logit difference", "mean", "most likely token agrees", "the adapter's own"], rows.trip)
+    sections.write(output, "The file as llama.cpp runs it", """
+The file that was written, loaded in llama.cpp as it is, against Luthier's own logits of the same file. llama.cpp multiplies
+blocks with activations that it quantises to 8 bits, Luthier with f32; this is what that makes.
+""", ["model", "largest logit difference", "relative root mean square", "bound", "most likely token agrees"], rows.direct)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--luthier", type=Path, default=ROOT / "target/release/luthier")
@@ -162,28 +187,7 @@ def main():
             round_trip(rows, luthier, work, "SmolLM2-135M-Instruct", model, data, arguments.steps)
     if arguments.only is not None:
         sys.exit(f"\nbounds broken: {', '.join(rows.broken)}" if rows.broken else 0)
-    if not arguments.output.exists():
-        arguments.output.write_text(HEAD)
-    sections.write(arguments.output, "The mix of Q4_K_M", f"""
-The same f32 file, written as `q4_k_m` by `luthier export` and quantised to Q4_K_M by llama.cpp (`llama_model_quantize`): the
-types of all tensors, the root of all squared errors, relative to llama.cpp's, and how far the logits of both files are
-from the f32 model's in the mean, over the 32 prompts of the export's replay. SmolLM2's rows of 576 numbers are no whole
-blocks of 256, so that most of its matrices are stored otherwise; the random llama (8 layers, 128 tokens, rows of 512 and
-1536, seed {SEED}) has none of these.
-""", ["model", "tensors", "of equal type", "error, of llama.cpp's", "bound",
-      "mean logit difference", "of llama.cpp's file"], rows.mix)
-    sections.write(arguments.output, "From Q4_K_M to Q4_K_M", f"""
-llama.cpp's Q4_K_M file is the base; a LoRA adapter (rank 8 on queries, values and down projections, {arguments.steps} steps) is
-trained on it, merged, and written back with every tensor in the type that it had; the tensors without an adapter have the
-same bytes, and all metadata is there. What merging and storing changed, over the 32 prompts of the export's replay: as
-`luthier export` prints it, and as llama.cpp finds it when it decodes the file to f32 and computes in f32, against
-Luthier's logits of base and adapter. The last column is what the adapter itself changes in the mean. Bounds: largest within
-{BOUND_LARGEST:.0%}, mean within {BOUND_MEAN:.0%}, agreement within {BOUND_AGREEMENT} percentage points of what was printed.
-""", ["model", "who says so", "largest logit difference", "mean", "most likely token agrees", "the adapter's own"], rows.trip)
-    sections.write(arguments.output, "The file as llama.cpp runs it", """
-The file that was written, loaded in llama.cpp as it is, against Luthier's own logits of the same file. llama.cpp multiplies
-blocks with activations that it quantises to 8 bits, Luthier with f32; this is what that makes.
-""", ["model", "largest logit difference", "relative root mean square", "bound", "most likely token agrees"], rows.direct)
+    write_page(arguments.output, rows, arguments.steps)
     if rows.broken:
         sys.exit(f"\nbounds broken: {', '.join(rows.broken)}")
 

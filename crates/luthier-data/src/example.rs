@@ -192,15 +192,17 @@ pub fn tokenize_sft(
                 };
                 return Err(Error::NothingToTrain { problem: problem.to_owned() });
             };
-            let (turns, added) = encode_turns(conversation, tokenizer, template, options.mask_history)?;
-            let owners = owners(conversation, &turns, tokenizer, template, options)?;
-            let weights = turn_weights(conversation, &turns, &owners, options)?;
-            Ok((fit(&turns, weights.as_deref(), &owners, options), added))
+            let encoded = encode_turns(conversation, tokenizer, template, options.mask_history)?;
+            let turns = &encoded.turns;
+            let owners = owners(conversation, turns, tokenizer, template, options)?;
+            let weights = turn_weights(conversation, turns, &owners, options)?;
+            let fitted = fit(turns, weights.as_deref(), &owners, options);
+            Ok((fitted, encoded.end_tokens_added, encoded.made_ids))
         });
         let rows: Vec<Result<_, Error>> = rows.collect();
         for (index, row) in rows.into_iter().enumerate() {
             let origin = Origin { dataset: number, record: index };
-            let (fitted, added) = match row {
+            let (fitted, added, made_ids) = match row {
                 Ok(row) => row,
                 Err(source @ Error::Refused { .. }) => {
                     tokenized.refused.push(Refused { origin, problem: source.to_string() });
@@ -212,6 +214,7 @@ pub fn tokenize_sft(
             if long_rows.keeps(report, dataset, origin, fitted.before, fitted.example.ids.len()) {
                 report.replies_without_end += fitted.replies_without_end;
                 report.end_tokens_added += added;
+                report.rows_with_made_ids += usize::from(made_ids);
                 if tokenized.push(fitted.example, Some(origin)) && options.roles {
                     tokenized.roles.push(fitted.roles);
                 }
@@ -233,15 +236,22 @@ pub(crate) fn in_record(dataset: &Dataset, index: usize, source: Error) -> Error
     Error::Conversation { dataset: dataset.to_owned(), record, problem: Box::new(source) }
 }
 
-/// The turns of a conversation, and the number of end tokens that had to be added.
+/// The turns of a conversation, and what had to be done for them.
+struct Encoded {
+    turns: Vec<Turn>,
+    end_tokens_added: usize,
+    /// Whether calls of tools got ids.
+    made_ids: bool,
+}
+
 fn encode_turns(
     conversation: &Conversation,
     tokenizer: &Tokenizer,
     template: &ChatTemplate,
     last_reply_only: bool,
-) -> Result<(Vec<Turn>, usize), Error> {
+) -> Result<Encoded, Error> {
     if let Some(turns) = template.named_turns(conversation, tokenizer, last_reply_only) {
-        return turns;
+        return turns.map(|(turns, end_tokens_added)| Encoded { turns, end_tokens_added, made_ids: false });
     }
     let masked = masked_text(template, conversation)?;
     let mut pieces = Vec::with_capacity(2 * masked.replies.len() + 1);
@@ -277,7 +287,7 @@ fn encode_turns(
     if !rest.is_empty() {
         turns.push(Turn { prompt: rest, ..Turn::default() });
     }
-    Ok((turns, added))
+    Ok(Encoded { turns, end_tokens_added: added, made_ids: masked.made_ids })
 }
 
 /// The position of the special token that ends a reply: only blanks may follow it.

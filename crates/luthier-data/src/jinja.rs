@@ -44,6 +44,8 @@ pub struct Rendered {
     pub text: String,
     /// Bytes of the text that came from `{% generation %}` blocks.
     pub generation: Vec<Range<usize>>,
+    /// Whether calls of tools got ids, without which the template refuses them.
+    pub made_ids: bool,
 }
 
 /// Instructions that one rendering may take, of which each may be 64 bytes of text made instead: some hundred for each message
@@ -139,7 +141,11 @@ impl JinjaTemplate {
             Ok(output.0)
         });
         let text = String::from_utf8(output.map_err(failed)?).map_err(|error| problem(error.to_string()))?;
-        if self.marks_replies { take_marks(&text).map_err(problem) } else { Ok(Rendered { text, generation: vec![] }) }
+        if self.marks_replies {
+            take_marks(&text).map_err(problem)
+        } else {
+            Ok(Rendered { text, generation: vec![], made_ids: false })
+        }
     }
 }
 
@@ -205,7 +211,7 @@ fn take_marks(marked: &str) -> Result<Rendered, String> {
             _ => text.push(character),
         }
     }
-    Ok(Rendered { text, generation })
+    Ok(Rendered { text, generation, made_ids: false })
 }
 
 /// A buffer that refuses to grow over the cap.

@@ -8,6 +8,7 @@
 //! What it refuses to do: read a clock, print, repair a broken record in silence, or compare token ids to find replies.
 
 mod base64;
+mod call_ids;
 mod charsmap;
 mod conversation;
 mod conversation_json;

@@ -32,7 +32,7 @@ fn tool(content: &str) -> Message {
 }
 
 fn calling(name: &str, arguments: Value) -> Message {
-    let tool_calls = vec![ToolCall { name: name.to_owned(), arguments }];
+    let tool_calls = vec![ToolCall::new(name, arguments)];
     Message { tool_calls, ..assistant("") }
 }
 
@@ -60,8 +60,11 @@ fn openai_with_tools_thoughts_and_weights() {
     let messages = vec![
         system("S"),
         user("What time?"),
-        calling("time", json!({"zone": "UTC"})),
-        tool("12:00"),
+        Message {
+            tool_calls: vec![ToolCall { id: Some("1".to_owned()), ..ToolCall::new("time", json!({"zone": "UTC"})) }],
+            ..assistant("")
+        },
+        Message { tool_call_id: Some("1".to_owned()), ..tool("12:00") },
         noon,
         user("Thanks."),
         bye,

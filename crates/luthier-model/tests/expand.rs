@@ -67,7 +67,7 @@ fn every_family_computes_the_same_with_added_blocks() {
 fn drawn(name: &str, changes: Value) -> Checkpoint {
     let config = changed(name, changes).to_string().into_bytes();
     let files = BTreeMap::from([("config.json".to_owned(), shared(config))]);
-    Checkpoint::from_scratch(&ModelFiles { label: "model".into(), files }, 1).unwrap()
+    Checkpoint::from_scratch(&ModelFiles { label: "model".into(), files }, 1, None).unwrap()
 }
 
 #[test]

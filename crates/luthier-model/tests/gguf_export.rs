@@ -238,7 +238,7 @@ fn wide(tied: bool) -> Checkpoint {
     });
     let mut files = with_config("llama", config);
     files.files.remove("model.safetensors");
-    Checkpoint::from_scratch(&files, 5).unwrap()
+    Checkpoint::from_scratch(&files, 5, None).unwrap()
 }
 
 fn types(plan: &GgufPlan) -> Vec<(&str, DType)> {

@@ -55,6 +55,10 @@ fn merged_is_unmerged() {
     check(&base("llama"), &adapter("lora-llama/adapter_final", |_| ()));
     check(&base("llama"), &adapter("lora-embed-llama/adapter_final", |_| ()));
     check(&base("qwen2"), &adapter("lora-qwen2-qv/adapter_final", |_| ()));
+    for kind in ["dora", "ia3", "vera", "vera-seed", "oft", "oft-exact", "ranks"] {
+        check(&base("llama"), &adapter(&format!("{kind}-llama/adapter_final"), |_| ()));
+    }
+    check(&base("llama-bias"), &adapter("ia3-bias-llama/adapter_final", |_| ()));
     let patterns = |config: &mut serde_json::Value| {
         config["use_rslora"] = json!(true);
         config["alpha_pattern"] = json!({ "layers.0.mlp.up_proj": 6, ".*q_proj": 3 });

@@ -86,6 +86,10 @@ impl Device {
         self.0.cpu.is_some()
     }
 
+    pub(crate) fn arena(&self) -> &Arc<Arena> {
+        &self.0.arena
+    }
+
     /// What its tensors take.
     pub fn usage(&self) -> Usage {
         self.0.arena.usage()

@@ -5,6 +5,7 @@
 mod activation;
 mod adamw;
 mod cpu;
+mod deferred;
 mod device;
 mod dtype;
 mod finality;

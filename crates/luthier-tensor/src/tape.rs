@@ -57,7 +57,12 @@ impl Weight {
 
     /// Whether backward computes its gradient.
     pub fn is_trained(&self) -> bool {
-        self.gradient.is_some()
+        self.gradient.as_ref().is_some_and(|gradient| !gradient.is_paused())
+    }
+
+    /// The weight as an operation sees it: frozen while its gradient is paused.
+    pub(crate) fn live(&self) -> Self {
+        Self { value: self.value.clone(), gradient: self.gradient.clone().filter(|_| self.is_trained()) }
     }
 }
 
@@ -274,6 +279,7 @@ impl<'a> Tape<'a> {
         }
         finality.before.into_iter().for_each(&mut *listen);
         for (record, final_now) in self.records.into_iter().zip(finality.after).rev() {
+            record.additions.allocate(&gradients.device);
             (record.backward)(&mut gradients);
             final_now.into_iter().for_each(&mut *listen);
         }

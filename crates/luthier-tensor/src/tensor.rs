@@ -91,6 +91,18 @@ impl Tensor {
         Self { memory, byte_offset: 0, dtype, rows, columns, nested: None }
     }
 
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// What tells it from all other tensors that live, whether it has memory or not.
+    pub(crate) fn identity(&self) -> (usize, usize) {
+        match &self.memory {
+            Memory::Deferred(deferred) => (Arc::as_ptr(deferred).addr(), self.byte_offset + 1),
+            Memory::Owned(_) | Memory::Shared(_) => (self.address().addr(), 0),
+        }
+    }
+
     /// This matrix and `next` below it as one, when `next` begins where this one ends in the same memory.
     pub(crate) fn join_below(&self, next: &Self) -> Option<Self> {
         let (Memory::Owned(left), Memory::Owned(right)) = (&self.memory, &next.memory) else { return None };

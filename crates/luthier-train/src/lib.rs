@@ -27,6 +27,8 @@ pub use optimiser::{
 pub use plan::{MemoryPlan, plan_memory};
 pub use progress::{Best, Progress};
 pub use schedule::{Schedule, ScheduleKind, Slope, StableDecay};
-pub use step::{Step, StepNumbers, StepResult, accumulate, accumulate_announcing, evaluate, run_step};
+pub use step::{
+    Step, StepNumbers, StepResult, accumulate, accumulate_announcing, accumulate_freeing, evaluate, run_step,
+};
 pub use trainer::{Control, End, Listener, Steps, Trainer, TrainerSettings};
 pub use warnings::{Trained, adapter_warning, memory_warning, rate_warning};

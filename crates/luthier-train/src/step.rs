@@ -56,9 +56,20 @@ pub fn run_step(
     parts: &[MicroBatch],
     step: &Step,
 ) -> StepResult {
-    optimiser.hide(device, decoder.parameters());
-    let loss = accumulate(device, decoder, parts, step);
-    let gradient_norm = optimiser.step(device, decoder.parameters(), &loss, step.learning_rate);
+    let parameters = decoder.parameters();
+    optimiser.prepare(device, parameters);
+    if !optimiser.steps_in_backward() {
+        let loss = accumulate(device, decoder, parts, step);
+        let gradient_norm = optimiser.step(device, parameters, &loss, step.learning_rate);
+        return StepResult { loss, gradient_norm };
+    }
+    let mut norms = Vec::new();
+    optimiser.begin(step.learning_rate);
+    let loss = accumulate_freeing(device, decoder, parts, step, &mut |index, loss| {
+        norms.extend(optimiser.step_final(device, parameters, index, loss, step.learning_rate));
+    });
+    // Of the norms of all parameters: not finite where any is not.
+    let gradient_norm = device.gradient_norm(&norms, &loss);
     StepResult { loss, gradient_norm }
 }
 
@@ -78,12 +89,34 @@ pub fn accumulate_announcing(
     listen: &mut dyn FnMut(usize),
 ) -> Tensor {
     decoder.parameters().zero_gradients(device);
+    run_parts(device, decoder, parts, step, &mut |index, _| listen(index))
+}
+
+/// As [`accumulate_announcing`], but a gradient has memory only from the first addition on; `listen`, which is told the loss
+/// too, may [release](Device::release) it. Where there are several parts the loss is that of all by then.
+pub fn accumulate_freeing(
+    device: &Device,
+    decoder: &Decoder,
+    parts: &[MicroBatch],
+    step: &Step,
+    listen: &mut dyn FnMut(usize, &Tensor),
+) -> Tensor {
+    run_parts(device, decoder, parts, step, listen)
+}
+
+fn run_parts(
+    device: &Device,
+    decoder: &Decoder,
+    parts: &[MicroBatch],
+    step: &Step,
+    listen: &mut dyn FnMut(usize, &Tensor),
+) -> Tensor {
     let all_gradients = decoder.parameters().gradients();
     let loss = device.zeros(DType::F32, 1, 1);
     let all: f64 = parts.iter().map(MicroBatch::weight_sum).sum();
     let mut parts = parts.iter().filter(|part| !part.targets.is_empty()).peekable();
     if parts.peek().is_none() {
-        (0..all_gradients.len()).for_each(&mut *listen);
+        (0..all_gradients.len()).for_each(|index| listen(index, &loss));
     }
     while let Some(part) = parts.next() {
         let mut tape = Tape::new(device, step.precision);
@@ -104,7 +137,9 @@ pub fn accumulate_announcing(
         let coefficients = device.upload(&coefficients, count, COEFFICIENTS);
         drop(hidden);
         let final_gradients = if parts.peek().is_none() { &all_gradients[..] } else { &[] };
-        tape.backward_announcing(vec![(&head.values, coefficients)], &[], final_gradients, listen);
+        tape.backward_announcing(vec![(&head.values, coefficients)], &[], final_gradients, &mut |index| {
+            listen(index, &loss)
+        });
     }
     loss
 }

@@ -174,6 +174,8 @@ impl<'t> Trainer<'t> {
     fn is_broken(&self) -> bool {
         match self.settings.nonfinite {
             Nonfinite::Stop => self.progress.skipped_in_a_row > 0,
+            // A part of the weights may be stepped already.
+            Nonfinite::Skip if self.settings.optimiser.in_backward => self.progress.skipped_in_a_row > 0,
             Nonfinite::Skip => self.progress.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW,
         }
     }
@@ -205,9 +207,13 @@ impl<'t> Trainer<'t> {
         };
         self.progress.add(&event);
         if !event.is_finite() {
+            let so = match self.settings.optimiser.in_backward {
+                true => "and weights were stepped on the way back, so some have changed and others have not",
+                false => "so the step changed nothing",
+            };
             let message = format!(
-                "step {}: the loss is {} and the gradient norm {}, so the step changed nothing; its rows are {}; look \
-                 for broken records among them, or lower learning_rate",
+                "step {}: the loss is {} and the gradient norm {}, {so}; its rows are {}; look for broken records among \
+                 them, or lower learning_rate",
                 event.step,
                 event.loss,
                 event.gradient_norm,

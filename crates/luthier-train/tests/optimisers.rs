@@ -2,6 +2,7 @@
 //! fixtures/optimisers.safetensors; `tests/external/optimisers.py` made it and says with which versions. Starting values
 //! and gradients are functions of counted random numbers, the same here as there.
 #![allow(clippy::unwrap_used, reason = "a test may stop anywhere")]
+#![allow(clippy::print_stdout, reason = "how far apart the ends are is worth seeing")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -144,7 +145,7 @@ fn cpu(threads: usize) -> Device {
 fn run(device: &Device, parameters: &Parameters, optimiser: &mut Optimiser, highest: f64, steps: [usize; 2]) {
     let loss = device.upload(&[1.0], 1, 1);
     for step in steps[0]..=steps[1] {
-        optimiser.hide(device, parameters);
+        optimiser.prepare(device, parameters);
         for parameter in parameters.iter() {
             device.write_f32(&parameter.gradient, &gradient(&parameter.name, step, parameter.value.len()));
         }

@@ -5,25 +5,35 @@ mod bottleneck;
 mod check;
 mod files;
 mod freeze;
+mod ia3;
 mod lora;
 mod method;
+mod oft;
 mod optimiser;
 mod prompt;
+mod quantisation;
 mod schedule;
+mod vera;
 
 use std::path::PathBuf;
 
 use luthier_data::{Interleave, RoleWeights, Truncation};
 
+use luthier_model::checkpoint::Quantisation;
+
 use crate::hub::HubSettings;
 use crate::settings::Settings;
 pub(crate) use bottleneck::{BottleneckSettings, BottleneckSize};
 pub(crate) use files::{check_adapter, check_model, describe, gguf_files};
-pub(crate) use lora::{LoraSettings, Targets};
+pub(crate) use ia3::Ia3Settings;
+pub(crate) use lora::{LoraSettings, Rounds, Targets};
 pub(crate) use method::Method;
+pub(crate) use oft::OftSettings;
 pub(crate) use optimiser::OptimiserSettings;
 pub(crate) use prompt::{NetworkSettings, PromptSettings, PromptStart};
+pub(crate) use quantisation::read as quantisation;
 pub(crate) use schedule::ScheduleSettings;
+pub(crate) use vera::VeraSettings;
 
 /// Everything that a training is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +80,8 @@ pub(crate) struct ModelSettings {
     pub(crate) from_scratch: bool,
     /// A PEFT folder whose adapter is trained on. Only with methods that make one.
     pub(crate) adapter: Option<PathBuf>,
+    /// How the frozen matrices are stored; `None`: as in the files. Only with [`Method::Lora`].
+    pub(crate) quantisation: Option<Quantisation>,
     /// Others, which add to the base and stay as they are.
     pub(crate) beside: Vec<PathBuf>,
     pub(crate) hub: HubSettings,

@@ -43,11 +43,14 @@ pub(crate) fn fit(
         steps.token_budget = layout.token_budget;
         trainer.recomputed_layers = layout.recomputed_layers;
     }
+    if trainer.optimiser.in_backward {
+        whole_steps(config, steps, resumed)?;
+    }
     let limit = available_bytes().map(|bytes| (bytes as f64 * MEMORY_SHARE) as usize);
     if limit.is_none() {
         eprint_line("note: this system does not tell how much memory is free; the plan is not compared with it");
     }
-    let weights: usize = model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len()).sum();
+    let weights: usize = model.checkpoint.tensors.values().map(|tensor| tensor.memory_bytes()).sum();
     loop {
         let step = Step {
             precision: trainer.precision,
@@ -66,8 +69,10 @@ pub(crate) fn fit(
             &steps.largest_evaluation(),
         )?;
         let needed = found.peak_bytes + weights;
-        let may_shrink =
-            resumed.is_none() && config.batch.token_budget.is_none() && steps.token_budget > steps.longest_row();
+        let may_shrink = resumed.is_none()
+            && config.batch.token_budget.is_none()
+            && steps.token_budget > steps.longest_row()
+            && !trainer.optimiser.in_backward;
         let activations = found.peak_bytes - found.resident_bytes;
         if may_shrink && activations > MODEST_ACTIVATIONS.max(weights / 2) {
             steps.token_budget = (steps.token_budget * 7 / 8).max(steps.longest_row());
@@ -97,6 +102,24 @@ pub(crate) fn fit(
     }
 }
 
+/// Each step in one part: a gradient is final after the last one, and all of them would be there before it.
+fn whole_steps(config: &TrainConfig, steps: &mut RowSteps, resumed: Option<&Layout>) -> anyhow::Result<()> {
+    let before = steps.token_budget;
+    steps.token_budget = usize::MAX;
+    let needed = steps.largest(1).iter().map(|part| part.ids.len()).max().unwrap_or(0).max(1);
+    if resumed.is_some() {
+        steps.token_budget = before;
+    } else if let Some(budget) = config.batch.token_budget.filter(|budget| *budget < needed) {
+        anyhow::bail!(
+            "token_budget is {budget}, and a step has up to {needed} tokens; optimizer_in_bwd needs each step in one part: \
+             leave token_budget out, or lower per_device_train_batch_size"
+        );
+    } else {
+        steps.token_budget = config.batch.token_budget.unwrap_or(needed);
+    }
+    Ok(())
+}
+
 /// What the program's own code, its threads' stacks and small host buffers take once they are used.
 pub(crate) const PROGRAM: u64 = 32 << 20;
 /// Bytes for each token of a GGUF file's tokenizer while it is written as JSON, beside a model that is saved whole: 861 were
@@ -114,7 +137,7 @@ pub(crate) fn predict(
 ) -> u64 {
     // Tensors lie in huge pages, so the last one is touched as a whole.
     const HUGE_PAGE: u64 = 2 << 20;
-    let weights: u64 = model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();
+    let weights: u64 = model.checkpoint.tensors.values().map(|tensor| tensor.memory_bytes() as u64).sum();
     let tensors = plan.peak_bytes as u64 + weights;
     let touched = before.file_bytes + before.anonymous_bytes;
     let activations = (plan.peak_bytes - plan.resident_bytes) as u64;

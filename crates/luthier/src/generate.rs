@@ -9,6 +9,7 @@ use crate::config::{Precision, TemplateSettings, check_model};
 use crate::hub::{HubSettings, Wanted, locate};
 use crate::machine::{Processor, available_bytes};
 use crate::model::Model;
+use crate::quantised::QuantisationArguments;
 use crate::sampling::{Sampling, SamplingArguments};
 use crate::stop::StopFilter;
 use crate::{Environment, eprint_line, print_text};
@@ -44,6 +45,8 @@ pub(crate) struct Arguments {
     /// Threads to compute with [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) threads: Option<u16>,
+    #[command(flatten)]
+    pub(crate) quantisation: QuantisationArguments,
     #[command(flatten)]
     pub(crate) sampling: SamplingArguments,
 }
@@ -83,7 +86,10 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     sampling.take_arguments(&arguments.sampling).map_err(anyhow::Error::msg)?;
     let processor = Processor::choose(arguments.threads.map(usize::from), environment)?;
     let (precision, _) = processor.precision(Precision::from(arguments.precision));
-    let model = Model::open(&model_path)?;
+    let model = Model::open(&model_path)?.with(arguments.quantisation.quantisation(), processor.threads)?;
+    if let Some(note) = QuantisationArguments::note(adapters.last_path(), arguments.quantisation.quantisation()) {
+        eprint_line(&format!("note: {note}"));
+    }
     let tokenizer = model.tokenizer_with(adapters.last_path())?;
     let mut stop_ids = tokenizer.end_ids().to_vec();
     let prompt = match (&arguments.prompt, &arguments.message) {

@@ -30,7 +30,10 @@ mod outcome;
 mod plan;
 mod preflight;
 mod progress;
+mod quantised;
 mod quickstart;
+mod range_test;
+mod rate;
 mod reference;
 mod results;
 mod rows;
@@ -91,6 +94,9 @@ enum Command {
     Logits(logits::Arguments),
     /// Measure the training of a configuration: speed, share of the processor's peak, memory, time by operation
     Bench(bench::Arguments),
+    /// Find a learning rate: train some steps with one that grows, draw the loss, and keep nothing of the model
+    #[command(name = "lr-find")]
+    RangeTest(range_test::Arguments),
     /// Look at data before training on it
     #[command(subcommand)]
     Data(DataCommand),
@@ -203,7 +209,7 @@ fn main() -> ExitCode {
 fn help_alone(words: Vec<OsString>) -> Vec<OsString> {
     let is = |at: usize, names: &[&str]| words.get(at).is_some_and(|word| names.iter().any(|name| word == name));
     let command = match () {
-        () if is(1, &["train", "plan", "bench"]) => 2,
+        () if is(1, &["train", "plan", "bench", "lr-find"]) => 2,
         () if is(1, &["data"]) => 3,
         () => return words,
     };
@@ -241,6 +247,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Chat(arguments) => return chat::run(&arguments, &environment),
         Command::Generate(arguments) => generate::run(&arguments, &environment)?,
         Command::Bench(arguments) => bench::run(&arguments, &environment)?,
+        Command::RangeTest(arguments) => range_test::run(&arguments, &environment)?,
         Command::Data(DataCommand::Preview(arguments)) => data_preview::run(&arguments, &environment)?,
         Command::Template(command) => template::run(&command)?,
         Command::Tokenizer(command) => tokenizer_command::run(&command)?,

@@ -3,10 +3,12 @@
 mod bottleneck;
 mod freeze;
 mod lora;
+mod others;
 mod prompt;
 
 use luthier_model::adapter::{TargetModules, is_adapters_own};
-use luthier_model::{Adapter, Decoder, LoraSettings, Tuning};
+use luthier_model::{Adapter, Decoder, Tuning};
+use luthier_train::{OptimiserKind, OptimiserSettings};
 
 use crate::config::Method;
 use crate::model::Model;
@@ -36,6 +38,7 @@ pub(crate) fn tuning(method: &Method, seed: u64, model: &Model, adapter: Option<
         Method::Bottleneck(settings) => {
             Tuning::Bottleneck(bottleneck::tuning(settings, seed, model, adapter.and_then(Adapter::bottleneck)))
         }
+        Method::Ia3(_) | Method::Vera(_) | Method::Oft(_) => others::tuning(method, adapter),
     })
 }
 
@@ -44,9 +47,15 @@ fn is_part_of(name: &str, module: &str) -> bool {
     name.match_indices('.').any(|(end, _)| name[..end].ends_with(module))
 }
 
-/// Every name of `lora_target` must be a module that now has an adapter.
+/// Every name that the method's setting of targets has must be a module that now has an adapter.
 pub(crate) fn check_targets(tuning: &Tuning, decoder: &Decoder) -> anyhow::Result<()> {
-    let Tuning::Lora(LoraSettings { targets, .. }) = tuning else { return Ok(()) };
+    let (setting, targets) = match tuning {
+        Tuning::Lora(lora) => ("lora_target", &lora.targets),
+        Tuning::Ia3(ia3) => ("target_modules", &ia3.targets),
+        Tuning::Vera(vera) => ("target_modules", &vera.targets),
+        Tuning::Oft(oft) => ("oft_target", &oft.targets),
+        _ => return Ok(()),
+    };
     let adapted = decoder.adapted_modules();
     let has = |target: &str| {
         adapted
@@ -58,11 +67,30 @@ pub(crate) fn check_targets(tuning: &Tuning, decoder: &Decoder) -> anyhow::Resul
         _ => adapted.is_empty().then(|| "(the pattern)".to_owned()),
     };
     match stray {
+        Some(stray) if ["lm_head", "embed_tokens", "output", "tok_embeddings"].contains(&stray.as_str()) => {
+            anyhow::bail!(
+                "{setting}: {stray} gets no adapter yet, only the linear layers within the model; train it whole with \
+             additional_target: {stray}"
+            )
+        }
         Some(stray) => anyhow::bail!(
-            "lora_target: the model has no linear layer {stray:?}; expected names such as q_proj, down_proj, or all"
+            "{setting}: the model has no linear layer {stray:?}; expected names such as q_proj, down_proj, or all"
         ),
         None => Ok(()),
     }
+}
+
+/// BAdam needs something of a layer to step.
+pub(crate) fn check_blocks(optimiser: &OptimiserSettings, decoder: &Decoder) -> anyhow::Result<()> {
+    let in_a_layer = |name: &str| name.split('.').any(|part| part.parse::<usize>().is_ok());
+    let is_badam = matches!(optimiser.kind, OptimiserKind::Badam(_));
+    if is_badam && !decoder.parameters().iter().any(|parameter| in_a_layer(&parameter.name)) {
+        anyhow::bail!(
+            "use_badam steps one layer after another, and nothing within a layer is trained; expected layers besides, or \
+             another optimiser"
+        );
+    }
+    Ok(())
 }
 
 /// Every name of `additional_target` must be a module that is now trained as a whole.

@@ -4,7 +4,7 @@
 use luthier_data::{Example, Tokenizer};
 use luthier_model::Tuning;
 use luthier_model::adapter::Placement;
-use luthier_train::{Event, Steps, Trained, memory_warning, rate_warning};
+use luthier_train::{Event, OptimiserKind, Steps, Trained, memory_warning, rate_warning};
 
 use crate::config::{Stage, TrainConfig, When};
 use crate::estimate::{Estimate, estimate};
@@ -112,7 +112,7 @@ pub(crate) fn page(config: &TrainConfig, run: &Run, plan: &Plan) -> Vec<String> 
     let all_memory = memory_bytes().unwrap_or(0);
     let warnings = [
         // Weights that are drawn have everything to learn: usual rates are others.
-        rate_warning(trained, config.optimiser.learning_rate).filter(|_| !config.model.from_scratch),
+        rate_warning(trained, run.facts.rate.value).filter(|_| !config.model.from_scratch),
         memory_warning(plan.memory.total_bytes, all_memory),
     ];
     for warning in warnings.into_iter().flatten() {
@@ -130,6 +130,19 @@ pub(crate) fn page(config: &TrainConfig, run: &Run, plan: &Plan) -> Vec<String> 
     page
 }
 
+/// How the base is stored, where that is not as in its files.
+fn quantised(run: &Run) -> Option<String> {
+    let made = || run.model.checkpoint.tensors.values().filter(|tensor| tensor.was_quantised());
+    let first = made().next()?;
+    let (bytes, numbers) = made()
+        .fold((0, 0), |(bytes, numbers), tensor| (bytes + tensor.memory_bytes(), numbers + tensor.tensor().len()));
+    let bits = 8.0 * bytes as f64 / numbers.max(1) as f64;
+    Some(format!(
+        "linear layers of the base: {}, {bits:.2} bits a number; embedding, head and norms as in the files",
+        first.dtype()
+    ))
+}
+
 /// Model, method, data and machine, one line each.
 fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
     let facts = &run.facts;
@@ -145,6 +158,13 @@ fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
         ),
         format!("method: {}, {} numbers trained ({share:.2} %)", method(config, run), thousands(trained)),
     ];
+    lines.extend(quantised(run));
+    let optimiser = &run.trainer.optimiser;
+    if optimiser.kind != OptimiserKind::AdamW || optimiser.in_backward {
+        let when = if optimiser.in_backward { ", on the way back" } else { "" };
+        lines.push(format!("optimiser: {}{when}", optimiser.kind.describe()));
+    }
+    lines.extend(facts.rate.reason.iter().map(|reason| format!("rate: {reason}")));
     let [rows, tokens, scored] = run.steps.totals();
     lines.push(format!(
         "data: {} rows, {} tokens, {} of them trained ({:.0} %); the longest row has {}",
@@ -193,7 +213,9 @@ fn method(config: &TrainConfig, run: &Run) -> String {
                 (_, Some(_)) => "PiSSA",
                 _ => "LoRA",
             };
-            format!("{name} of rank {}, alpha {}{}", lora.rank, lora.alpha, dropped(lora.dropout))
+            let saved = lora.pissa.map(|_| format!(", saved as LoRA of rank {} for the base as it was", 2 * lora.rank));
+            let saved = saved.unwrap_or_default();
+            format!("{name} of rank {}, alpha {}{}{saved}", lora.rank, lora.alpha, dropped(lora.dropout))
         }
         Tuning::Prompt(prompt) => {
             let tokens = prompt.config.virtual_tokens;
@@ -265,16 +287,18 @@ fn shown(row: &Example, tokenizer: &Tokenizer) -> String {
 
 fn memory(run: &Run) -> Memory {
     let parameters = 4 * run.decoder.parameters().count() as u64;
-    let weight_bytes: u64 = run.model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();
+    let weight_bytes: u64 = run.model.checkpoint.tensors.values().map(|tensor| tensor.memory_bytes() as u64).sum();
     let peak = run.facts.plan.peak_bytes as u64;
     let total_bytes = run.predicted_bytes.unwrap_or(peak + weight_bytes + run.facts.scratch_bytes + PROGRAM);
-    let activation_bytes = peak.saturating_sub(4 * parameters);
+    let plan = &run.facts.plan;
+    let (gradient_bytes, moment_bytes) = (plan.gradient_bytes as u64, plan.state_bytes as u64);
+    let activation_bytes = peak.saturating_sub(parameters + gradient_bytes + moment_bytes);
     Memory {
         total_bytes,
         weight_bytes,
         trained_bytes: parameters,
-        gradient_bytes: parameters,
-        moment_bytes: run.facts.plan.state_bytes as u64,
+        gradient_bytes,
+        moment_bytes,
         activation_bytes,
         program_bytes: total_bytes.saturating_sub(weight_bytes + peak),
         available_bytes: available_bytes(),

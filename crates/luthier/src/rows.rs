@@ -124,6 +124,11 @@ pub(crate) fn losses(report: &Report, datasets: &[String], cutoff_len: usize) ->
         (report.rows_too_long, format!("rows were longer than cutoff_len {cutoff_len} and left out")),
         (report.replies_without_end, "replies lost their end and do not teach the model to stop".to_owned()),
         (report.rows_dropped, "rows were dropped: they have no token to train".to_owned()),
+        (
+            report.rows_with_made_ids,
+            "rows got ids for their calls of tools: the template refuses calls without an id of nine letters or digits"
+                .to_owned(),
+        ),
         (report.end_tokens_added, "replies got the tokenizer's end token: the template writes none".to_owned()),
         (
             report.weighted_tokens,

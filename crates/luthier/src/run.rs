@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use luthier_data::{BrokenRecord, Report, Tokenized, Tokenizer};
 use luthier_model::adapter::Loaded;
+use luthier_model::checkpoint::StoredTensor;
 use luthier_model::{Decoder, Tuning};
 use luthier_tensor::{Device, Isa, Observer, Precision};
 use luthier_train::{
@@ -18,8 +19,9 @@ use crate::config::{self, DataSettings, EvaluationSettings, EvaluationSource, Mi
 use crate::datasets;
 use crate::fit::{Restored, fit, predict};
 use crate::machine::{ProcessMemory, Processor};
-use crate::method::{check_saved_modules, check_targets, tuning};
+use crate::method::{check_blocks, check_saved_modules, check_targets, tuning};
 use crate::model::Model;
+use crate::rate::{self, ChosenRate};
 use crate::rows::{self, Order, RowSteps, Rows, UsedTemplate, Wanted};
 use crate::{Environment, eprint_line};
 
@@ -46,6 +48,7 @@ pub(crate) struct Facts {
     pub(crate) threads: usize,
     pub(crate) precision_reason: &'static str,
     pub(crate) plan: MemoryPlan,
+    pub(crate) rate: ChosenRate,
     pub(crate) scratch_bytes: u64,
     /// What happened to the rows that are trained.
     pub(crate) report: Report,
@@ -72,7 +75,7 @@ impl Run {
         let own_file_bytes = ProcessMemory::now().map_or(0, |memory| memory.file_bytes);
         let environment = &same_processor(environment, resumed);
         let processor = Processor::choose(config.machine.threads, environment)?;
-        let model = Model::of(config)?;
+        let model = Model::stored(config, processor.threads)?;
         for note in &model.checkpoint.model.notes {
             eprint_line(&format!("note: {note}"));
         }
@@ -108,7 +111,14 @@ impl Run {
         if let Some(layout) = resumed {
             check_layout(&steps, &settings, layout)?;
         }
-        let schedule = schedule(config, steps.total);
+        let rate = rate::choose(config, &model);
+        if let Some(floor) = config.schedule.floor.filter(|floor| *floor >= rate.value) {
+            anyhow::bail!(
+                "lr_scheduler_kwargs: the rate is to end at {floor}, and the highest is {}; expected less",
+                rate.value
+            );
+        }
+        let schedule = schedule(config, rate.value, steps.total);
         let drops = tuning.dropout() > 0.0;
         let mut trainer = TrainerSettings {
             precision,
@@ -125,11 +135,10 @@ impl Run {
             },
         };
         let plan = fit(config, &model, &tuning, &loaded, &mut steps, &mut trainer, resumed)?;
-        // Weights that were drawn lie in memory already; they too are counted with the model.
-        let drawn: u64 = match config.model.from_scratch {
-            true => model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum(),
-            false => 0,
-        };
+        // Weights that were drawn or quantised lie in memory already; they too are counted with the model.
+        let made = |tensor: &&StoredTensor| config.model.from_scratch || tensor.was_quantised();
+        let tensors = model.checkpoint.tensors.values().filter(made);
+        let drawn: u64 = tensors.map(|tensor| tensor.memory_bytes() as u64).sum();
         let before = ProcessMemory::now().map(|now| ProcessMemory {
             file_bytes: own_file_bytes,
             anonymous_bytes: now.anonymous_bytes.saturating_sub(drawn),
@@ -139,6 +148,13 @@ impl Run {
         let scratch_bytes = device.scratch_bytes(precision, &model.layout()) as u64;
         let decoder = Decoder::with_adapters(&device, &model.checkpoint, &tuning, &loaded)?;
         warn_long_rows(&model, &steps, decoder.prompt_rows());
+        if !trainer.optimiser.kind.has_targets(decoder.parameters()) {
+            anyhow::bail!(
+                "{}: none of the tensors that are trained is one of its targets; expected other targets (galore_target, \
+                 apollo_target, optim_target_modules) or another method",
+                trainer.optimiser.kind.describe()
+            );
+        }
         let trained = decoder.parameters().count() as u64;
         let restored = match (resumed, config.evaluation.as_ref().is_some_and(|evaluation| evaluation.keeps_best)) {
             (Some(_), _) => Restored::Everything { trained },
@@ -148,6 +164,7 @@ impl Run {
         let predicted_bytes = before.map(|before| predict(&before, &plan, &model, scratch_bytes, &tuning, restored));
         check_targets(&tuning, &decoder)?;
         check_saved_modules(&tuning, &decoder)?;
+        check_blocks(&trainer.optimiser, &decoder)?;
         Ok(Self {
             model,
             device,
@@ -160,6 +177,7 @@ impl Run {
                 threads: processor.threads,
                 precision_reason: reason,
                 plan,
+                rate,
                 scratch_bytes,
                 report,
                 tokenizer,
@@ -293,6 +311,7 @@ fn deciding(config: &TrainConfig) -> BTreeMap<String, String> {
     let named = [
         ("the base model", config.model.name.clone()),
         ("the method", format!("{:?}", config.method)),
+        ("the quantisation", config.model.quantisation.map_or_else(String::new, |found| format!("{found:?}"))),
         ("the optimiser", format!("{:?}", config.optimiser)),
         ("the schedule", format!("{:?}", config.schedule)),
         ("the length", format!("{:?}", config.batch.length)),
@@ -317,10 +336,10 @@ fn check_layout(steps: &RowSteps, now: &BTreeMap<String, String>, layout: &Layou
     Ok(())
 }
 
-fn schedule(config: &TrainConfig, total_steps: usize) -> Schedule {
+fn schedule(config: &TrainConfig, learning_rate: f64, total_steps: usize) -> Schedule {
     Schedule {
-        kind: config.schedule.kind(config.optimiser.learning_rate),
-        learning_rate: config.optimiser.learning_rate,
+        kind: config.schedule.kind(learning_rate),
+        learning_rate,
         warmup_steps: config.schedule.warmup.steps(total_steps),
         total_steps,
     }
@@ -337,6 +356,7 @@ fn optimiser(config: &TrainConfig, model: &Model) -> OptimiserSettings {
         max_gradient_norm: settings.max_grad_norm,
         clipping: settings.clipping,
         layer_decay: settings.layer_decay,
+        in_backward: settings.in_backward,
         seed: config.machine.seed,
         ..OptimiserSettings::adamw(settings.beta1, settings.beta2, settings.epsilon)
     }

@@ -55,9 +55,17 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    /// The keys and values of which one must be so for the setting to matter; none: it always does.
+    /// The keys and values of which one must be so for the setting to matter; none: it always does. Read from texts such as
+    /// `finetuning_type: lora, ia3 or oft` and `finetuning_type: freeze or use_llama_pro: true`.
     fn conditions(&self) -> impl Iterator<Item = (&'static str, &'static str)> + use<> {
-        self.applies_to.split(" or ").filter_map(|condition| condition.split_once(": "))
+        let mut key = "";
+        self.applies_to.split(" or ").flat_map(|part| part.split(", ")).filter(|part| !part.is_empty()).map(
+            move |part| {
+                let (named, value) = part.split_once(": ").unwrap_or((key, part));
+                key = named;
+                (named, value)
+            },
+        )
     }
 }
 
@@ -246,10 +254,7 @@ impl Settings {
         for setting in SETTINGS.iter().filter(|setting| setting.status == Status::Honoured) {
             let mut conditions = setting.conditions().peekable();
             let (value, origin) = &self.values[setting.name];
-            let holds = |(key, wanted): (&str, &str)| {
-                self.text(key) == Some(wanted) || self.switch(key).is_some_and(|on| on.to_string() == wanted)
-            };
-            let applies = conditions.peek().is_none() || conditions.any(holds);
+            let applies = conditions.peek().is_none() || conditions.any(|(key, wanted)| self.is(key, wanted));
             if origin.is_none() || *value == setting.default_value() || applies {
                 continue;
             }
@@ -263,6 +268,12 @@ impl Settings {
             format!("{} {have} no effect without {condition}", names.join(", "))
         };
         found.into_iter().map(sentence).collect()
+    }
+
+    /// Whether a setting has the value that this text means.
+    fn is(&self, name: &str, wanted: &str) -> bool {
+        let wanted = find(name).and_then(|setting| setting.parse(&Raw::Text(wanted.to_owned())).ok());
+        wanted.as_ref() == Some(&self.values[name].0)
     }
 
     /// The value of a setting of the table, and where it was given if it was.

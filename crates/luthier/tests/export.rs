@@ -210,6 +210,36 @@ fn a_gguf_file_with_its_modelfile() {
     assert_eq!(names(&folder.path().join("again")), ["README.md", "again-F16.gguf"]);
 }
 
+/// A quantised file is tuned and written back as it was: types, bytes, metadata; what is quantised anew is said.
+#[test]
+fn a_quantised_file_keeps_the_type_of_each_tensor() {
+    let folder = folder();
+    let (_, stderr) = export(folder.path(), &["--model", "model", "--output", "base.gguf", "--outtype", "q4_0"]);
+    assert!(
+        stderr.starts_with(
+            "numbers: quantised from f32 to q4_0: 15 q4_0, 5 f32, 1 q8_0\n\
+             note: 1 matrix is stored in q8_0 instead of q6_k: its rows are no multiple of 256 numbers\n"
+        ),
+        "{stderr}"
+    );
+    let (_, stderr) = export(folder.path(), &["--model", "base.gguf", "--output", "copy.gguf"]);
+    assert!(stderr.starts_with("numbers: all 21 tensors of the base are copied byte for byte\n"), "{stderr}");
+    let arguments = ["--model", "base.gguf", "--adapter", "adapter", "--output", "tuned"];
+    let (stdout, stderr) = export(folder.path(), &[&arguments[..], &["--format", "gguf"]].concat());
+    assert!(
+        stderr.starts_with(
+            "merge: 14 of 21 tensors change, in f32, rounded once to the type that each has in the base\n\
+             numbers: 14 q4_0 are quantised anew, each to the type that it had; the other 7 are copied byte for byte\n"
+        ),
+        "{stderr}"
+    );
+    assert_eq!(names(&folder.path().join("tuned")), ["README.md", "tuned-Q4_0.gguf"]);
+    assert!(replay(&stdout)[0] > 0.0 && stdout.contains("\n  mean change by the adapter "), "{stdout}");
+    let sizes = ["base.gguf", "copy.gguf", "tuned/tuned-Q4_0.gguf"].map(|name| fs::metadata(folder.path().join(name)));
+    let [base, copy, tuned] = sizes.map(|size| size.unwrap().len());
+    assert!(base == copy && copy == tuned, "{base}, {copy}, {tuned}");
+}
+
 #[test]
 fn what_is_there_is_not_overwritten() {
     let folder = folder();

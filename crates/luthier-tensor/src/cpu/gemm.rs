@@ -26,6 +26,7 @@ mod pack;
 mod pack_avx512;
 mod packed;
 mod plan;
+mod strip;
 #[cfg(test)]
 mod tests;
 

@@ -10,7 +10,7 @@ impl<'a> Tape<'a> {
         self.device().run("embedding", |cpu| cpu.embed(&table.value, ids, scale, &out));
         let additions = Additions::to([table]);
         let wanted = self.wants(&[], &additions);
-        let Some(gradient) = table.gradient.clone().filter(|_| wanted) else {
+        let Some(gradient) = table.live().gradient.filter(|_| wanted) else {
             return Var::constant(out);
         };
         let out = self.reached(out);

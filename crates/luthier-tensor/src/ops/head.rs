@@ -100,7 +100,8 @@ impl<'a> Tape<'a> {
         // The unit gradient of other ids would need their logits where these are capped.
         let simple = options.soft_cap.is_none() || request.ids.is_none();
         let unit = wanted && frozen && simple && !options.differentiate_all;
-        let head = Head { options: options.clone(), compute: self.precision().compute(), input, inverse_rms };
+        let options = HeadOptions { norm: options.norm.live(), weight: options.weight.live(), ..options.clone() };
+        let head = Head { options, compute: self.precision().compute(), input, inverse_rms };
         let values = device.empty(DType::F32, count, OUTPUTS);
         let top = (request.top_k > 0).then(|| TopK {
             ids: device.empty(DType::U32, count, request.top_k),

@@ -138,7 +138,7 @@ impl<'a> Tape<'a> {
             LinearInput::Plain(input) => (input, Kept::Plain(input.value().clone())),
             LinearInput::Normed { input, norm } => {
                 let inverse_rms = Norm::inverse_rms(&device, input.value());
-                (input, Kept::Normed { input: input.value().clone(), norm: norm.clone(), inverse_rms })
+                (input, Kept::Normed { input: input.value().clone(), norm: norm.live(), inverse_rms })
             }
             LinearInput::Activated { input, activation, gated } => {
                 (input, Kept::Activated { input: input.value().clone(), how: Activated { activation, gated } })

@@ -21,6 +21,10 @@ impl Norm {
         Self { weight, epsilon, offset: 0.0 }
     }
 
+    pub(crate) fn live(&self) -> Self {
+        Self { weight: self.weight.live(), ..self.clone() }
+    }
+
     pub(crate) fn rows<'t>(&'t self, input: &'t Tensor, inverse_rms: &'t Tensor) -> RowNorm<'t> {
         RowNorm { input, weight: &self.weight.value, inverse_rms, epsilon: self.epsilon, offset: self.offset }
     }
@@ -47,7 +51,7 @@ impl<'a> Tape<'a> {
         }
         let out = self.reached(output);
         let (slot, base_slot, input_slot) = (out.slot(), base.slot(), input.slot());
-        let (input, norm) = (input.value().clone(), norm.clone());
+        let (input, norm) = (input.value().clone(), norm.live());
         self.record(additions, move |gradients| {
             let Some(upstream) = slot.and_then(|slot| gradients.take(slot)) else { return };
             let device = gradients.device.clone();

@@ -66,7 +66,12 @@ impl Optimiser {
         let mut new = Self { settings, rules: Vec::new(), factors, steps: 0, block: None, average };
         match new.settings.kind {
             OptimiserKind::Badam(_) => new.change_block(device, parameters, 1),
-            _ => new.rules = parameters.iter().map(|parameter| Some(new.rule(device, parameter))).collect(),
+            _ => {
+                if !new.settings.in_backward {
+                    parameters.allocate_gradients(device);
+                }
+                new.rules = parameters.iter().map(|parameter| Some(new.rule(device, parameter))).collect();
+            }
         }
         new
     }
@@ -127,10 +132,39 @@ impl Optimiser {
         self.average.resume(device, parameters, steps, rate);
     }
 
+    /// Whether parameters are stepped on the way back.
+    pub fn steps_in_backward(&self) -> bool {
+        self.settings.in_backward
+    }
+
+    /// What must be before a step's first part is computed: parameters that train, and the block that is stepped.
+    pub fn prepare(&mut self, device: &Device, parameters: &Parameters) {
+        self.average.hide(device, parameters);
+        if matches!(self.settings.kind, OptimiserKind::Badam(_)) {
+            self.change_block(device, parameters, self.steps + 1);
+        }
+    }
+
+    /// The blocks that are stepped one after another; 1 where all parameters are one.
+    pub fn blocks(&self, parameters: &Parameters) -> usize {
+        match self.settings.kind {
+            OptimiserKind::Badam(_) => badam::blocks(parameters).len().max(1),
+            _ => 1,
+        }
+    }
+
+    /// Makes block `block` the one that is stepped, whatever the step: for planning.
+    pub fn visit(&mut self, device: &Device, parameters: &Parameters, block: usize) {
+        if let OptimiserKind::Badam(chosen) = &mut self.settings.kind {
+            *chosen = BadamSettings { start: Some(block), order: BlockOrder::Fixed, interval: None };
+            self.change_block(device, parameters, self.steps + 1);
+        }
+    }
+
     /// One step; returns the norm of all gradients together before clipping, f32 `[1, 1]`, which is not finite when `loss`
     /// is not. Then no parameter and no state changes; the step counts all the same.
     pub fn step(&mut self, device: &Device, parameters: &Parameters, loss: &Tensor, learning_rate: f64) -> Tensor {
-        self.begin_step(device, parameters, learning_rate);
+        self.begin(learning_rate);
         let stepped: Vec<Tensor> = parameters
             .iter()
             .zip(&self.rules)
@@ -138,10 +172,9 @@ impl Optimiser {
             .map(|(parameter, _)| parameter.gradient.clone())
             .collect();
         let norm = device.gradient_norm(&stepped, loss);
-        for index in 0..self.rules.len() {
-            let Some(parameter) = parameters.iter().nth(index) else { continue };
+        for (index, parameter) in parameters.iter().enumerate() {
             match self.settings.clipping {
-                Clipping::PerTensor if self.settings.max_gradient_norm.is_some() => {
+                Clipping::PerTensor if self.settings.max_gradient_norm.is_some() && self.rules[index].is_some() => {
                     // The norm of all is not finite where any is not, so it decides for each.
                     let own = device.gradient_norm(std::slice::from_ref(&parameter.gradient), &norm);
                     self.step_one(device, parameter, index, &own, learning_rate);
@@ -152,12 +185,29 @@ impl Optimiser {
         norm
     }
 
-    fn begin_step(&mut self, device: &Device, parameters: &Parameters, learning_rate: f64) {
+    /// The next step begins; [`step_final`](Self::step_final) follows for each parameter.
+    pub(crate) fn begin(&mut self, learning_rate: f64) {
         self.steps += 1;
         self.average.begin_step(self.steps, learning_rate);
-        if matches!(self.settings.kind, OptimiserKind::Badam(_)) {
-            self.change_block(device, parameters, self.steps);
-        }
+    }
+
+    /// Steps the parameter of this number, whose gradient is final, and takes the gradient's memory back. Returns the norm of
+    /// the gradient, f32 `[1, 1]`: where it is not finite this parameter does not change. `None` where nothing steps it.
+    pub(crate) fn step_final(
+        &mut self,
+        device: &Device,
+        parameters: &Parameters,
+        index: usize,
+        loss: &Tensor,
+        learning_rate: f64,
+    ) -> Option<Tensor> {
+        let parameter = parameters.get(index).filter(|_| self.rules[index].is_some())?;
+        // Nothing was added where the loss does not depend on it.
+        device.allocate(&parameter.gradient);
+        let norm = device.gradient_norm(std::slice::from_ref(&parameter.gradient), loss);
+        self.step_one(device, parameter, index, &norm, learning_rate);
+        device.release(&parameter.gradient);
+        Some(norm)
     }
 
     fn step_one(&mut self, device: &Device, parameter: &Parameter, index: usize, norm: &Tensor, learning_rate: f64) {
@@ -189,6 +239,16 @@ impl Optimiser {
         // The old state goes before the new one comes.
         self.rules = Vec::new();
         let members = blocks.get(block).cloned().unwrap_or_default();
+        for (index, parameter) in parameters.iter().enumerate() {
+            let is_member = members.contains(&index);
+            parameter.gradient.set_paused(!is_member);
+            if !is_member {
+                device.release(&parameter.gradient);
+            }
+        }
+        if !self.settings.in_backward {
+            parameters.allocate_gradients(device);
+        }
         self.rules = parameters
             .iter()
             .enumerate()
@@ -205,10 +265,5 @@ impl Optimiser {
             .map(|found| found.map(|(_, tensor)| tensor))
             .collect();
         self.average.show(device, parameters, &iterates);
-    }
-
-    /// The other way round, before a step.
-    pub fn hide(&mut self, device: &Device, parameters: &Parameters) {
-        self.average.hide(device, parameters);
     }
 }

@@ -1,6 +1,6 @@
 //! Which optimiser, and its numbers.
 
-use luthier_model::Parameter;
+use luthier_model::{Parameter, Parameters};
 
 use super::names;
 
@@ -19,6 +19,8 @@ pub struct OptimiserSettings {
     pub clipping: Clipping,
     /// The rate of each layer is so many times that of the layer above.
     pub layer_decay: Option<f64>,
+    /// Parameters are stepped on the way back, and gradients forgotten. Then [`Clipping::Together`] has no limit.
+    pub in_backward: bool,
     /// Of random projections and orders.
     pub seed: u64,
 }
@@ -63,6 +65,39 @@ pub enum OptimiserKind {
     ScheduleFree(ScheduleFreeSettings),
 }
 
+impl OptimiserKind {
+    /// What it is called, with the numbers that matter most.
+    pub fn describe(&self) -> String {
+        let low_rank = |name: &str, low: &LowRankSettings| format!("{name} of rank {}", low.rank);
+        match self {
+            Self::AdamW => "AdamW".to_owned(),
+            Self::AdamMini { .. } => "Adam-mini".to_owned(),
+            Self::AdamW8Bit => "AdamW with moments of 8 bits".to_owned(),
+            Self::Adafactor(_) => "Adafactor".to_owned(),
+            Self::Lion => "Lion".to_owned(),
+            Self::Sgd(sgd) => format!("SGD with momentum {}", sgd.momentum),
+            Self::Muon(_) => "Muon, and AdamW for what is no matrix within the model".to_owned(),
+            Self::Galore(galore) => low_rank("GaLore", &galore.low_rank),
+            Self::Apollo(apollo) => low_rank("APOLLO", &apollo.low_rank),
+            Self::Badam(badam) => match badam.interval {
+                Some(interval) => format!("BAdam, another layer after {interval} steps"),
+                None => "BAdam on one layer".to_owned(),
+            },
+            Self::ScheduleFree(_) => "schedule-free AdamW, whose average is evaluated and saved".to_owned(),
+        }
+    }
+
+    /// Whether it steps anything of these parameters by its own rule.
+    pub fn has_targets(&self, parameters: &Parameters) -> bool {
+        parameters.iter().any(|parameter| match self {
+            Self::Galore(galore) => galore.low_rank.targets.include(parameter),
+            Self::Apollo(apollo) => apollo.low_rank.targets.include(parameter),
+            Self::Badam(_) => names::layer(&parameter.name).is_some(),
+            _ => true,
+        })
+    }
+}
+
 /// How means of gradients are kept.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Moments {
@@ -84,6 +119,7 @@ impl OptimiserSettings {
             max_gradient_norm: None,
             clipping: Clipping::Together,
             layer_decay: None,
+            in_backward: false,
             seed: 0,
         }
     }

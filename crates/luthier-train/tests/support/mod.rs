@@ -1,5 +1,5 @@
 //! The committed checkpoints, and a device to run them on.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, reason = "not every test needs all of it")]
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -27,6 +27,7 @@ use crate::generate::PrecisionArgument;
 use crate::hub::{Wanted, locate};
 use crate::machine::{Processor, available_bytes};
 use crate::model::Model;
+use crate::quantised::QuantisationArguments;
 use crate::sampling::{KEYS, Sampling, SamplingArguments};
 use crate::{Environment, eprint_line, fail, print_text, signals};
 
@@ -70,6 +71,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     threads: Option<u16>,
     #[command(flatten)]
+    quantisation: QuantisationArguments,
+    #[command(flatten)]
     sampling: SamplingArguments,
 }
 
@@ -91,8 +94,11 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     signals::listen_in_between()?;
     let processor = Processor::choose(settings.threads, environment)?;
     let (precision, _) = processor.precision(settings.precision);
-    let model = Model::open(&model_path)?;
+    let model = Model::open(&model_path)?.with(settings.quantisation, processor.threads)?;
     for note in &model.checkpoint.model.notes {
+        eprint_line(&format!("note: {note}"));
+    }
+    if let Some(note) = QuantisationArguments::note(adapters.last_path(), settings.quantisation) {
         eprint_line(&format!("note: {note}"));
     }
     let tokenizer = model.tokenizer_with(adapters.last_path())?;

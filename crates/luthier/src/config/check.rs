@@ -115,7 +115,11 @@ impl Check<'_> {
             cache: text("cache_dir").map(PathBuf::from),
             token: text("hf_hub_token").and_then(Token::new),
         };
-        ModelSettings { name: model.display().to_string(), model, from_scratch, adapter, beside, hub }
+        let quantisation = quantisation::read(self.settings).unwrap_or_else(|problem| {
+            self.problems.push(problem);
+            None
+        });
+        ModelSettings { name: model.display().to_string(), model, from_scratch, adapter, beside, quantisation, hub }
     }
 
     fn data(&mut self, stage: Stage, notices: &mut Vec<String>) -> DataSettings {
@@ -527,6 +531,7 @@ mod tests {
                 model: "m".into(),
                 from_scratch: false,
                 adapter: None,
+                quantisation: None,
                 beside: Vec::new(),
                 hub: HubSettings::default(),
             },
@@ -538,6 +543,11 @@ mod tests {
                 rank_stabilised: false,
                 modules_to_save: Vec::new(),
                 added_blocks: None,
+                magnitudes: false,
+                pissa: None,
+                up_rate: 1.0,
+                ranks: Vec::new(),
+                alphas: Vec::new(),
             }),
             data: DataSettings {
                 datasets: vec!["d".to_owned()],
@@ -557,7 +567,7 @@ mod tests {
             },
             batch: BatchSettings { rows: 8, accumulation: 1, length: RunLength::Epochs(3.0), token_budget: None },
             optimiser: OptimiserSettings {
-                learning_rate: 5e-5,
+                learning_rate: None,
                 weight_decay: 0.0,
                 beta1: 0.9,
                 beta2: 0.999,
@@ -731,7 +741,7 @@ mod tests {
         fails("stage: pt\nmask_history: true", "a.yaml, line 5: mask_history needs stage: sft");
         fails(
             "finetuning_type: full\nadapter_name_or_path: a",
-            "a.yaml, line 5: adapter_name_or_path needs finetuning_type: lora",
+            "a.yaml, line 5: adapter_name_or_path needs finetuning_type: lora, ia3, vera or oft",
         );
         fails(
             "gradient_checkpointing: true\ndisable_gradient_checkpointing: true",

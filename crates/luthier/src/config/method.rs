@@ -4,7 +4,7 @@ use luthier_model::FreezeSettings;
 use luthier_model::adapter::PromptKind;
 
 use super::check::Check;
-use super::{BottleneckSettings, LoraSettings, PromptSettings};
+use super::{BottleneckSettings, Ia3Settings, LoraSettings, OftSettings, PromptSettings, VeraSettings};
 
 /// What is trained.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,6 +14,9 @@ pub(crate) enum Method {
     Freeze(FreezeSettings),
     /// The biases alone.
     BitFit,
+    Ia3(Ia3Settings),
+    Vera(VeraSettings),
+    Oft(OftSettings),
     Prompt(PromptSettings),
     Bottleneck(BottleneckSettings),
 }
@@ -26,6 +29,9 @@ impl Method {
             Self::Full => "full",
             Self::Freeze(_) => "freeze",
             Self::BitFit => "bitfit",
+            Self::Ia3(_) => "ia3",
+            Self::Vera(_) => "vera",
+            Self::Oft(_) => "oft",
             Self::Prompt(prompt) => prompt.kind.method(),
             Self::Bottleneck(_) => "bottleneck",
         }
@@ -33,7 +39,7 @@ impl Method {
 }
 
 /// The values of `finetuning_type` that make an adapter.
-pub(super) const ADAPTERS: [&str; 5] = ["lora", "prefix", "prompt", "p_tuning", "bottleneck"];
+pub(super) const ADAPTERS: [&str; 8] = ["lora", "ia3", "vera", "oft", "prefix", "prompt", "p_tuning", "bottleneck"];
 
 impl Check<'_> {
     pub(super) fn method(&mut self) -> Method {
@@ -45,6 +51,9 @@ impl Check<'_> {
             "full" => Method::Full,
             "freeze" => Method::Freeze(self.freeze()),
             "bitfit" => Method::BitFit,
+            "ia3" => Method::Ia3(self.ia3()),
+            "vera" => Method::Vera(self.vera()),
+            "oft" => Method::Oft(self.oft()),
             "prefix" => Method::Prompt(self.prompt(PromptKind::Prefix)),
             "prompt" => Method::Prompt(self.prompt(PromptKind::Prompt)),
             "p_tuning" => Method::Prompt(self.prompt(PromptKind::PTuning)),

@@ -11,7 +11,8 @@ use crate::settings::either;
 /// How parameters are stepped.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct OptimiserSettings {
-    pub(crate) learning_rate: f64,
+    /// `None`: by rule, which asks the model.
+    pub(crate) learning_rate: Option<f64>,
     pub(crate) weight_decay: f64,
     pub(crate) beta1: f64,
     pub(crate) beta2: f64,
@@ -42,7 +43,7 @@ impl Check<'_> {
         let max_grad_norm = Some(self.number("max_grad_norm")).filter(|norm| *norm > 0.0);
         let per_tensor = self.is_on("clip_per_tensor");
         OptimiserSettings {
-            learning_rate: self.number("learning_rate"),
+            learning_rate: self.settings.number("learning_rate"),
             weight_decay: self.number("weight_decay"),
             beta1: self.number("adam_beta1"),
             beta2: self.number("adam_beta2"),
@@ -84,12 +85,11 @@ impl Check<'_> {
         };
         if !matches!(self.settings.text("finetuning_type"), Some("full" | "freeze")) {
             let key = chosen.first().copied().unwrap_or("optim");
-            self.problem(
-                key,
-                format!(
-                    "{wants_weights} needs finetuning_type: full or freeze, since an adapter's matrices are small already"
-                ),
-            );
+            let reason = match self.settings.text("finetuning_type") {
+                Some("bitfit") => "biases are few already",
+                _ => "an adapter's matrices are small already",
+            };
+            self.problem(key, format!("{wants_weights} needs finetuning_type: full or freeze, since {reason}"));
         }
         kind
     }
@@ -446,6 +446,6 @@ mod tests {
         assert_eq!(power, ScheduleKind::Polynomial { end: 0.01, power: 2.0 });
         fails("lr_scheduler_type: cosine_with_min_lr", "one of min_lr and min_lr_rate");
         fails("lr_scheduler_kwargs: power=2", "lr_scheduler_kwargs has power; linear takes none");
-        fails("lr_scheduler_type: polynomial\nlr_scheduler_kwargs: lr_end=1", "expected less");
+        fails("lr_scheduler_type: polynomial\nlr_scheduler_kwargs: lr_end=1\nlearning_rate: 1e-3", "expected less");
     }
 }

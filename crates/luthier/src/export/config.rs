@@ -51,6 +51,9 @@ pub(crate) struct Arguments {
     /// Replace what is at the output already
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// Merge into the base as its files have it, even where the adapter was trained on a quantised one (QLoRA)
+    #[arg(long)]
+    pub(crate) unquantised_base: bool,
     /// Threads to compute with [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) threads: Option<u16>,

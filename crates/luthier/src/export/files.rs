@@ -76,7 +76,7 @@ pub(crate) fn stored_as(checkpoint: &Checkpoint) -> DType {
         let stored = checkpoint.tensors.values().filter(|tensor| tensor.dtype() == *dtype);
         stored.map(|tensor| tensor.tensor().len()).sum()
     };
-    let all = [DType::Bf16, DType::F32, DType::F16].into_iter().chain(DType::BLOCKS);
+    let all = [DType::Bf16, DType::F32, DType::F16].into_iter().chain(DType::BLOCKS).chain(DType::BITSANDBYTES);
     // The first of equals.
     all.into_iter().rev().max_by_key(count).unwrap_or(DType::Bf16)
 }

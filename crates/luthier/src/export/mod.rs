@@ -19,6 +19,7 @@ use luthier_tensor::{DType, Device};
 use crate::machine::Processor;
 use crate::model::Model;
 use crate::outcome::Outcome;
+use crate::quantised::trained_on;
 use crate::{Environment, eprint_line, print_text, signals};
 pub(crate) use config::{Arguments, parse_size};
 use config::{ExportConfig, Format, Target};
@@ -34,7 +35,7 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     let config = ExportConfig::read(arguments, &environment.hub)?;
     config.notices.iter().for_each(|notice| note(notice));
     let processor = Processor::choose(config.threads, environment)?;
-    let model = Model::open(&config.model)?;
+    let model = open(&config, arguments.unquantised_base, &processor)?;
     model.checkpoint.model.notes.iter().for_each(|sentence| note(sentence));
     let adapter = config.adapter.as_deref().map(luthier_files::read_adapter).transpose()?;
     let device = processor.device(None)?;
@@ -76,6 +77,25 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     let (replay, names) = result.context("nothing was written")?;
     report(&config, &prompts, &replay, &names, &job.stored_name);
     Ok(Outcome::Saved)
+}
+
+/// The base, with the numbers that the adapter was trained on: those of QLoRA are not the files' own.
+fn open(config: &ExportConfig, unquantised: bool, processor: &Processor) -> anyhow::Result<Model> {
+    let model = Model::open(&config.model)?;
+    let trained_on = config.adapter.as_deref().and_then(trained_on);
+    let Some(quantisation) = trained_on.filter(|_| files::stored_as(&model.checkpoint).block_len() == 1) else {
+        return Ok(model);
+    };
+    let dtype = quantisation.dtype();
+    if unquantised {
+        note(&format!("the adapter was trained on the base in {dtype}, and is merged into other numbers, as wished"));
+        return Ok(model);
+    }
+    note(&format!(
+        "the adapter was trained on the base in {dtype} (run.json), so it is merged into these numbers; --unquantised-base merges \
+         it into those of the files"
+    ));
+    model.with(Some(quantisation), processor.threads)
 }
 
 fn note(sentence: &str) {

@@ -1,9 +1,9 @@
 //! Low-rank adapters as the engine takes them.
 
-use luthier_model::LoraSettings;
 use luthier_model::adapter::{LoraAdapter, TargetModules};
+use luthier_model::{LoraSettings, Pissa};
 
-use crate::config::{self, Targets};
+use crate::config::{self, Rounds, Targets};
 use crate::eprint_line;
 
 /// An adapter that is trained on decides its own form.
@@ -14,6 +14,14 @@ pub(super) fn tuning(lora: &config::LoraSettings, seed: u64, adapter: Option<&Lo
         rslora: lora.rank_stabilised,
         targets: targets(&lora.targets),
         saved_modules: lora.modules_to_save.clone(),
+        dora: lora.magnitudes,
+        pissa: lora.pissa.map(|rounds| match rounds {
+            Rounds::UntilExact => Pissa::Exact,
+            Rounds::Number(rounds) => Pissa::Rounds(rounds),
+        }),
+        up_rate: lora.up_rate,
+        rank_pattern: lora.ranks.clone(),
+        alpha_pattern: lora.alphas.clone(),
         seed,
         ..LoraSettings::of_rank(lora.rank)
     };
@@ -24,6 +32,9 @@ pub(super) fn tuning(lora: &config::LoraSettings, seed: u64, adapter: Option<&Lo
         ("lora_rank", found.rank != settings.rank),
         ("lora_alpha", found.alpha != settings.alpha),
         ("lora_target", given(&found.target_modules) != given(&settings.targets)),
+        ("use_dora", found.dora != settings.dora),
+        ("rank_pattern", found.rank_pattern != settings.rank_pattern),
+        ("alpha_pattern", found.alpha_pattern != settings.alpha_pattern),
         ("use_rslora", found.rslora != settings.rslora),
         ("additional_target", found.modules_to_save != settings.saved_modules),
     ];

@@ -16,7 +16,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "The base model: a Hugging Face folder, a GGUF file, org/name of the Hugging Face hub, or builtin. Required.",
     ),
     row(Model, "adapter_name_or_path", Names, "", "A PEFT adapter folder to go on training.")
-        .only("finetuning_type: an adapter's"),
+        .only(ADAPTERS),
     row(Model, "trust_remote_code", Switch, "false", "Run code that comes with a model.").no_effect(NO_CODE),
     row(Model, "use_fast_tokenizer", Switch, "true", "Which tokenizer to use.").no_effect("there is one tokenizer"),
     row(
@@ -42,15 +42,19 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Model, "print_param_status", Switch, "false", "Print every parameter.")
         .no_effect("the trained ones are counted at the start"),
     row(Model, "use_cache", Switch, "false", "Keep keys and values while training.").no_effect("training keeps none"),
-    row(Model, "quantization_bit", Whole(2, 8), "", "Bits of the frozen weights.")
-        .refused("weights are not quantised while loading yet; a GGUF file is trained as it is"),
-    row(Model, "quantization_method", Anything, "bnb", "How they are quantised.")
-        .no_effect("it only matters with quantization_bit"),
-    row(Model, "quantization_type", Anything, "nf4", "What they are quantised to.")
-        .no_effect("it only matters with quantization_bit"),
-    row(Model, "quantization_device_map", Anything, "", "Where quantised weights lie.").no_effect("it only matters with quantization_bit"),
-    row(Model, "double_quantization", Switch, "true", "Quantise the scales too.")
-        .no_effect("it only matters with quantization_bit"),
+    row(
+        Model,
+        "quantization_bit",
+        Whole(2, 8),
+        "",
+        "Bits of the frozen linear layers: 4 (QLoRA), or 8 (blocks of 32 integers, not LLM.int8()).",
+    ),
+    row(Model, "quantization_method", Choice(&["bnb"], BEYOND_BITSANDBYTES), "bnb", "Whose formats they are: bitsandbytes'."),
+    row(Model, "quantization_type", Choice(&["nf4", "fp4"], &[]), "nf4", "Which four bits: quantiles of the normal distribution, or a small float.")
+        .only(QUANTISED),
+    row(Model, "quantization_device_map", Anything, "", "Where quantised weights lie.").no_effect("there is one memory"),
+    row(Model, "double_quantization", Switch, "true", "Quantise the scales of four bits too, which saves 0.4 bits a weight.")
+        .only(QUANTISED),
     row(Model, "adapter_folder", Text, "", "Folder that adapters are in.")
         .refused("give the whole path in adapter_name_or_path"),
     row(Model, "cache_dir", Text, "", "Where downloaded models are kept. Default: the cache of Hugging Face's tools."),
@@ -135,7 +139,10 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(
         Method,
         "finetuning_type",
-        Choice(&["lora", "full", "freeze", "bitfit", "prefix", "prompt", "p_tuning", "bottleneck"], &["oft"]),
+        Choice(
+            &["lora", "full", "freeze", "bitfit", "ia3", "vera", "oft", "prefix", "prompt", "p_tuning", "bottleneck"],
+            &[],
+        ),
         "lora",
         "What is trained: an adapter, everything, some layers, or biases.",
     ),
@@ -226,26 +233,59 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "additional_target",
         Names,
         "",
-        "Modules that are trained whole and saved with the adapter, such as embed_tokens.",
+        "Modules trained whole and saved with the adapter, such as norm.",
     )
-    .only(LORA),
+    .only(ADAPTERS),
     row(Lora, "create_new_adapter", Switch, "false", "Merge the given adapter and begin another.")
         .only(LORA)
         .refused(NOT_YET),
-    row(Lora, "loraplus_lr_ratio", Number(0.0, f64::MAX), "", "LoRA+: how much faster B learns.")
+    row(Lora, "loraplus_lr_ratio", Number(0.0, f64::MAX), "", "LoRA+: how much faster B learns than A.").only(LORA),
+    row(Lora, "loraplus_lr_embedding", Number(0.0, f64::MAX), "1e-6", "LoRA+: rate of low-rank terms of embeddings.")
         .only(LORA)
-        .refused(NOT_YET),
-    row(Lora, "loraplus_lr_embedding", Number(0.0, f64::MAX), "1e-6", "LoRA+: rate of embeddings.")
+        .no_effect("embeddings get no low-rank terms"),
+    row(Lora, "use_dora", Switch, "false", "DoRA: the rows of weight and update have a trained magnitude.").only(LORA),
+    row(Lora, "pissa_init", Switch, "false", "PiSSA: begin with the largest singular values of the weight.").only(LORA),
+    row(Lora, "pissa_iter", Whole(-1, 10_000), "16", "Rounds in which PiSSA finds them; -1: until they are exact.")
+        .only("pissa_init: true"),
+    row(Lora, "pissa_convert", Switch, "false", "Save PiSSA as plain LoRA of twice the rank.")
         .only(LORA)
-        .no_effect("it only matters with loraplus_lr_ratio"),
-    row(Lora, "use_dora", Switch, "false", "DoRA.").only(LORA).refused(NOT_YET),
-    row(Lora, "pissa_init", Switch, "false", "PiSSA.").only(LORA).refused(NOT_YET),
-    row(Lora, "pissa_iter", Whole(-1, i64::MAX), "16", "PiSSA's rounds.").only(LORA).no_effect("it only matters with pissa_init"),
-    row(Lora, "pissa_convert", Switch, "false", "Save PiSSA as LoRA.").only(LORA).no_effect("it only matters with pissa_init"),
-    row(Lora, "oft_rank", Whole(0, i64::MAX), "0", "OFT.").no_effect("it only matters with finetuning_type: oft"),
-    row(Lora, "oft_block_size", Whole(0, i64::MAX), "32", "OFT.").no_effect("it only matters with finetuning_type: oft"),
-    row(Lora, "oft_target", Names, "all", "OFT.").no_effect("it only matters with finetuning_type: oft"),
-    row(Lora, "module_dropout", Number(0.0, 1.0), "0.0", "OFT.").no_effect("it only matters with finetuning_type: oft"),
+        .no_effect("a PiSSA adapter is always saved as plain LoRA of twice the rank, for the base as it was"),
+    row(
+        Lora,
+        "rank_pattern",
+        Options,
+        "",
+        "Other ranks, by ends of paths: q_proj=16,0.mlp.up_proj=4.",
+    )
+    .only(LORA)
+    .ours(),
+    row(Lora, "alpha_pattern", Options, "", "Other values of lora_alpha for some layers, as rank_pattern.").only(LORA).ours(),
+    row(
+        Lora,
+        "target_modules",
+        Names,
+        "",
+        "Default: k_proj,v_proj,down_proj; VeRA: q_proj,v_proj.",
+    )
+    .only("finetuning_type: ia3 or vera")
+    .ours(),
+    row(Lora, "feedforward_modules", Names, "down_proj", "Those of target_modules whose input IA3 scales.")
+        .only("finetuning_type: ia3")
+        .ours(),
+    row(Lora, "vera_rank", Whole(1, 65_536), "256", "Rank of VeRA's random matrices.").only(VERA).ours(),
+    row(Lora, "vera_dropout", Number(0.0, 1.0), "0.0", "Share of VeRA's inputs that is dropped.").only(VERA).ours(),
+    row(Lora, "d_initial", Number(0.0, f64::MAX), "0.1", "What VeRA's vector d begins with.").only(VERA).ours(),
+    row(Lora, "projection_prng_key", Whole(0, 4_294_967_295), "0", "Seed of the random matrices, as PEFT draws them.")
+        .only(VERA)
+        .ours(),
+    row(Lora, "save_projection", Switch, "true", "Whether the adapter's file holds them.")
+        .only(VERA)
+        .ours(),
+    row(Lora, "oft_rank", Whole(0, 65_536), "0", "OFT: blocks of each layer; then oft_block_size is 0.").only(OFT),
+    row(Lora, "oft_block_size", Whole(0, 65_536), "32", "OFT: columns of a block that is rotated.").only(OFT),
+    row(Lora, "oft_target", Names, "all", "The linear layers that OFT rotates, by name; all: each but the head.").only(OFT),
+    row(Lora, "module_dropout", Number(0.0, 1.0), "0.0", "OFT: share of rotations that are left out.")
+        .refused("rotations are not left out yet"),
     // Learned prefixes and prompts, bottleneck adapters
     row(Lora, "num_virtual_tokens", Whole(1, 1_000_000), "20", "Learned positions before every row.").only(PROMPTS),
     row(Lora, "prefix_projection", Switch, "false", "Let a small network make the prefix: PEFT saves what it makes.")
@@ -456,7 +496,14 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Batch, "average_tokens_across_devices", Switch, "true", "Mean over all devices.")
         .no_effect("the loss is always the mean over all trained tokens of a step"),
     // Optimiser and schedule
-    row(Optimiser, "learning_rate", Number(0.0, f64::MAX), "5e-5", "Highest rate."),
+    row(
+        Optimiser,
+        "learning_rate",
+        Number(0.0, f64::MAX),
+        "",
+        "Highest rate. Default: by rule, with the source printed; `luthier lr-find` measures one.",
+    )
+    .differs_quietly("by rule", "5e-5", "A rate that fits an adapter is too high for all weights, and the other way round."),
     row(
         Optimiser,
         "lr_scheduler_type",
@@ -482,7 +529,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "optim",
         Choice(OPTIMISERS, OTHER_OPTIMISERS),
         "adamw_torch_fused",
-        "How weights are stepped. The first eight names all mean AdamW with moments in fp32; paged ones are not paged.",
+        "How weights are stepped; the first eight names mean AdamW.",
     ),
     row(Optimiser, "optim_args", Options, "", "Numbers of the optimiser, such as momentum=0.9 of sgd."),
     row(
@@ -490,14 +537,14 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "optim_target_modules",
         Names,
         "",
-        "Parts of the names of matrices that optim: galore_adamw and apollo_adamw project; all-linear means each.",
+        "Matrices that galore_adamw and apollo_adamw project: parts of names, or all-linear.",
     ),
     row(
         Optimiser,
         "lr_scheduler_kwargs",
         Options,
         "",
-        "Numbers of the schedule, such as num_cycles, power, lr_end, min_lr, min_lr_rate, timescale, num_decay_steps.",
+        "Numbers of the schedule, such as num_cycles, power, lr_end, min_lr, min_lr_rate, timescale.",
     ),
     row(Optimiser, "clip_per_tensor", Switch, "false", "Cut each parameter's gradients to max_grad_norm by themselves.")
         .ours(),
@@ -506,7 +553,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "layerwise_lr_decay",
         Number(1e-6, 1.0),
         "",
-        "Factor of the rate from each layer to the one below; the embedding is below the first. (Also known as LLRD.)",
+        "Factor of the rate from each layer to the one below; the embedding is below the first.",
     )
     .also(&["llrd"])
     .ours(),
@@ -515,8 +562,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "optimizer_in_bwd",
         Switch,
         "false",
-        "Step each parameter on the way back as soon as its gradient is there, and forget the gradient: less memory. Needs one \
-         batch a step, and max_grad_norm: 0 or clip_per_tensor.",
+        "Step on the way back; needs max_grad_norm: 0 or clip_per_tensor.",
     )
     .also(&["fused_backward_pass"])
     .ours(),
@@ -530,7 +576,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "galore_proj_type",
         Choice(&["std", "reverse_std", "right", "left"], &["full"]),
         "std",
-        "Which side of a matrix is projected: the shorter, the longer, its columns, or its rows.",
+        "Which side of a matrix is projected.",
     )
     .only(GALORE),
     row(Optimiser, "galore_layerwise", Switch, "false", "The same as optimizer_in_bwd.").only(GALORE),
@@ -539,8 +585,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "use_apollo",
         Switch,
         "false",
-        "APOLLO: gradients scaled by channel as AdamW would scale a projection of them. With apollo_rank: 1, apollo_scale: 128 \
-         and apollo_scale_type: tensor it is APOLLO-Mini.",
+        "APOLLO: gradients scaled by channel as AdamW would scale a projection of them.",
     ),
     row(Optimiser, "apollo_target", Names, "all", "Parts of the names of the matrices that are projected.").only(APOLLO),
     row(Optimiser, "apollo_rank", Whole(1, i64::MAX), "16", "Vectors of a projection.").only(APOLLO),
@@ -594,7 +639,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "use_muon",
         Switch,
         "false",
-        "Muon for matrices within the model, with the rates of AdamW; AdamW for embeddings, head, norms and biases.",
+        "Muon for matrices within the model, with rates as of AdamW; AdamW for all else.",
     ),
     // Machine
     row(
@@ -921,6 +966,12 @@ const LORA: &str = "finetuning_type: lora";
 const PROMPTS: &str = "finetuning_type: prefix, prompt or p_tuning";
 const BOTTLENECK: &str = "finetuning_type: bottleneck";
 const FREEZE: &str = "finetuning_type: freeze";
+const VERA: &str = "finetuning_type: vera";
+const OFT: &str = "finetuning_type: oft";
+/// The methods that make an adapter.
+const ADAPTERS: &str = "finetuning_type: lora, ia3, vera, oft, prefix, prompt, p_tuning or bottleneck";
+const QUANTISED: &str = "quantization_bit: 4";
+const BEYOND_BITSANDBYTES: &[&str] = &["gptq", "awq", "aqlm", "quanto", "eetq", "hqq", "mxfp4", "fp8"];
 const NOT_YET: &str = "Luthier does not have it yet, and without it the result would differ";
 const PREFERENCE: &str = "stage sft and pt do not use it";
 const TEXT_ONLY: &str = "models and records are text only";

@@ -5,7 +5,6 @@
 
 use super::decode::Coding;
 use super::decode_run::RUN;
-use super::pack::WIDTH;
 use crate::DType;
 use crate::cpu::isa::Isa;
 
@@ -36,7 +35,8 @@ pub(crate) const FP4: [f32; 16] = {
     let mut i = 0;
     while i < 8 {
         values[i] = positive[i] / 12.0;
-        values[8 + i] = -positive[i] / 12.0;
+        // Its zeros are both positive.
+        values[8 + i] = 0.0 - positive[i] / 12.0;
         i += 1;
     }
     values
@@ -55,7 +55,7 @@ pub(crate) fn values(dtype: DType) -> &'static [f32; 16] {
 /// # Safety
 /// There is a whole block of this type.
 #[inline(always)]
-unsafe fn open(coding: Coding, block: *const u8) -> (f32, *const u8) {
+pub(super) unsafe fn open(coding: Coding, block: *const u8) -> (f32, *const u8) {
     // SAFETY: a block begins with its scale, or with its scale's code; a doubly quantised one has scales for it.
     unsafe {
         match coding.dtype {
@@ -116,30 +116,11 @@ fn run(table: &[f32; 16], scale: f32, codes: &[u8; RUN / 2], out: &mut [f32; RUN
     }
 }
 
-/// Lines of bf16 for a kernel to pack.
-pub(super) type Strip = [[u16; WIDTH]; WIDTH];
-
-/// Whether [`decode_strip`] takes this type.
-pub(super) const fn has_strip(dtype: DType) -> bool {
-    cfg!(target_arch = "x86_64") && matches!(dtype, DType::Nf4 | DType::Fp4 | DType::Nf4Double | DType::Fp4Double)
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-pub(super) use run_nothing as decode_strip;
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86_64::decode_strip;
-
-/// There are no kernels of bf16 here.
-#[cfg(not(target_arch = "x86_64"))]
-pub(super) unsafe fn run_nothing(_: Coding, _: *const u8, _: usize, _: usize, _: usize, _: usize, _: *mut Strip) {
-    unreachable!("bf16 products are computed in f32 on this processor");
-}
-
-#[cfg(target_arch = "x86_64")]
-mod x86_64 {
+pub(super) mod x86_64 {
     use std::arch::x86_64::*;
 
-    use super::{Coding, RUN, Strip, WIDTH, open, values};
+    use super::RUN;
 
     /// 32 codes one after another in bytes, in their lower halves.
     ///
@@ -161,7 +142,7 @@ mod x86_64 {
     /// There are 16 bytes of codes.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-    unsafe fn numbers(table: __m512, scale: f32, codes: *const u8) -> [__m512; 2] {
+    pub(in super::super) unsafe fn numbers(table: __m512, scale: f32, codes: *const u8) -> [__m512; 2] {
         let scale = _mm512_set1_ps(scale);
         // SAFETY: passed on.
         let spread = unsafe { spread(codes) };
@@ -201,50 +182,43 @@ mod x86_64 {
             }
         }
     }
+}
 
-    /// Decodes numbers `first .. first + count` of `lines` lines to bf16, rounded to nearest, ties to even; `count` is at most
-    /// a line of the strip. What follows them in the strip is undefined.
-    ///
-    /// # Safety
-    /// The lines hold these numbers, and the processor multiplies bf16.
-    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512bf16")]
-    pub(in super::super) unsafe fn decode_strip(
-        coding: Coding,
-        line: *const u8,
-        stride_bytes: usize,
-        lines: usize,
-        first: usize,
-        count: usize,
-        strip: *mut Strip,
-    ) {
-        let (at, skip) = (first / RUN * RUN, first % RUN);
-        let bytes = coding.dtype.bytes(at);
-        let in_block = at % coding.dtype.block_len() / 2;
-        // SAFETY: blocks are whole, so a run that has one of the numbers can be read; a line of the strip has room for a run.
-        unsafe {
-            let table = _mm512_loadu_ps(values(coding.dtype).as_ptr());
-            let decode = |block: *const u8, in_block: usize| {
-                let (scale, codes) = open(coding, block);
-                let [first, second] = numbers(table, scale, codes.add(in_block));
-                std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first))
-            };
-            for i in 0..lines {
-                let block = line.add(i * stride_bytes + bytes);
-                let out = strip.cast::<u16>().add(i * WIDTH);
-                if skip == 0 {
-                    _mm512_storeu_si512(out.cast(), decode(block, in_block));
-                    continue;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two rows of three blocks, every code in every place, and scales that round.
+    fn rows(dtype: DType) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for block in 0..6u8 {
+            match dtype {
+                DType::Nf4 | DType::Fp4 => bytes.extend((0.3 + f32::from(block) / 7.0).to_le_bytes()),
+                _ => bytes.push(200 + block),
+            }
+            bytes.extend((0..32u8).map(|i| i.wrapping_mul(37).wrapping_add(block * 11)));
+        }
+        bytes
+    }
+
+    #[test]
+    fn every_instruction_set_decodes_as_the_plain_one() {
+        for dtype in DType::BITSANDBYTES {
+            let bytes = rows(dtype);
+            let nested = crate::nested::NestedScales::new(bytes.as_ptr(), dtype.block_bytes(), 0.7, [0.9].into());
+            let coding = Coding::new(dtype, dtype.has_nested_scales().then_some(&nested));
+            let second = bytes[dtype.bytes(192)..].as_ptr();
+            for (first, count) in [(0, 192), (5, 180), (31, 2), (64, 64), (190, 1), (33, 31), (96, 32)] {
+                let decode = |isa: Isa| {
+                    let mut out = vec![f32::NAN; count];
+                    // SAFETY: the row has 192 numbers.
+                    unsafe { decode_row(isa, coding, second, first, count, out.as_mut_ptr()) };
+                    out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+                };
+                let expected = decode(Isa::Portable);
+                for isa in Isa::available() {
+                    assert_eq!(decode(isa), expected, "{dtype} {isa:?} {first} {count}");
                 }
-                let mut both = [0u16; 2 * RUN];
-                _mm512_storeu_si512(both.as_mut_ptr().cast(), decode(block, in_block));
-                if skip + count > RUN {
-                    let (block, in_block) = match in_block {
-                        0 => (block, RUN / 2),
-                        _ => (block.add(coding.dtype.block_bytes()), 0),
-                    };
-                    _mm512_storeu_si512(both.as_mut_ptr().add(RUN).cast(), decode(block, in_block));
-                }
-                std::ptr::copy_nonoverlapping(both.as_ptr().add(skip), out, count);
             }
         }
     }

@@ -2,8 +2,8 @@
 //! one group at a time, into an f32 strip in the first-level cache, and packed from there.
 
 use super::decode::decode_row_with;
-use super::four_bits;
 use super::kernel::{GROUP, Group, MAX_PANEL, MicroKernel, Native, Side, unit_bytes};
+use super::strip::{Strip, decode_strip, has_strip};
 use super::{Layout, Operand};
 use crate::DType;
 
@@ -72,11 +72,11 @@ unsafe fn pack_group<K: MicroKernel>(
         match operand.dtype() {
             DType::F32 => K::pack(side, &group(line.wrapping_add(4 * contiguous), Native::F32, stride_bytes), out),
             DType::Bf16 => K::pack(side, &group(line.wrapping_add(2 * contiguous), Native::Bf16, stride_bytes), out),
-            dtype if K::ELEMENT_BYTES == 2 && four_bits::has_strip(dtype) => {
+            dtype if K::ELEMENT_BYTES == 2 && has_strip(dtype) => {
                 // Rounded at once, as the kernel would do: half of the strip's bytes, and the faster way to pack.
-                let mut strip = std::mem::MaybeUninit::<four_bits::Strip>::uninit();
+                let mut strip = std::mem::MaybeUninit::<Strip>::uninit();
                 let strip = strip.as_mut_ptr();
-                four_bits::decode_strip(operand.coding, line, stride_bytes, lines, contiguous, length, strip);
+                decode_strip(operand.coding, line, stride_bytes, lines, contiguous, length, strip);
                 K::pack(side, &group(strip.cast(), Native::Bf16, 2 * WIDTH), out);
             }
             _ => {

@@ -57,6 +57,8 @@ pub(super) fn place(projections: &[Projection], selection: Option<&[AdapterRows]
     let mut all = Vec::with_capacity(projections.len());
     for projection in projections {
         let mut projection = projection.clone();
+        projection.weight = projection.weight.live();
+        projection.bias = projection.bias.map(|bias| bias.live());
         let mut places = Vec::with_capacity(projection.terms.len());
         projection.terms.retain(|term| {
             let runs = runs_of(selection, term.adapter, tokens);
