@@ -99,8 +99,8 @@ fn variants_are_refused_with_the_reason() {
     check(
         "peft_type",
         json!("LOHA"),
-        "`peft_type` is \"LOHA\", which is not supported: LORA, IA3, VERA, OFT, PREFIX_TUNING, PROMPT_TUNING, P_TUNING and BOTTLENECK \
-         adapters are read",
+        "`peft_type` is \"LOHA\", which is not supported: LORA, IA3, VERA, OFT, PREFIX_TUNING, PROMPT_TUNING, P_TUNING and \
+         BOTTLENECK adapters are read",
     );
     check("r", json!(0), "`r` is 0; expected a positive whole number up to 268435456");
     check("lora_dropout", json!(1.0), "`lora_dropout` is 1.0; expected a number from 0 up to but not including 1");

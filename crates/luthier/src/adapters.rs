@@ -9,6 +9,7 @@ use luthier_model::adapter::{Chosen, Loaded, check_together};
 
 use crate::config::check_adapter;
 use crate::fail;
+use crate::settings::Problem;
 
 /// Adapters that were read.
 #[derive(Debug, Default)]
@@ -22,16 +23,17 @@ pub(crate) struct Adapters {
 
 impl Adapters {
     /// Reads adapters: `text` names them with commas between, `weights` are numbers in their order. `find` gives the path of
-    /// a name.
+    /// a name; `problems` are those that were found before.
     pub(crate) fn read(
         setting: &str,
         text: Option<&str>,
         weights: Option<&str>,
         find: &dyn Fn(&str) -> anyhow::Result<PathBuf>,
+        mut problems: Vec<Problem>,
     ) -> anyhow::Result<Self> {
         let named: Vec<&str> = text.into_iter().flat_map(|text| text.split(',')).map(str::trim).collect();
         let paths = named.iter().map(|name| find(name)).collect::<anyhow::Result<Vec<_>>>()?;
-        let problems: Vec<_> = paths.iter().filter_map(|path| check_adapter(path, setting).err()).collect();
+        problems.extend(paths.iter().filter_map(|path| check_adapter(path, setting).err()));
         if !problems.is_empty() {
             return Err(fail(problems));
         }

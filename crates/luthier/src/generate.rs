@@ -12,7 +12,7 @@ use crate::model::Model;
 use crate::quantised::QuantisationArguments;
 use crate::sampling::{Sampling, SamplingArguments};
 use crate::stop::StopFilter;
-use crate::{Environment, eprint_line, fail, print_text};
+use crate::{Environment, eprint_line, print_text};
 
 /// The most tokens where nothing is said.
 const MOST_TOKENS: usize = 128;
@@ -73,11 +73,14 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     let find =
         |setting: &str, text: &str, wanted| locate(setting, text, wanted, &HubSettings::default(), &environment.hub);
     let model_path = find("--model", &arguments.model, Wanted::Model)?;
-    check_model(&model_path, "--model").map_err(|problem| fail(vec![problem]))?;
-    let adapters =
-        Adapters::read("--adapter", arguments.adapter.as_deref(), arguments.adapter_weights.as_deref(), &|text| {
-            find("--adapter", text, Wanted::Adapter)
-        })?;
+    let problems = check_model(&model_path, "--model").err().into_iter().collect();
+    let adapters = Adapters::read(
+        "--adapter",
+        arguments.adapter.as_deref(),
+        arguments.adapter_weights.as_deref(),
+        &|text| find("--adapter", text, Wanted::Adapter),
+        problems,
+    )?;
     adapters.all()?;
     let mut sampling = Sampling::greedy(MOST_TOKENS);
     sampling.take_arguments(&arguments.sampling).map_err(anyhow::Error::msg)?;

@@ -83,11 +83,14 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     }
     let find = |setting: &str, text: &str, wanted| locate(setting, text, wanted, &settings.hub, &environment.hub);
     let model_path = find(settings.model_setting, &settings.model, Wanted::Model)?;
-    check_model(&model_path, settings.model_setting).map_err(|problem| fail(vec![problem]))?;
-    let adapters =
-        Adapters::read("adapter", settings.adapter.as_deref(), arguments.adapter_weights.as_deref(), &|text| {
-            find("adapter", text, Wanted::Adapter)
-        })?;
+    let problems = check_model(&model_path, settings.model_setting).err().into_iter().collect();
+    let adapters = Adapters::read(
+        "adapter",
+        settings.adapter.as_deref(),
+        arguments.adapter_weights.as_deref(),
+        &|text| find("adapter", text, Wanted::Adapter),
+        problems,
+    )?;
     signals::listen_in_between()?;
     let processor = Processor::choose(settings.threads, environment)?;
     let (precision, _) = processor.precision(settings.precision);

@@ -294,7 +294,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "encoder_hidden_size",
         Whole(1, 1_000_000),
         "",
-        "Width inside the network that makes a prefix or prompt. Default: that of what it takes.",
+        "Width inside the network. Default: that of its input.",
     )
     .only("finetuning_type: prefix or p_tuning"),
     row(Lora, "encoder_reparameterization_type", Choice(&["MLP"], &["LSTM"]), "MLP", "That network.")
@@ -304,7 +304,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "prompt_tuning_init",
         Choice(&["RANDOM", "TEXT", "SAMPLE_VOCAB"], &[]),
         "",
-        "What a prompt begins with. Default: TEXT with prompt_tuning_init_text, else RANDOM.",
+        "What a prompt begins with. Default: TEXT where a text is given, else RANDOM.",
     )
     .only("finetuning_type: prompt"),
     row(Lora, "prompt_tuning_init_text", Text, "", "The text whose tokens a prompt begins with, repeated or cut.")
@@ -315,7 +315,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "reduction_factor",
         Whole(1, 1_000_000),
         "",
-        "The same as the model's width divided by this. Default: 16, where bottleneck_size is not given.",
+        "The model's width by bottleneck_size. Default: 16, without the latter.",
     )
     .only(BOTTLENECK),
     row(
@@ -323,7 +323,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "placement",
         Choice(&["pfeiffer", "houlsby"], &[]),
         "pfeiffer",
-        "Where bottleneck adapters stand: after feed-forward, or after attention too.",
+        "Where they stand: after feed-forward, or after attention too.",
     )
     .only(BOTTLENECK),
     row(
