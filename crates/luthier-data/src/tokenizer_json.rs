@@ -168,7 +168,7 @@ fn matches_nothing(pattern: &str) -> bool {
         let found = (&pattern).find_matches(text).unwrap_or_default();
         found.into_iter().any(|((from, to), matched)| matched && from == to)
     };
-    TEXTS.iter().any(|text| empty(&text))
+    TEXTS.iter().any(empty)
 }
 
 /// A part and the parts within it.

@@ -108,6 +108,14 @@ pub(crate) fn name_places(tokenized: &mut Tokenized, places: &[Vec<Origin>], mix
     tokenized.refused.iter_mut().for_each(|record| right(&mut record.origin));
 }
 
+/// What was set aside of several datasets.
+pub(crate) struct SetAside {
+    /// With the names of their datasets.
+    pub(crate) broken: Vec<(String, BrokenRecord)>,
+    /// A sentence for each dataset.
+    pub(crate) notes: Vec<String>,
+}
+
 /// Sets aside what the template refused, with the files of each dataset: the records, and what is said of them. Where nothing
 /// may be broken, the first is an error.
 pub(crate) fn set_refused_aside(
@@ -115,7 +123,7 @@ pub(crate) fn set_refused_aside(
     names: &[String],
     files: &[Vec<PathBuf>],
     strict: bool,
-) -> anyhow::Result<(Vec<(String, BrokenRecord)>, Vec<String>)> {
+) -> anyhow::Result<SetAside> {
     let (mut broken, mut notes) = (Vec::new(), Vec::new());
     if let Some(first) = tokenized.refused.first().filter(|_| strict) {
         let name = names.get(first.origin.dataset).map_or("", String::as_str);
@@ -133,7 +141,7 @@ pub(crate) fn set_refused_aside(
         notes.push(format!("dataset {name}: {}", reasons(&records, good)));
         broken.extend(records.into_iter().map(|record| (name.clone(), record)));
     }
-    Ok((broken, notes))
+    Ok(SetAside { broken, notes })
 }
 
 /// How many rows to train are also among those to evaluate on, token for token.

@@ -110,9 +110,9 @@ pub(crate) fn read(
         }
     };
     datasets::name_places(&mut tokenized, &places, mixed);
-    let (refused, said) = datasets::set_refused_aside(&tokenized, names, &files, settings.strict)?;
-    broken.extend(refused);
-    notes.extend(said);
+    let refused = datasets::set_refused_aside(&tokenized, names, &files, settings.strict)?;
+    broken.extend(refused.broken);
+    notes.extend(refused.notes);
     Ok(Rows { tokenized, files: files.concat(), notes, broken, tokenizer: Some(tokenizer), template: named })
 }
 
