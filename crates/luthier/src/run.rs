@@ -148,6 +148,8 @@ impl Run {
         let scratch_bytes = device.scratch_bytes(precision, &model.layout()) as u64;
         let decoder = Decoder::with_adapters(&device, &model.checkpoint, &tuning, &loaded)?;
         warn_long_rows(&model, &steps, decoder.prompt_rows());
+        check_targets(&tuning, &decoder)?;
+        check_saved_modules(&tuning, &decoder)?;
         if !trainer.optimiser.kind.has_targets(decoder.parameters()) {
             anyhow::bail!(
                 "{}: none of the tensors that are trained is one of its targets; expected other targets (galore_target, \
@@ -162,8 +164,6 @@ impl Run {
             (None, false) => Restored::Nothing,
         };
         let predicted_bytes = before.map(|before| predict(&before, &plan, &model, scratch_bytes, &tuning, restored));
-        check_targets(&tuning, &decoder)?;
-        check_saved_modules(&tuning, &decoder)?;
         check_blocks(&trainer.optimiser, &decoder)?;
         Ok(Self {
             model,

@@ -79,7 +79,10 @@ fn what_cannot_be_is_said() {
     check(&["finetuning_type=oft", "module_dropout=0.5"], "module_dropout");
     check(&["finetuning_type=ia3", "target_modules=w1"], "target_modules: the model has no linear layer \"w1\"");
     check(&["finetuning_type=vera", "d_initial=0"], "d_initial is 0, so no gradient would reach b");
-    check(&["finetuning_type=full", "adapter_name_or_path=a"], "needs finetuning_type: lora, ia3, vera or oft");
+    check(
+        &["finetuning_type=full", "adapter_name_or_path=a"],
+        "needs finetuning_type: lora, ia3, vera, oft, prefix, prompt, p_tuning or bottleneck",
+    );
 }
 
 #[test]

@@ -741,7 +741,7 @@ mod tests {
         fails("stage: pt\nmask_history: true", "a.yaml, line 5: mask_history needs stage: sft");
         fails(
             "finetuning_type: full\nadapter_name_or_path: a",
-            "a.yaml, line 5: adapter_name_or_path needs finetuning_type: lora, ia3, vera or oft",
+            "a.yaml, line 5: adapter_name_or_path needs finetuning_type: lora, ia3, vera, oft, prefix, prompt, p_tuning or bottleneck",
         );
         fails(
             "gradient_checkpointing: true\ndisable_gradient_checkpointing: true",

@@ -57,8 +57,8 @@ mod tests {
         check(
             "finetuning_type: full\nquantization_bit: 4",
             Err(
-                "a.yaml, line 2: quantization_bit needs finetuning_type: lora, since weights that are stored in a few bits cannot \
-                 take small steps",
+                "a.yaml, line 2: quantization_bit needs finetuning_type: lora, ia3, vera, oft, prefix, prompt, p_tuning or bottleneck, since \
+                 weights that are stored in a few bits cannot take small steps",
             ),
         );
     }

@@ -15,8 +15,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "",
         "The base model: a Hugging Face folder, a GGUF file, org/name of the Hugging Face hub, or builtin. Required.",
     ),
-    row(Model, "adapter_name_or_path", Names, "", "A PEFT adapter folder to go on training.")
-        .only(ADAPTERS),
+    row(Model, "adapter_name_or_path", Names, "", "A PEFT adapter folder to go on training."),
     row(Model, "trust_remote_code", Switch, "false", "Run code that comes with a model.").no_effect(NO_CODE),
     row(Model, "use_fast_tokenizer", Switch, "true", "Which tokenizer to use.").no_effect("there is one tokenizer"),
     row(
@@ -151,7 +150,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "freeze_trainable_layers",
         Whole(-1_000_000, 1_000_000),
         "2",
-        "Layers that are trained: the last n, the first n when negative, the added n with use_llama_pro.",
+        "Layers trained: the last n, or the first when negative.",
     )
     .only("finetuning_type: freeze or use_llama_pro: true"),
     row(
@@ -159,7 +158,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "freeze_layer_interval",
         Whole(1, 1_000_000),
         "",
-        "Every k-th layer is trained, in place of freeze_trainable_layers.",
+        "Every k-th layer, in place of freeze_trainable_layers.",
     )
     .only(FREEZE)
     .ours(),
@@ -295,7 +294,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "encoder_hidden_size",
         Whole(1, 1_000_000),
         "",
-        "Width inside the network that makes a prefix or prompt. Default: that of what it takes.",
+        "Width inside the network. Default: that of its input.",
     )
     .only("finetuning_type: prefix or p_tuning"),
     row(Lora, "encoder_reparameterization_type", Choice(&["MLP"], &["LSTM"]), "MLP", "That network.")
@@ -305,7 +304,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "prompt_tuning_init",
         Choice(&["RANDOM", "TEXT", "SAMPLE_VOCAB"], &[]),
         "",
-        "What a prompt begins with. Default: TEXT with prompt_tuning_init_text, else RANDOM.",
+        "What a prompt begins with. Default: TEXT where a text is given, else RANDOM.",
     )
     .only("finetuning_type: prompt"),
     row(Lora, "prompt_tuning_init_text", Text, "", "The text whose tokens a prompt begins with, repeated or cut.")
@@ -316,7 +315,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "reduction_factor",
         Whole(1, 1_000_000),
         "",
-        "The same as the model's width divided by this. Default: 16, where bottleneck_size is not given.",
+        "The model's width by bottleneck_size. Default: 16, without the latter.",
     )
     .only(BOTTLENECK),
     row(
@@ -324,7 +323,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "placement",
         Choice(&["pfeiffer", "houlsby"], &[]),
         "pfeiffer",
-        "Where bottleneck adapters stand: after feed-forward, or after attention too.",
+        "Where they stand: after feed-forward, or after attention too.",
     )
     .only(BOTTLENECK),
     row(
@@ -969,7 +968,7 @@ const FREEZE: &str = "finetuning_type: freeze";
 const VERA: &str = "finetuning_type: vera";
 const OFT: &str = "finetuning_type: oft";
 /// The methods that make an adapter.
-const ADAPTERS: &str = "finetuning_type: lora, ia3, vera, oft, prefix, prompt, p_tuning or bottleneck";
+const ADAPTERS: &str = "finetuning_type: lora, ia3, vera or oft";
 const QUANTISED: &str = "quantization_bit: 4";
 const BEYOND_BITSANDBYTES: &[&str] = &["gptq", "awq", "aqlm", "quanto", "eetq", "hqq", "mxfp4", "fp8"];
 const NOT_YET: &str = "Luthier does not have it yet, and without it the result would differ";
