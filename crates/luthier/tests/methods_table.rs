@@ -78,6 +78,20 @@ const METHODS: &[Choice] = &[
     of("QLoRA, nf4", &["lora_rank=2", "quantization_bit=4"]).on(WIDE),
     of("QLoRA, fp4", &["lora_rank=2", "quantization_bit=4", "quantization_type=fp4"]).on(WIDE),
     of("LoRA on 8 bits", &["lora_rank=2", "quantization_bit=8"]),
+    of("DoRA", &["lora_rank=2", "use_dora=true"]),
+    of("QDoRA, nf4", &["lora_rank=2", "use_dora=true", "quantization_bit=4"]).on(WIDE),
+    of("PiSSA", &["lora_rank=2", "pissa_init=true"]),
+    of("PiSSA on 4 bits", &["lora_rank=2", "pissa_init=true", "quantization_bit=4"]).on(WIDE),
+    of("LoRA+", &["lora_rank=2", "loraplus_lr_ratio=16"]),
+    of("IA3", &["finetuning_type=ia3"]),
+    of("VeRA", &["finetuning_type=vera", "vera_rank=4"]),
+    of("OFT", &["finetuning_type=oft", "oft_block_size=8"]),
+    of("prefix", &["finetuning_type=prefix", "num_virtual_tokens=3"]),
+    of("prefix with projection", &["finetuning_type=prefix", "num_virtual_tokens=3", "prefix_projection=true"]),
+    of("prompt", &["finetuning_type=prompt", "num_virtual_tokens=3"]),
+    of("P-tuning", &["finetuning_type=p_tuning", "num_virtual_tokens=3"]),
+    of("bottleneck, Pfeiffer", &["finetuning_type=bottleneck", "bottleneck_size=4"]),
+    of("bottleneck, Houlsby", &["finetuning_type=bottleneck", "bottleneck_size=4", "placement=houlsby"]),
     of("full on 4 bits", &["finetuning_type=full", "quantization_bit=4"]),
 ];
 
@@ -97,6 +111,7 @@ const OPTIMISERS: &[Choice] = &[
     of("APOLLO", &["use_apollo=true", "apollo_rank=2"]),
     of("BAdam", &["use_badam=true", "badam_switch_interval=1"]),
     of("schedule-free", &["optim=schedule_free_adamw"]),
+    of("AdamW on the way back", &["optim=adamw_torch", "optimizer_in_bwd=true", "max_grad_norm=0"]),
 ];
 
 /// Which entry of each list.

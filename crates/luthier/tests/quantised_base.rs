@@ -104,7 +104,8 @@ fn what_cannot_be_quantised_is_refused() {
     };
     refused(
         &["finetuning_type=full"],
-        "quantization_bit needs finetuning_type: lora, since weights that are stored in a few bits cannot take small steps",
+        "quantization_bit needs finetuning_type: lora, ia3, vera, oft, prefix, prompt, p_tuning or bottleneck, since weights that \
+         are stored in a few bits cannot take small steps",
     );
     refused(&["quantization_bit=3"], "quantization_bit is 3; expected 4 or 8, which is what bitsandbytes has");
     let config = std::fs::read_to_string(folder.path().join("new/config.json")).unwrap();
