@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use luthier_tensor::{
-    AttentionOptions, Device, HeadLayout, HeadNormWeights, HeadOptions, KeyValues, LinearInput, Precision, Projection,
-    Residual, RotaryTables, Segment, Tape, Tensor, Var, Weight,
+    AttentionOptions, DType, Device, HeadLayout, HeadNormWeights, HeadOptions, KeyValues, LinearInput, Precision,
+    Projection, Residual, RotaryTables, Segment, Tape, Tensor, Var, Weight,
 };
 
 use crate::adapter::LoraAdapter;
@@ -53,6 +53,22 @@ pub struct Inputs {
     tables: RotaryTables,
 }
 
+/// What keeps only its input and runs again in backward: the first layers, or their feed-forward networks, which keep
+/// more than half of what a layer keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recomputed {
+    /// So many layers, from the first.
+    pub layers: usize,
+    /// Of them the feed-forward network alone.
+    pub feed_forward_only: bool,
+}
+
+impl From<usize> for Recomputed {
+    fn from(layers: usize) -> Self {
+        Self { layers, feed_forward_only: false }
+    }
+}
+
 impl Decoder {
     /// Makes the weights of a checkpoint ready on `device`: frozen matrices stay where they are, in the storage that they
     /// have. An adapter's values replace those that tuning would start from.
@@ -65,6 +81,20 @@ impl Decoder {
         tuning: &Tuning,
         adapter: Option<&LoraAdapter>,
     ) -> Result<Self, Error> {
+        Self::with_storage(device, checkpoint, tuning, adapter, DType::F32)
+    }
+
+    /// As [`new`](Self::new), with trained matrices in `storage`, f32 or bf16. Vectors are f32 always.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_storage(
+        device: &Device,
+        checkpoint: &Checkpoint,
+        tuning: &Tuning,
+        adapter: Option<&LoraAdapter>,
+        storage: DType,
+    ) -> Result<Self, Error> {
         let (config, names) = (checkpoint.model.decoder.clone(), &checkpoint.model.names);
         if config.query_key_norm != QueryKeyNorm::None && config.head_dim > MOST_NORMALISED {
             return Err(Error::Unsupported {
@@ -75,6 +105,7 @@ impl Decoder {
             });
         }
         let mut build = Builder::new(device, checkpoint, tuning, adapter);
+        build.storage = storage;
         let embedding = build.table(names.embedding)?;
         let layout = HeadLayout {
             heads: config.heads,
@@ -170,15 +201,20 @@ impl Decoder {
         Inputs { ids: device.upload_ids(ids), segments: segments.into(), tables }
     }
 
-    /// The residual stream after the last layer, before the final norm: `[tokens, hidden]`. The first `recomputed` layers
-    /// keep only their input and run again in backward.
-    pub fn hidden<'a>(&'a self, tape: &mut Tape<'a>, inputs: &Inputs, recomputed: usize) -> Var {
+    /// The residual stream after the last layer, before the final norm: `[tokens, hidden]`. What is recomputed keeps only
+    /// its input and runs again in backward.
+    pub fn hidden<'a>(&'a self, tape: &mut Tape<'a>, inputs: &Inputs, recomputed: impl Into<Recomputed>) -> Var {
+        let recomputed = recomputed.into();
         let mut hidden = tape.embedding(&self.embedding, &inputs.ids, self.config.embedding_scale);
         for (number, layer) in self.layers.iter().enumerate() {
-            if number < recomputed {
+            let again = number < recomputed.layers;
+            if again && !recomputed.feed_forward_only {
                 let inputs = inputs.clone();
                 hidden =
                     tape.checkpoint(&hidden, move |tape, hidden| self.layer(tape, layer, hidden, &inputs, &[], |_| ()));
+            } else if again {
+                let attended = self.attend(tape, layer, &hidden, inputs, &[], |_| ());
+                hidden = tape.checkpoint(&attended, move |tape, attended| self.feed_forward(tape, layer, attended));
             } else {
                 hidden = self.layer(tape, layer, &hidden, inputs, &[], |_| ());
             }
@@ -232,6 +268,20 @@ impl Decoder {
         others: &[KeyValues],
         store: impl Fn(&Var),
     ) -> Var {
+        let attended = self.attend(tape, layer, hidden, inputs, others, store);
+        self.feed_forward(tape, layer, &attended)
+    }
+
+    /// The residual stream with what attention adds to it.
+    fn attend<'a>(
+        &'a self,
+        tape: &mut Tape<'a>,
+        layer: &'a Layer,
+        hidden: &Var,
+        inputs: &Inputs,
+        others: &[KeyValues],
+        store: impl Fn(&Var),
+    ) -> Var {
         let config = &self.config;
         let (epsilon, scale) = (config.norm_epsilon, config.residual_scale);
         let normed = LinearInput::Normed { input: hidden, weight: &layer.attention_norm, epsilon };
@@ -248,15 +298,21 @@ impl Decoder {
         };
         let attended = tape.attention(&heads, others, &options);
         let residual = Residual { base: hidden, scale };
-        let hidden = tape.linear(LinearInput::Plain(&attended), &layer.attention_output, Some(residual));
-        let normed = LinearInput::Normed { input: &hidden, weight: &layer.feed_forward_norm, epsilon };
+        tape.linear(LinearInput::Plain(&attended), &layer.attention_output, Some(residual))
+    }
+
+    /// The residual stream with what the feed-forward network adds to it.
+    fn feed_forward<'a>(&'a self, tape: &mut Tape<'a>, layer: &'a Layer, hidden: &Var) -> Var {
+        let config = &self.config;
+        let (epsilon, scale) = (config.norm_epsilon, config.residual_scale);
+        let normed = LinearInput::Normed { input: hidden, weight: &layer.feed_forward_norm, epsilon };
         let wide = tape.linear(normed, &layer.gate_up, None);
         let (activation, gated) = match config.feed_forward {
             FeedForward::Gated(activation) => (activation, true),
             FeedForward::Plain(activation) => (activation, false),
         };
         let activated = LinearInput::Activated { input: &wide, activation, gated };
-        tape.linear(activated, &layer.down, Some(Residual { base: &hidden, scale }))
+        tape.last_linear(activated, &layer.down, Some(Residual { base: hidden, scale }))
     }
 }
 

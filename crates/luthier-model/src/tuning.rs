@@ -55,6 +55,8 @@ pub(crate) struct Builder<'c> {
     /// The adapted modules, in the order of the forward pass.
     pub(crate) adapted: Vec<String>,
     sites: u64,
+    /// Of trained matrices.
+    pub(crate) storage: DType,
 }
 
 impl<'c> Builder<'c> {
@@ -72,6 +74,7 @@ impl<'c> Builder<'c> {
             parameters: Parameters::default(),
             adapted: Vec::new(),
             sites: 0,
+            storage: DType::F32,
         }
     }
 
@@ -127,12 +130,12 @@ impl<'c> Builder<'c> {
         }
     }
 
-    /// A matrix: mapped when frozen, an f32 copy when trained or replaced by the adapter's own.
+    /// A matrix: mapped when frozen, a copy when trained or replaced by the adapter's own.
     fn matrix(&mut self, name: &str, module: &str, layer: Option<usize>) -> Result<Weight, Error> {
         let stored = self.stored(name)?;
         let source = self.source(name, stored)?;
         if self.trains(module, layer) {
-            let value = self.device.convert(source, DType::F32);
+            let value = self.device.convert(source, self.storage);
             let file_name = self.file_name(name);
             return Ok(self.parameters.add(&self.device, file_name, stored.dims().to_vec(), value));
         }
@@ -188,14 +191,14 @@ impl<'c> Builder<'c> {
         if rank == 0 {
             return Ok(());
         }
-        let downs = self.device.empty(DType::F32, rank, width);
+        let downs = self.device.empty(self.storage, rank, width);
         let gradients = lora.map(|_| self.device.zeros(DType::F32, rank, width));
         let mut first = 0;
         for ((module, projection), planned) in modules.iter().zip(projections).zip(planned) {
             let Some(Planned { rank, scale, dropout, pair }) = planned else { continue };
             let out = projection.weight.value.rows();
             let down = downs.slice_rows(first, rank);
-            let up = self.device.zeros(DType::F32, out, rank);
+            let up = self.device.zeros(self.storage, out, rank);
             match pair {
                 Some(pair) => {
                     if pair.a.columns() != width {
@@ -211,7 +214,7 @@ impl<'c> Builder<'c> {
                 }
                 None => {
                     let seed = lora.map_or(0, |lora| lora.seed);
-                    self.device.write_f32(&down, &starting_values(seed, module, rank, width));
+                    self.device.write_numbers(&down, &starting_values(seed, module, rank, width));
                 }
             }
             let (down, up) = match &gradients {

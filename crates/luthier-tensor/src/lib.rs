@@ -16,16 +16,16 @@ mod tape;
 mod tensor;
 
 pub use activation::Activation;
-pub use adamw::AdamW;
+pub use adamw::{AdamW, Bf16State, Rounding};
 pub use cpu::{Isa, bf16_bits, f16_bits};
 pub use device::{CpuOptions, Device, DeviceError, Observer};
 pub use dtype::DType;
 pub use layout::{HeadLayout, HeadOrder};
-pub use memory::Usage;
+pub use memory::{OutOfMemory, Usage};
 pub use ops::{
     AdapterRows, AdapterTerm, AttentionOptions, HeadNormWeights, HeadOptions, HeadOutputs, HeadRequest, KeyValues,
     LinearInput, OUTPUTS, Projection, Residual, RotaryTables, RowScale, TopK,
 };
 pub use segment::{KeyRange, Segment};
-pub use tape::{Dropout, Precision, Tape, Var, Weight};
+pub use tape::{Dropout, EmbeddingNoise, Precision, Tape, Var, Weight};
 pub use tensor::{SharedBytes, SizeError, Tensor};

@@ -144,7 +144,10 @@ pub struct Tape<'a> {
     /// What all operations so far would add to: of a layer that will run again.
     noted: Option<Additions>,
     dropout: Option<Dropout>,
+    noise: Option<EmbeddingNoise>,
     adapters: Option<Arc<[AdapterRows]>>,
+    /// A layer that runs again: what its last operation gives is known to nobody but the tape.
+    again: bool,
 }
 
 /// What random masks are a function of, so that recomputation, threads and resuming do not change them.
@@ -154,6 +157,17 @@ pub struct Dropout {
     pub seed: u64,
     /// u32 `[1, tokens]`: a number for each token that does not depend on what else is in the batch.
     pub tokens: Tensor,
+}
+
+/// Noise on the embeddings of training rows, uniform in `+-magnitude`. From: Jain et al. 2023 (NEFTune), algorithm 1.
+#[derive(Clone, Debug)]
+pub struct EmbeddingNoise {
+    /// Mixed from the run's seed and the step.
+    pub seed: u64,
+    /// u32 `[1, tokens]`: as [`Dropout::tokens`].
+    pub tokens: Tensor,
+    /// f32 `[1, tokens]`: the largest noise of each token, before the embedding's scale.
+    pub magnitudes: Tensor,
 }
 
 impl<'a> Tape<'a> {
@@ -168,7 +182,9 @@ impl<'a> Tape<'a> {
             exact: true,
             noted: None,
             dropout: None,
+            noise: None,
             adapters: None,
+            again: false,
         }
     }
 
@@ -185,6 +201,20 @@ impl<'a> Tape<'a> {
     /// Turns dropout on for what follows.
     pub fn set_dropout(&mut self, dropout: Option<Dropout>) {
         self.dropout = dropout;
+    }
+
+    /// Turns noise on embeddings on for what follows.
+    pub fn set_noise(&mut self, noise: Option<EmbeddingNoise>) {
+        self.noise = noise;
+    }
+
+    pub(crate) fn noise(&self) -> Option<&EmbeddingNoise> {
+        self.noise.as_ref()
+    }
+
+    /// Whether the last operation of a layer need not be computed: backward reads what went in, never what came out.
+    pub(crate) fn runs_again(&self) -> bool {
+        self.again
     }
 
     /// Chooses, for what follows, which adapters apply to which rows; `None`: all to all.
@@ -280,7 +310,8 @@ impl<'a> Tape<'a> {
         wanted.iter().map(|var| var.slot.and_then(|slot| gradients.take(slot))).collect()
     }
 
-    /// Runs `layer` on `input` and keeps only the input: backward runs it a second time. From: Chen et al. 2016.
+    /// Runs `layer` on `input` and keeps only the input: backward runs it a second time. Its last operation may be a
+    /// [`last_linear`](Self::last_linear). From: Chen et al. 2016.
     pub fn checkpoint(&mut self, input: &Var, layer: impl Fn(&mut Tape<'a>, &Var) -> Var + 'a) -> Var {
         let mut inner = Tape::without_gradients(&self.device, self.precision);
         inner.noted = Some(Additions::default());
@@ -299,7 +330,7 @@ impl<'a> Tape<'a> {
         self.record(additions, move |gradients| {
             let Some(gradient) = gradients.take(slot) else { return };
             let mut inner = Tape::new(&device, precision);
-            (inner.dropout, inner.adapters) = (dropout, adapters);
+            (inner.dropout, inner.adapters, inner.again) = (dropout, adapters, true);
             let start = if input_slot.is_some() { inner.input(value) } else { Var::constant(value) };
             let end = layer(&mut inner, &start);
             let mut found = inner.backward(vec![(&end, gradient)], &[&start]);

@@ -4,6 +4,7 @@
 mod due;
 mod evaluation;
 mod event;
+mod loss_scale;
 mod micro_batch;
 mod monitor;
 mod optimiser;
@@ -16,13 +17,14 @@ mod warnings;
 
 pub use due::{Due, Nonfinite};
 pub use evaluation::{Evaluating, Metric, Scores, evaluate_all};
-pub use event::{EvaluationEvent, Event, StepEvent};
+pub use event::{EvaluationEvent, Event, OverflowEvent, StepEvent};
+pub use loss_scale::{LossScale, LossScaling};
 pub use micro_batch::{MicroBatch, Row};
 pub use monitor::Monitor;
-pub use optimiser::{Optimiser, OptimiserSettings};
+pub use optimiser::{Optimiser, OptimiserSettings, PureBf16};
 pub use plan::{MemoryPlan, plan_memory};
 pub use progress::{Best, Progress};
 pub use schedule::{Schedule, ScheduleKind};
-pub use step::{Step, StepNumbers, StepResult, accumulate, accumulate_announcing, evaluate, run_step};
+pub use step::{Noise, Step, StepNumbers, StepResult, accumulate, accumulate_announcing, evaluate, run_step, try_step};
 pub use trainer::{Control, End, Listener, Steps, Trainer, TrainerSettings};
 pub use warnings::{Trained, adapter_warning, memory_warning, rate_warning};

@@ -30,7 +30,7 @@ pub fn plan_memory<'s>(
     evaluation: &[MicroBatch],
 ) -> Result<MemoryPlan, Error> {
     let device = Device::meta();
-    let decoder = Decoder::new(&device, checkpoint, tuning, adapter)?;
+    let decoder = Decoder::with_storage(&device, checkpoint, tuning, adapter, optimiser.storage())?;
     let mut optimiser = Optimiser::new(&device, decoder.parameters(), optimiser);
     let resident_bytes = device.usage().live_bytes;
     let before = device.usage().allocations;

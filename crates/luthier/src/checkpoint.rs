@@ -1,5 +1,5 @@
 //! The checkpoints of a run: `checkpoint-STEP` in the output folder, each a sealed folder with the adapter or model as it
-//! is saved at the end, and what the next step depends on besides: masters and moments in f32, the progress, the journal,
+//! is saved at the end, and what the next step depends on besides: masters and moments as they are, the progress, the journal,
 //! and how the run was laid out (token budget, recomputed layers, instruction set), so that a run that goes on gives the
 //! same bytes as one that was never left.
 
@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use luthier_model::Parameters;
 use luthier_model::checkpoint::{Shard, StoredTensor, TensorSpec, read_safetensors, write_shard};
-use luthier_tensor::{DType, Device, Tensor};
+use luthier_model::{Parameters, Recomputed};
+use luthier_tensor::{Device, Tensor};
 use luthier_train::{Optimiser, Progress};
 use serde::{Deserialize, Serialize};
 
@@ -39,14 +39,26 @@ pub(crate) struct Layout {
     /// Tokens of one part.
     pub(crate) token_budget: usize,
     pub(crate) recomputed_layers: usize,
+    /// Of them the feed-forward network alone.
+    #[serde(default)]
+    pub(crate) feed_forward_only: bool,
+    /// Rows of a batch.
+    #[serde(default)]
+    pub(crate) batch_rows: Option<usize>,
     /// The instruction set: another adds in another order.
     pub(crate) cpu: String,
-    /// `bf16` or `fp32`.
+    /// `bf16`, `fp16` or `fp32`.
     pub(crate) precision: String,
     /// Of the rows and their order.
     pub(crate) data: String,
     /// Method, optimiser and schedule, for comparison.
     pub(crate) settings: BTreeMap<String, String>,
+}
+
+impl Layout {
+    pub(crate) fn recomputed(&self) -> Recomputed {
+        Recomputed { layers: self.recomputed_layers, feed_forward_only: self.feed_forward_only }
+    }
 }
 
 /// The checkpoints of an output folder.
@@ -230,7 +242,11 @@ fn tensors<'t>(
             [(format!("{}.mean", parameter.name), mean), (format!("{}.mean_square", parameter.name), mean_square)]
         })
     });
-    parameters.iter().map(|parameter| (parameter.name.clone(), &parameter.value)).chain(moments)
+    let lost = optimiser.into_iter().flat_map(|optimiser| {
+        let named = parameters.iter().zip(optimiser.lost());
+        named.filter_map(|(parameter, lost)| Some((format!("{}.lost", parameter.name), lost.as_ref()?)))
+    });
+    parameters.iter().map(|parameter| (parameter.name.clone(), &parameter.value)).chain(moments).chain(lost)
 }
 
 fn write_tensors(
@@ -242,13 +258,13 @@ fn write_tensors(
     let by_name: BTreeMap<String, &Tensor> = tensors(parameters, Some(optimiser)).collect();
     let spec = |(name, tensor): (&String, &&Tensor)| TensorSpec {
         name: name.clone(),
-        dtype: DType::F32,
+        dtype: tensor.dtype(),
         dims: vec![tensor.rows(), tensor.columns()],
     };
     let shard = Shard { file: TENSORS_FILE.to_owned(), tensors: by_name.iter().map(spec).collect() };
     luthier_files::write_atomically(path, |writer| {
         write_shard(&shard, writer, &mut |spec, writer| match by_name.get(&spec.name) {
-            Some(tensor) => save::write_numbers(device, tensor, DType::F32, writer),
+            Some(tensor) => save::write_numbers(device, tensor, tensor.dtype(), writer),
             None => Err(std::io::Error::other(format!("no tensor {}", spec.name))),
         })
     })

@@ -34,9 +34,10 @@ pub(crate) fn estimate(run: &Run, first: usize, evaluations: usize) -> Estimate 
     let trial = shorten(run, parts.into_iter().max_by_key(|part| part.ids.len()).unwrap_or_default());
     let step = Step {
         precision: run.trainer.precision,
-        recomputed_layers: run.trainer.recomputed_layers,
+        recomputed: run.trainer.recomputed,
+        noise: run.trainer.noise,
         dropout_seed: run.trainer.dropout_seed,
-        learning_rate: 0.0,
+        ..Step::default()
     };
     let parts = [trial];
     // The first pass touches weights and memory for the first time; the second is what all others are like.
@@ -49,7 +50,7 @@ pub(crate) fn estimate(run: &Run, first: usize, evaluations: usize) -> Estimate 
     }
     let loss = run.device.upload(&[0.0], 1, 1);
     let start = Instant::now();
-    run.device.download(&run.device.gradient_norm(&run.decoder.parameters().gradients(), &loss));
+    run.device.download(&run.device.gradient_norm(&run.decoder.parameters().gradients(), &loss, 1.0));
     let update = start.elapsed().as_secs_f64() * OPTIMISER_TRAFFIC;
     run.decoder.parameters().zero_gradients(&run.device);
 

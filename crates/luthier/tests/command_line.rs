@@ -57,9 +57,9 @@ fn an_unknown_key_names_the_nearest() {
 #[test]
 fn a_refused_key_says_why() {
     train(
-        "\nfp16: true\nquantization_bit: 4\nrope_scaling: {a: [b]}\n",
+        "\nfp8: true\nquantization_bit: 4\nrope_scaling: {a: [b]}\n",
         &["use_dora=true"],
-        "error: train.yaml, line 5: fp16 is refused: fp16 needs a loss scale and is not there yet; use precision: auto\n\
+        "error: train.yaml, line 5: fp8 is refused: Luthier does not have it yet, and without it the result would differ\n\
          error: train.yaml, line 6: quantization_bit is refused: weights are not quantised while loading yet; a GGUF file \
          is trained as it is\n\
          error: train.yaml, line 7: rope_scaling is refused: the scaling of the model's own config.json is used; another is \

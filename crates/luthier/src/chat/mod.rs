@@ -134,6 +134,7 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
         match precision {
             Precision::F32 => "fp32",
             Precision::Bf16 => "bf16",
+            Precision::F16 => "fp16",
         },
     ));
     eprint_line(&format!("sampling: {sampling}{decided}"));

@@ -34,6 +34,7 @@ impl TrainConfig {
             optimiser: check.optimiser(),
             schedule: check.schedule(),
             machine: check.machine(),
+            levers: check.levers(),
             output: check.output(&mut notices),
             saving: check.saving(),
             evaluation: check.evaluation(&mut notices),
@@ -56,14 +57,14 @@ const NEEDS_EVALUATION: [&str; 6] = [
     "early_stopping_steps",
 ];
 
-struct Check<'a> {
-    settings: &'a Settings,
+pub(super) struct Check<'a> {
+    pub(super) settings: &'a Settings,
     problems: Vec<Problem>,
 }
 
 impl Check<'_> {
     /// Notes what is wrong with the setting of this name.
-    fn problem(&mut self, name: &str, sentence: impl AsRef<str>) {
+    pub(super) fn problem(&mut self, name: &str, sentence: impl AsRef<str>) {
         self.problems.push(Problem(format!("{}{}", self.settings.place(name), sentence.as_ref())));
     }
 
@@ -75,7 +76,7 @@ impl Check<'_> {
         PathBuf::from(text)
     }
 
-    fn count(&self, name: &str) -> usize {
+    pub(super) fn count(&self, name: &str) -> usize {
         self.settings.whole(name).and_then(|value| usize::try_from(value).ok()).unwrap_or_default()
     }
 
@@ -83,11 +84,11 @@ impl Check<'_> {
         self.settings.whole(name).and_then(|value| usize::try_from(value).ok())
     }
 
-    fn number(&self, name: &str) -> f64 {
+    pub(super) fn number(&self, name: &str) -> f64 {
         self.settings.number(name).unwrap_or_default()
     }
 
-    fn is_on(&self, name: &str) -> bool {
+    pub(super) fn is_on(&self, name: &str) -> bool {
         self.settings.switch(name) == Some(true)
     }
 
@@ -325,7 +326,7 @@ impl Check<'_> {
             self.problem("num_train_epochs", "num_train_epochs is 0, so nothing would be trained; expected more");
         }
         BatchSettings {
-            rows: self.count("per_device_train_batch_size"),
+            rows: self.batch_rows(),
             accumulation: self.count("gradient_accumulation_steps"),
             length: if steps > 0 { RunLength::Steps(steps) } else { RunLength::Epochs(epochs) },
             token_budget: self.optional_count("token_budget"),
@@ -363,44 +364,13 @@ impl Check<'_> {
     }
 
     fn machine(&mut self) -> MachineSettings {
-        let precision = match self.settings.text("precision") {
-            Some("fp32") => Precision::F32,
-            Some("bf16") => Precision::Bf16,
-            _ => Precision::Auto,
-        };
-        let precision = match (self.settings.switch("bf16"), precision) {
-            (None, precision) => precision,
-            (Some(true), Precision::Auto | Precision::Bf16) => Precision::Bf16,
-            (Some(false), Precision::Auto | Precision::F32) => Precision::F32,
-            (Some(bf16), other) => {
-                let given = self.settings.text("precision").unwrap_or_default().to_owned();
-                self.problem(
-                    "bf16",
-                    format!("bf16: {bf16} and precision: {given} exclude one another; expected one of them"),
-                );
-                other
-            }
-        };
-        let recomputation = match (
-            self.settings.switch("gradient_checkpointing"),
-            self.is_on("disable_gradient_checkpointing"),
-        ) {
-            (Some(true), true) => {
-                self.problem(
-                        "gradient_checkpointing",
-                        "gradient_checkpointing and disable_gradient_checkpointing exclude one another; expected one of them",
-                    );
-                Recomputation::Auto
-            }
-            (Some(true), false) => Recomputation::Always,
-            (Some(false), _) | (None, true) => Recomputation::Never,
-            (None, false) => Recomputation::Auto,
-        };
+        let (precision, loss_scaling) = self.precision();
         MachineSettings {
             precision,
+            loss_scaling,
             threads: self.optional_count("threads"),
             seed: self.settings.whole("seed").and_then(|seed| u64::try_from(seed).ok()).unwrap_or_default(),
-            recomputation,
+            recomputation: self.recomputation(),
         }
     }
 
@@ -573,12 +543,12 @@ const TRACKERS: [&str; 16] = [
 const OURS: [&str; 3] = ["none", "tensorboard", "all"];
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const LEAST: &str = "model_name_or_path: m\ndataset: d\noutput_dir: o\n";
 
-    fn read(text: &str) -> Result<TrainConfig, Vec<String>> {
+    pub(in crate::config) fn read(text: &str) -> Result<TrainConfig, Vec<String>> {
         Settings::read("a.yaml", &format!("{LEAST}{text}"), &[])
             .and_then(|settings| TrainConfig::from_settings(&settings))
             .map_err(|problems| problems.into_iter().map(|problem| problem.0).collect())
@@ -625,7 +595,7 @@ mod tests {
                 packing: false,
                 order: RowOrder::Shuffled,
             },
-            batch: BatchSettings { rows: 8, accumulation: 1, length: RunLength::Epochs(3.0), token_budget: None },
+            batch: BatchSettings { rows: Some(8), accumulation: 1, length: RunLength::Epochs(3.0), token_budget: None },
             optimiser: OptimiserSettings {
                 learning_rate: 5e-5,
                 weight_decay: 0.0,
@@ -637,10 +607,12 @@ mod tests {
             schedule: ScheduleSettings { kind: ScheduleKind::Linear, warmup: Span::Share(0.0) },
             machine: MachineSettings {
                 precision: Precision::Auto,
+                loss_scaling: luthier_train::LossScaling::default(),
                 threads: None,
                 seed: 42,
                 recomputation: Recomputation::Auto,
             },
+            levers: Levers::default(),
             output: OutputSettings {
                 folder: "o".into(),
                 guessed: false,
@@ -681,7 +653,7 @@ mod tests {
         let config = read("lora_alpha: 12\nlora_target: q_proj, v_proj\nbatch_size: 2\nbf16: true").expect("valid");
         let Method::Lora(lora) = config.method else { panic!("lora is the default") };
         assert_eq!((lora.alpha, lora.targets), (12.0, Targets::Named(vec!["q_proj".into(), "v_proj".into()])));
-        assert_eq!((config.batch.rows, config.machine.precision), (2, Precision::Bf16));
+        assert_eq!((config.batch.rows, config.machine.precision), (Some(2), Precision::Bf16));
 
         let warmup = |text| read(text).expect("valid").schedule.warmup.steps(45);
         assert_eq!(warmup("warmup_ratio: 0.1"), 5);
