@@ -26,7 +26,7 @@ use crate::{Environment, eprint_line};
 
 /// Keep the random numbers of different purposes apart.
 const NOISE: u64 = 0x6e65_6674;
-const ROUNDING: u64 = 0x726f_756e_64;
+const ROUNDING: u64 = 0x72_6f75_6e64;
 
 /// Everything that a run needs.
 pub(crate) struct Run {
