@@ -21,16 +21,23 @@ pub struct Target {
     pub run: fn(&[u8]),
     /// Inputs that are well, to begin with.
     pub seeds: fn() -> Vec<Vec<u8>>,
+    /// The memory that an input may take, in bytes.
+    pub most_bytes: usize,
 }
+
+/// What most inputs may take.
+const USUAL: usize = 512 << 20;
+/// Records: any file may hold half a gigabyte of them, which are kept.
+const RECORDS: usize = 2 << 30;
 
 /// All of them. A new one is a line here.
 pub const TARGETS: [Target; 8] = [
-    Target { name: "records", run: targets::records, seeds: seeds::records },
-    Target { name: "dataset_info", run: targets::dataset_info, seeds: seeds::dataset_info },
-    Target { name: "template", run: targets::template, seeds: seeds::template },
-    Target { name: "tokenizer_json", run: targets::tokenizer_json, seeds: seeds::tokenizer_json },
-    Target { name: "tokenizer_model", run: targets::tokenizer_model, seeds: seeds::tokenizer_model },
-    Target { name: "tiktoken", run: targets::tiktoken, seeds: seeds::tiktoken },
-    Target { name: "gguf", run: targets::gguf, seeds: seeds::gguf },
-    Target { name: "safetensors", run: targets::safetensors, seeds: seeds::safetensors },
+    Target { name: "records", run: targets::records, seeds: seeds::records, most_bytes: RECORDS },
+    Target { name: "dataset_info", run: targets::dataset_info, seeds: seeds::dataset_info, most_bytes: USUAL },
+    Target { name: "template", run: targets::template, seeds: seeds::template, most_bytes: USUAL },
+    Target { name: "tokenizer_json", run: targets::tokenizer_json, seeds: seeds::tokenizer_json, most_bytes: USUAL },
+    Target { name: "tokenizer_model", run: targets::tokenizer_model, seeds: seeds::tokenizer_model, most_bytes: USUAL },
+    Target { name: "tiktoken", run: targets::tiktoken, seeds: seeds::tiktoken, most_bytes: USUAL },
+    Target { name: "gguf", run: targets::gguf, seeds: seeds::gguf, most_bytes: USUAL },
+    Target { name: "safetensors", run: targets::safetensors, seeds: seeds::safetensors, most_bytes: USUAL },
 ];

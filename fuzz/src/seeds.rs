@@ -1,11 +1,12 @@
 //! Inputs that are well: small, and with as much as possible of what a format has.
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
 use luthier_model::Checkpoint;
-use luthier_model::checkpoint::{self, GgufValue, ModelFiles, plan_gguf, write_gguf};
-use luthier_tensor::{DType, SharedBytes};
+use luthier_model::checkpoint::{self, GgufFileType, GgufValue, ModelFiles, plan_gguf, write_gguf};
+use luthier_tensor::SharedBytes;
 
 use crate::targets::BORDER;
 
@@ -41,7 +42,12 @@ pub(crate) fn records() -> Vec<Vec<u8>> {
         ("\x04", "instruction\toutput\na\tb\n"),
     ]
     .map(|(name, text)| [name.as_bytes(), text.as_bytes()].concat());
-    texts.into_iter().chain(tables()).collect()
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let gzip = gzip.write_all(table.repeat(20).as_bytes()).and_then(|()| gzip.finish()).unwrap_or_default();
+    let zstd =
+        ruzstd::encoding::compress_to_vec(text.repeat(20).as_bytes(), ruzstd::encoding::CompressionLevel::Fastest);
+    let packed = [[b"\x03".as_slice(), &gzip].concat(), [b"\x01".as_slice(), &zstd].concat()];
+    texts.into_iter().chain(packed).chain(tables()).collect()
 }
 
 /// The Parquet and Arrow files of the tests, the small ones, in the order of their names.
@@ -340,7 +346,7 @@ fn whole(name: &str) -> Option<Vec<u8>> {
     found.tokens.truncate(rows);
     found.token_types.truncate(rows);
     found.scores.truncate(rows);
-    let plan = plan_gguf(&checkpoint, name, DType::Q8_0, &found, None).ok()?;
+    let plan = plan_gguf(&checkpoint, name, GgufFileType::named("q8_0")?, &found, None).ok()?;
     let specs: Vec<_> = plan.tensors.iter().map(|tensor| tensor.spec.clone()).collect();
     let mut out = Vec::new();
     write_gguf(&plan.metadata, &specs, &mut out, &mut |spec, writer| writer.write_all(&vec![0; spec.bytes() as usize]))

@@ -8,7 +8,7 @@ use luthier_fuzz::{TARGETS, mutate};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-const LIMITS: Limits = Limits { seconds: 20.0, bytes: 512 << 20 };
+const MOST_SECONDS: f64 = 20.0;
 /// Inputs of each target: about a second.
 const INPUTS: u64 = 300;
 
@@ -22,9 +22,10 @@ fn no_input_breaks_a_target() {
     let regressions = Path::new(env!("CARGO_MANIFEST_DIR")).join("regressions");
     let mut known = 0;
     for target in TARGETS {
+        let limits = Limits { seconds: MOST_SECONDS, bytes: target.most_bytes };
         let seeds = (target.seeds)();
         for (number, seed) in seeds.iter().enumerate() {
-            guard::run(target.run, seed, LIMITS, None)
+            guard::run(target.run, seed, limits, None)
                 .unwrap_or_else(|error| panic!("{}, seed {number}: {error}", target.name));
         }
         let mut files: Vec<_> =
@@ -33,13 +34,13 @@ fn no_input_breaks_a_target() {
         for file in files {
             let path = file.path();
             let input = std::fs::read(&path).expect("the file is read");
-            guard::run(target.run, &input, LIMITS, None).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            guard::run(target.run, &input, limits, None).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             known += 1;
         }
         let place = std::env::temp_dir().join(format!("luthier-fuzz-{}", target.name));
         for number in 0..INPUTS {
             let input = mutate::input(&seeds, number);
-            guard::run(target.run, &input, LIMITS, Some(place.clone()))
+            guard::run(target.run, &input, limits, Some(place.clone()))
                 .unwrap_or_else(|error| panic!("{}, input {number}: {error}", target.name));
         }
     }

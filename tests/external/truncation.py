@@ -22,6 +22,12 @@ MODES = {
     "mask_history": {"mask_history": True},
     "train_on_prompt": {"train_on_prompt": True},
 }
+# Ours, and the template of theirs that writes the same; the tokenizer's end token; tokens of SmolLM2 that get another name for it; modes.
+# LLaMA-Factory refuses train_on_prompt with glm4, which leaves the end of a reply to what follows (efficient_eos).
+TEMPLATES = [
+    ("chatml", "smollm", "<|im_end|>", {}, list(MODES)),
+    ("glm4", "glm4", "<|im_end|>", {"<repo_name>": "<|user|>", "<reponame>": "<|assistant|>"}, ["", "mask_history"]),
+]
 IGNORED = -100
 
 INTRODUCTION = """# Rows that are too long
@@ -47,9 +53,16 @@ tokens, whatever the parts that it is computed in.
 ## The default is LLaMA-Factory's
 
 Written by `tests/external/truncation.py`, which runs the code of LLaMA-Factory {version} (`infer_seqlen` and the processor
-that calls it) and `luthier data preview --json` over the same conversations, with the tokenizer of SmolLM2 and the template
-chatml, and compares every token and every label of every row. Where no label is left, Luthier leaves out the row, counted;
-LLaMA-Factory keeps it, and it trains nothing.
+that calls it) and `luthier data preview --json` over the same conversations, with the tokenizer of SmolLM2 and the templates
+chatml and glm4, and compares every token and every label of every row. Where no label is left, Luthier leaves out the row,
+counted; LLaMA-Factory keeps it, and it trains nothing.
+
+glm4 leaves the end of a reply to what follows (`efficient_eos`): two of SmolLM2's tokens are renamed to `<|user|>` and
+`<|assistant|>` for it. The end token of a reply is the first token of the next prompt and is cut with that; every row has
+room for a last one, which follows whatever is left of the last reply. With `mask_history` only tokens are compared there:
+LLaMA-Factory puts the label of an earlier reply's end on the prompt behind it, and masks replies only; Luthier trains none
+of what is masked. Where nothing of a prompt is left, LLaMA-Factory makes one label more than tokens, and labels are not
+compared either (the last column).
 """
 
 
@@ -98,11 +111,11 @@ class Luthier:
             sys.exit(f"luthier {' '.join(map(str, arguments))}\n{done.stdout}{done.stderr}")
         return done.stdout
 
-    def rows(self, files, cutoff, mode):
+    def rows(self, model, template, files, cutoff, mode):
         settings = [f"{name}=true" for name in mode]
         datasets = ",".join(str(file) for file in files)
         text = self.run(
-            "data", "preview", "--json", f"model_name_or_path={MODEL}", f"dataset={datasets}", "template=chatml",
+            "data", "preview", "--json", f"model_name_or_path={model}", f"dataset={datasets}", f"template={template}",
             f"cutoff_len={cutoff}", *settings,
         )
         rows = {}
@@ -120,15 +133,32 @@ def theirs(processor, template, tokenizer, turns, cutoff, mode):
     system = turns[0][1] if turns[0][0] == "system" else None
     messages = [{"role": role, "content": text} for role, text in turns if role != "system"]
     ids, labels = rows._encode_data_example(messages[:-1], messages[-1:], system, None, [], [], [])
-    trained = [0.0] + [float(label != IGNORED) for label in labels[1:]]
-    return ids, trained[: len(ids)]
+    if len(labels) != len(ids):
+        return ids, None
+    return ids, [0.0] + [float(label != IGNORED) for label in labels[1:]]
+
+
+def renamed(luthier, work, names):
+    """A folder with the model in which some tokens have other names; the model itself where there are none."""
+    folder = work / "model"
+    if not folder.exists():
+        luthier.run("export", "--model", MODEL, "--output", folder, "--format", "hf")
+    if not names:
+        return folder
+    other = work / "renamed"
+    other.mkdir()
+    for file in folder.iterdir():
+        text = file.name.startswith("tokenizer") and file.read_text()
+        for before, after in names.items() if text else ():
+            text = text.replace(json.dumps(before), json.dumps(after))
+        (other / file.name).write_text(text) if text else (other / file.name).hardlink_to(file)
+    return other
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--llamafactory", type=Path, required=True, help="the unpacked source package of llamafactory")
     parser.add_argument("--binary", type=Path, default=ROOT / "target/release/luthier")
-    parser.add_argument("--tokenizer", type=Path, help="tokenizer.json of the model, where it has been exported before")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
 
@@ -139,15 +169,6 @@ def main():
     broken = []
     with tempfile.TemporaryDirectory() as work:
         work = Path(work)
-        file = arguments.tokenizer
-        if file is None:
-            luthier.run("export", "--model", MODEL, "--output", work / "model", "--format", "hf")
-            file = work / "model/tokenizer.json"
-        tokenizer = PreTrainedTokenizerFast(
-            tokenizer_file=str(file), bos_token="<|im_start|>", eos_token="<|im_end|>"
-        )
-        # Its template of this name writes what chatml writes, without a system message of its own.
-        template = templates["smollm"]
         conversations, files, skipped = {}, [], {}
         for path in sorted((ROOT / "assets/data").glob("*.json")):
             if path.name == "dataset_info.json":
@@ -164,32 +185,38 @@ def main():
         for name, rows in conversations.items():
             left = f" ({skipped[name]} others do not take turns)" if skipped[name] else ""
             lines.append(f"| {name} | {len(rows)}{left} | {sum(len(turns) // 2 for turns in rows)} |")
-        lines += ["", "| cutoff_len | setting | rows that are cut | rows without a label | equal rows | equal tokens |"]
-        lines.append("|" + " --- |" * 6)
-        whole = {
-            (name, index): len(theirs(processor, template, tokenizer, turns, 1 << 30, {})[0])
-            for name, rows in conversations.items()
-            for index, turns in enumerate(rows)
-        }
-        for mode, settings in MODES.items():
-            for cutoff in CUTOFFS:
-                ours = luthier.rows(files, cutoff, settings)
-                cut = unlabelled = equal = equal_tokens = tokens = 0
-                for (name, index), before in whole.items():
-                    ids, trained = theirs(processor, template, tokenizer, conversations[name][index], cutoff, settings)
+        lines += ["", "| template | cutoff_len | setting | rows that are cut | rows without a label | equal rows | equal tokens | labels not compared |"]
+        lines.append("|" + " --- |" * 8)
+        for name, known_as, end, names, modes in TEMPLATES:
+            model, template = renamed(luthier, work, names), templates[known_as]
+            tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(model / "tokenizer.json"), eos_token=end)
+            whole = {
+                (data, index): len(theirs(processor, template, tokenizer, turns, 1 << 30, {})[0])
+                for data, rows in conversations.items()
+                for index, turns in enumerate(rows)
+            }
+            for mode, cutoff in [(mode, cutoff) for mode in modes for cutoff in CUTOFFS]:
+                ours = luthier.rows(model if names else MODEL, name, files, cutoff, MODES[mode])
+                cut = unlabelled = equal = equal_tokens = tokens = incomparable = 0
+                for (data, index), before in whole.items():
+                    ids, trained = theirs(processor, template, tokenizer, conversations[data][index], cutoff, MODES[mode])
                     cut += len(ids) < before
                     tokens += len(ids)
-                    if not any(trained):
+                    row = ours.get((data, index))
+                    if trained is None or (mode and template.efficient_eos):
+                        incomparable += 1
+                        same = row is not None and row[0] == ids
+                    elif not any(trained):
                         unlabelled += 1
-                        same = (name, index) not in ours
+                        same = row is None
                     else:
-                        same = ours.get((name, index)) == (ids, trained)
+                        same = row == (ids, trained)
                     equal += same
                     equal_tokens += len(ids) if same else 0
                     if not same:
-                        broken.append((mode, cutoff, name, index))
-                cells = [cutoff, f"`{mode}`" if mode else "", cut, unlabelled, f"{equal} of {len(whole)}",
-                         f"{equal_tokens} of {tokens}"]
+                        broken.append((name, mode, cutoff, data, index))
+                cells = [name, cutoff, f"`{mode}`" if mode else "", cut, unlabelled, f"{equal} of {len(whole)}",
+                         f"{equal_tokens} of {tokens}", incomparable]
                 lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
                 print(lines[-1], flush=True)
     version = arguments.llamafactory.resolve().name.removeprefix("llamafactory-")

@@ -3,6 +3,9 @@
 
 use crate::error::Error;
 
+/// The longest replacement, in bytes: what stands in tables of Unicode's has 33.
+const LONGEST_REPLACEMENT: usize = 256;
+
 /// Checks that no text can lead outside the table. Errors: it can, or the table is cut off.
 pub(crate) fn check_charsmap(bytes: &[u8]) -> Result<(), Error> {
     let problem = |problem: &str| Error::Tokenizer { problem: format!("the precompiled_charsmap {problem}") };
@@ -34,6 +37,12 @@ pub(crate) fn check_charsmap(bytes: &[u8]) -> Result<(), Error> {
                 // The text from there to the next zero, or to the end, must be whole characters.
                 if value > replacements.len() || !replacements.is_char_boundary(value) {
                     return Err(outside());
+                }
+                let text = &replacements.as_bytes()[value..];
+                if text.iter().take(LONGEST_REPLACEMENT + 1).take_while(|byte| **byte != 0).count()
+                    > LONGEST_REPLACEMENT
+                {
+                    return Err(problem(&format!("has a replacement of more than {LONGEST_REPLACEMENT} bytes")));
                 }
             }
             places.push(next);

@@ -34,6 +34,9 @@ pub struct Message {
     /// The tools that the model calls, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
+    /// The id of the call that a tool's result belongs to, where the record has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
     /// How much the message counts in the loss, where the record says: 0 trains nothing of it.
     #[serde(skip)]
     pub weight: Option<f32>,
@@ -42,26 +45,45 @@ pub struct Message {
 impl Message {
     /// A message from its two parts.
     pub fn new(role: Role, content: impl Into<String>) -> Self {
-        Self { role, content: content.into(), reasoning_content: None, tool_calls: Vec::new(), weight: None }
+        Self {
+            role,
+            content: content.into(),
+            reasoning_content: None,
+            tool_calls: Vec::new(),
+            tool_call_id: None,
+            weight: None,
+        }
     }
 }
 
 /// A call of a tool.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToolCall {
+    /// What its result names it by, where the record has it.
+    pub id: Option<String>,
     /// The tool.
     pub name: String,
     /// What it is called with: an object, for nearly all.
     pub arguments: Value,
 }
 
+impl ToolCall {
+    /// A call without an id.
+    pub fn new(name: impl Into<String>, arguments: Value) -> Self {
+        Self { id: None, name: name.into(), arguments }
+    }
+}
+
 impl Serialize for ToolCall {
-    /// `{"type": "function", "function": {"name": ..., "arguments": ...}}`
+    /// `{"id": ..., "type": "function", "function": {"name": ..., "arguments": ...}}`, without the id where there is none
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut function = Map::new();
         function.insert("name".to_owned(), Value::String(self.name.clone()));
         function.insert("arguments".to_owned(), self.arguments.clone());
-        let mut map = serializer.serialize_map(Some(2))?;
+        let mut map = serializer.serialize_map(None)?;
+        if let Some(id) = &self.id {
+            map.serialize_entry("id", id)?;
+        }
         map.serialize_entry("type", "function")?;
         map.serialize_entry("function", &function)?;
         map.end()

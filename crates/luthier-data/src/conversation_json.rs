@@ -33,6 +33,7 @@ fn read(value: &Value) -> Result<Message, String> {
     };
     let mut message = Message::new(role, text(object, "content")?.unwrap_or_default());
     message.reasoning_content = text(object, "reasoning_content")?;
+    message.tool_call_id = text(object, "tool_call_id")?;
     if let Some(calls) = object.get("tool_calls").filter(|calls| !calls.is_null()) {
         let calls = calls.as_array().ok_or("\"tool_calls\" is no list")?;
         message.tool_calls = calls.iter().map(call).collect::<Result<_, _>>()?;
@@ -57,7 +58,8 @@ fn call(value: &Value) -> Result<ToolCall, String> {
         Some(arguments) => arguments.clone(),
         None => Value::Object(Map::new()),
     };
-    Ok(ToolCall { name: name.to_owned(), arguments })
+    let id = value.get("id").and_then(Value::as_str).map(str::to_owned);
+    Ok(ToolCall { id, ..ToolCall::new(name, arguments) })
 }
 
 #[cfg(test)]

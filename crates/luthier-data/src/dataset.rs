@@ -97,6 +97,13 @@ impl Dataset {
             dataset.choose(range);
         }
         if let Some(drawn) = drawn {
+            let found = dataset.records.len();
+            if drawn > found.saturating_mul(MOST_DRAWN) {
+                let problem = format!(
+                    "num_samples is {drawn}, and there are {found} records; expected at most {MOST_DRAWN} times as many"
+                );
+                return Err(Error::Dataset { dataset: dataset.name, problem });
+            }
             dataset.draw(drawn, options.seed);
         }
         let found = dataset.records.len();
@@ -149,6 +156,33 @@ impl Dataset {
     }
 }
 
+/// Reads these records of a dataset once more, to set them aside: each by its number among all that its files have, from 0,
+/// with what is wrong with it.
+///
+/// Errors: a file cannot be read.
+pub fn read_again(files: &[PathBuf], wanted: &BTreeMap<usize, String>) -> Result<Vec<BrokenRecord>, Error> {
+    let mut found = Vec::new();
+    let mut number = 0;
+    for path in files {
+        let mut record = 0;
+        let mut take = |Item { line, value }: Item| {
+            record += 1;
+            if let Some(problem) = wanted.get(&number) {
+                let raw = value.unwrap_or_else(|damaged| Value::String(damaged.raw));
+                found.push(BrokenRecord { file: path.clone(), record, line, problem: problem.clone(), raw });
+            }
+            number += 1;
+            ControlFlow::Continue(())
+        };
+        read::file(path, &mut take)?;
+    }
+    Ok(found)
+}
+
+/// How often each record may be drawn on average: LLaMA-Factory has no end, and fills the memory.
+const MOST_DRAWN: usize = 1000;
+/// Where reading ends if nearly all so far is broken.
+const MANY_BROKEN: usize = 100_000;
 /// How many records are looked at to find the layout.
 const LOOKED_AT: usize = 100;
 
@@ -302,7 +336,9 @@ impl<'o> Collector<'o> {
             return Err(Error::Record { dataset, record: in_file + 1, line, problem });
         }
         self.dataset.broken.push(BrokenRecord { file, record: in_file + 1, line, problem, raw });
-        Ok(())
+        // What is not read at all need not be kept to the end.
+        let (broken, good) = (self.dataset.broken.len(), self.dataset.records.len());
+        if broken >= MANY_BROKEN && good < broken / 10 { Err(self.mostly_broken()) } else { Ok(()) }
     }
 
     fn check_media(&self, value: &Value, in_file: usize) -> Result<(), Error> {
@@ -341,16 +377,22 @@ impl<'o> Collector<'o> {
         }
         let (broken, good) = (self.dataset.broken.len(), self.dataset.records.len());
         if broken > good {
-            let [shown, more] = [&self.dataset.broken[..broken.min(3)], &self.dataset.broken[broken.min(3)..]];
-            let mut lines: Vec<String> = shown.iter().map(|broken| format!("\n  {broken}")).collect();
-            lines.extend((!more.is_empty()).then(|| format!("\n  and {} more", more.len())));
-            return Err(self.problem(format!(
-                "{broken} of {} records are broken, so their format is probably another than was thought:{}",
-                broken + good,
-                lines.concat()
-            )));
+            return Err(self.mostly_broken());
         }
         Ok(self.dataset)
+    }
+
+    fn mostly_broken(&self) -> Error {
+        let broken = &self.dataset.broken;
+        let (shown, more) = broken.split_at(broken.len().min(3));
+        let mut lines: Vec<String> = shown.iter().map(|broken| format!("\n  {broken}")).collect();
+        lines.extend((!more.is_empty()).then(|| format!("\n  and {} more", more.len())));
+        self.problem(format!(
+            "{} of {} records are broken, so their format is probably another than was thought:{}",
+            broken.len(),
+            broken.len() + self.dataset.records.len(),
+            lines.concat()
+        ))
     }
 }
 

@@ -137,12 +137,20 @@ pub enum Error {
         /// The known names.
         known: String,
     },
-    /// The template does not compile, raised an exception, or ran out of fuel or room.
+    /// The template does not compile, failed, or ran out of fuel or room.
     #[error("the chat template of {name} {problem}")]
     Template {
         /// Whose template it is.
         name: String,
         /// What went wrong, as the rest of the sentence.
+        problem: String,
+    },
+    /// The template does not write this conversation: it raised an exception, or its messages do not stand as it needs them.
+    #[error("the chat template of {name} {problem}")]
+    Refused {
+        /// Whose template it is.
+        name: String,
+        /// What it says, as the rest of the sentence.
         problem: String,
     },
     /// The template changes text before a reply when the reply is added, so the reply's place is unknown.

@@ -74,6 +74,13 @@ pub struct RoleSpan {
     pub role: Option<Role>,
 }
 
+impl Refused {
+    /// As an error at this place: the name of a dataset, and the number of the record in it, from 1.
+    pub fn error(&self, (dataset, record): (&str, usize)) -> Error {
+        Error::Record { dataset: dataset.to_owned(), record, line: None, problem: self.problem.clone() }
+    }
+}
+
 /// Examples and their report.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tokenized {
@@ -83,8 +90,19 @@ pub struct Tokenized {
     pub origins: Vec<Option<Origin>>,
     /// Who wrote the tokens of each row, where [`SftOptions::roles`] asks for it; else empty.
     pub roles: Vec<Vec<RoleSpan>>,
+    /// Records that the template refused, in the order of the datasets: they are left out.
+    pub refused: Vec<Refused>,
     /// What happened to them.
     pub report: Report,
+}
+
+/// A record that the template does not write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Where it came from.
+    pub origin: Origin,
+    /// What the template says, as a clause.
+    pub problem: String,
 }
 
 impl Tokenized {
@@ -152,8 +170,8 @@ impl RoleWeights {
 
 /// Tokenises conversations for `stage: sft`, in parallel, with a result that does not depend on it.
 ///
-/// Errors: the first record, in order, that is no conversation or that the template refuses; rows that are too long,
-/// where that is an error.
+/// Errors: the first record, in order, that is no conversation or at which the template fails; the first that the template
+/// refuses, where it refuses more than it writes; rows that are too long, where that is an error.
 pub fn tokenize_sft(
     datasets: &[Dataset],
     tokenizer: &Tokenizer,
@@ -174,24 +192,39 @@ pub fn tokenize_sft(
                 };
                 return Err(Error::NothingToTrain { problem: problem.to_owned() });
             };
-            let (turns, added) = encode_turns(conversation, tokenizer, template, options.mask_history)?;
-            let owners = owners(conversation, &turns, tokenizer, template, options)?;
-            let weights = turn_weights(conversation, &turns, &owners, options)?;
-            Ok((fit(&turns, weights.as_deref(), &owners, options), added))
+            let encoded = encode_turns(conversation, tokenizer, template, options.mask_history)?;
+            let turns = &encoded.turns;
+            let owners = owners(conversation, turns, tokenizer, template, options)?;
+            let weights = turn_weights(conversation, turns, &owners, options)?;
+            let fitted = fit(turns, weights.as_deref(), &owners, options);
+            Ok((fitted, encoded.end_tokens_added, encoded.made_ids))
         });
         let rows: Vec<Result<_, Error>> = rows.collect();
         for (index, row) in rows.into_iter().enumerate() {
-            let (fitted, added) = row.map_err(|source| in_record(dataset, index, source))?;
             let origin = Origin { dataset: number, record: index };
+            let (fitted, added, made_ids) = match row {
+                Ok(row) => row,
+                Err(source @ Error::Refused { .. }) => {
+                    tokenized.refused.push(Refused { origin, problem: source.to_string() });
+                    continue;
+                }
+                Err(source) => return Err(in_record(dataset, index, source)),
+            };
             let Tokenized { report, .. } = &mut tokenized;
             if long_rows.keeps(report, dataset, origin, fitted.before, fitted.example.ids.len()) {
                 report.replies_without_end += fitted.replies_without_end;
                 report.end_tokens_added += added;
+                report.rows_with_made_ids += usize::from(made_ids);
                 if tokenized.push(fitted.example, Some(origin)) && options.roles {
                     tokenized.roles.push(fitted.roles);
                 }
             }
         }
+    }
+    if let Some(first) = tokenized.refused.first()
+        && tokenized.refused.len() > tokenized.examples.len()
+    {
+        return Err(first.error(datasets[first.origin.dataset].place(first.origin.record)));
     }
     long_rows.finish()?;
     Ok(tokenized)
@@ -203,15 +236,22 @@ pub(crate) fn in_record(dataset: &Dataset, index: usize, source: Error) -> Error
     Error::Conversation { dataset: dataset.to_owned(), record, problem: Box::new(source) }
 }
 
-/// The turns of a conversation, and the number of end tokens that had to be added.
+/// The turns of a conversation, and what had to be done for them.
+struct Encoded {
+    turns: Vec<Turn>,
+    end_tokens_added: usize,
+    /// Whether calls of tools got ids.
+    made_ids: bool,
+}
+
 fn encode_turns(
     conversation: &Conversation,
     tokenizer: &Tokenizer,
     template: &ChatTemplate,
     last_reply_only: bool,
-) -> Result<(Vec<Turn>, usize), Error> {
+) -> Result<Encoded, Error> {
     if let Some(turns) = template.named_turns(conversation, tokenizer, last_reply_only) {
-        return turns;
+        return turns.map(|(turns, end_tokens_added)| Encoded { turns, end_tokens_added, made_ids: false });
     }
     let masked = masked_text(template, conversation)?;
     let mut pieces = Vec::with_capacity(2 * masked.replies.len() + 1);
@@ -241,13 +281,13 @@ fn encode_turns(
                 }
             }
         };
-        turns.push(Turn { prompt: std::mem::take(&mut encoded[2 * index]), reply, end });
+        turns.push(Turn { prompt: std::mem::take(&mut encoded[2 * index]), reply, end, ..Turn::default() });
     }
     let rest = encoded.swap_remove(2 * masked.replies.len());
     if !rest.is_empty() {
         turns.push(Turn { prompt: rest, ..Turn::default() });
     }
-    Ok((turns, added))
+    Ok(Encoded { turns, end_tokens_added: added, made_ids: masked.made_ids })
 }
 
 /// The position of the special token that ends a reply: only blanks may follow it.

@@ -15,6 +15,7 @@ use crate::conversation::Message;
 use crate::error::Error;
 use crate::template_functions::{RAISED, add_functions};
 use crate::template_limits::{Counted, check_source, confined};
+use crate::template_namespaces::{KEPT, kept, with_filter};
 
 /// The texts of special tokens that templates write.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub struct Rendered {
     pub text: String,
     /// Bytes of the text that came from `{% generation %}` blocks.
     pub generation: Vec<Range<usize>>,
+    /// Whether calls of tools got ids, without which the template refuses them.
+    pub made_ids: bool,
 }
 
 /// Instructions that one rendering may take, of which each may be 64 bytes of text made instead: some hundred for each message
@@ -76,10 +79,11 @@ impl JinjaTemplate {
         environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(RECURSION);
         add_functions(&mut environment, now_unix_seconds);
+        environment.add_filter(KEPT, kept);
         environment.add_filter("__reply", |text: String| format!("{BEGIN}{text}{END}"));
         check_source(source).map_err(|problem| Error::Template { name: name.to_owned(), problem })?;
         let lines = source.replace("\r\n", "\n").replace('\r', "\n"); // as Jinja2's lexer does
-        let (compiled, marks_replies) = generation_as_filter(&lines);
+        let (compiled, marks_replies) = generation_as_filter(&with_filter(&lines));
         confined(|| environment.add_template_owned(TEMPLATE, compiled)).map_err(compiles)?;
         Ok(Self {
             environment,
@@ -111,6 +115,10 @@ impl JinjaTemplate {
         add_generation_prompt: bool,
     ) -> Result<Rendered, Error> {
         let problem = |problem: String| Error::Template { name: self.name.clone(), problem };
+        let failed = |failure: Failure| match failure {
+            Failure::Refused(problem) => Error::Refused { name: self.name.clone(), problem },
+            Failure::Other(said) => problem(said),
+        };
         if self.marks_replies && messages.iter().any(|message| message.content.contains([BEGIN, END])) {
             return Err(problem("marks replies with U+FDD0 and U+FDD1, which the conversation contains".to_owned()));
         }
@@ -127,21 +135,33 @@ impl JinjaTemplate {
         let _counted = Counted::begin();
         let output = confined(|| {
             let mut output = Capped(Vec::new());
-            let template = self.environment.get_template(TEMPLATE).map_err(|error| error.to_string())?;
+            let template =
+                self.environment.get_template(TEMPLATE).map_err(|error| Failure::Other(error.to_string()))?;
             template.render_captured_to(values, &mut output).map_err(|error| describe(&error))?;
             Ok(output.0)
         });
-        let text = String::from_utf8(output.map_err(problem)?).map_err(|error| problem(error.to_string()))?;
-        if self.marks_replies { take_marks(&text).map_err(problem) } else { Ok(Rendered { text, generation: vec![] }) }
+        let text = String::from_utf8(output.map_err(failed)?).map_err(|error| problem(error.to_string()))?;
+        if self.marks_replies {
+            take_marks(&text).map_err(problem)
+        } else {
+            Ok(Rendered { text, generation: vec![], made_ids: false })
+        }
     }
 }
 
-fn describe(error: &minijinja::Error) -> String {
+/// What ended a rendering, as the rest of a sentence.
+enum Failure {
+    /// The template's own exception.
+    Refused(String),
+    Other(String),
+}
+
+fn describe(error: &minijinja::Error) -> Failure {
     let detail = error.detail().unwrap_or_default();
     if let Some(message) = detail.strip_prefix(RAISED) {
-        return format!("refuses the conversation: {message}");
+        return Failure::Refused(format!("refuses the conversation: {message}"));
     }
-    match error.kind() {
+    Failure::Other(match error.kind() {
         minijinja::ErrorKind::OutOfFuel => format!("did not end after {FUEL} instructions"),
         minijinja::ErrorKind::WriteFailure => format!("wrote more than {OUTPUT_BYTES} bytes"),
         kind => {
@@ -149,7 +169,7 @@ fn describe(error: &minijinja::Error) -> String {
             let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
             format!("failed{line}: {kind}{detail}")
         }
-    }
+    })
 }
 
 /// `{% generation %}` is a tag of transformers. A filter block has the same scope and the same trimming of blanks.
@@ -191,7 +211,7 @@ fn take_marks(marked: &str) -> Result<Rendered, String> {
             _ => text.push(character),
         }
     }
-    Ok(Rendered { text, generation })
+    Ok(Rendered { text, generation, made_ids: false })
 }
 
 /// A buffer that refuses to grow over the cap.

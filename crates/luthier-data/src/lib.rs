@@ -8,6 +8,7 @@
 //! What it refuses to do: read a clock, print, repair a broken record in silence, or compare token ids to find replies.
 
 mod base64;
+mod call_ids;
 mod charsmap;
 mod conversation;
 mod conversation_json;
@@ -43,6 +44,7 @@ mod strftime;
 mod template;
 mod template_functions;
 mod template_limits;
+mod template_namespaces;
 mod tiktoken;
 mod tokenizer;
 mod tokenizer_json;
@@ -52,9 +54,9 @@ mod tokens;
 mod truncate;
 
 pub use conversation::{Conversation, Judged, Message, Preference, Role, ToolCall};
-pub use dataset::{BrokenRecord, Dataset, ReadOptions};
+pub use dataset::{BrokenRecord, Dataset, ReadOptions, read_again};
 pub use error::Error;
-pub use example::{Example, RoleSpan, RoleWeights, SftOptions, Tokenized, tokenize_sft};
+pub use example::{Example, Refused, RoleSpan, RoleWeights, SftOptions, Tokenized, tokenize_sft};
 pub use gguf_tokenizer::GgufTokenizer;
 pub use jinja::{Rendered, SpecialTexts};
 pub use layout::{AlpacaLayout, Layout, MessagesLayout, PromptLayout, Replies, RoleTags, Roles, Verdict};

@@ -20,6 +20,8 @@ pub struct MaskedText {
     pub text: String,
     /// Bytes of each reply, in order, apart from one another.
     pub replies: Vec<Range<usize>>,
+    /// Whether calls of tools got ids, without which the template refuses them.
+    pub made_ids: bool,
 }
 
 /// Renders a conversation and finds its replies.
@@ -30,13 +32,13 @@ pub fn masked_text(template: &ChatTemplate, conversation: &Conversation) -> Resu
     needs_reply(messages)?;
     let whole = template.render(messages, tools, false)?;
     if template.marks_replies() {
-        let Rendered { text, mut generation } = whole;
+        let Rendered { text, mut generation, made_ids } = whole;
         generation.retain(|span| !span.is_empty());
         if generation.is_empty() {
             let problem = format!("the chat template of {} marks no reply in this conversation", template.name());
             return Err(Error::NothingToTrain { problem });
         }
-        return Ok(MaskedText { text, replies: generation });
+        return Ok(MaskedText { text, replies: generation, made_ids });
     }
     let mut replies = Vec::new();
     for (index, message) in messages.iter().enumerate().filter(|(_, message)| message.role == Role::Assistant) {
@@ -74,7 +76,7 @@ pub fn masked_text(template: &ChatTemplate, conversation: &Conversation) -> Resu
         }
         replies.push(before.len()..through.len());
     }
-    Ok(MaskedText { text: whole.text, replies })
+    Ok(MaskedText { text: whole.text, replies, made_ids: whole.made_ids })
 }
 
 /// Errors: there is no assistant message.

@@ -30,6 +30,8 @@ pub struct Report {
     pub rows_dropped: usize,
     /// Replies that the template did not end, to which the tokenizer's end token was added.
     pub end_tokens_added: usize,
+    /// Rows whose calls of tools got ids, without which the template refuses them.
+    pub rows_with_made_ids: usize,
 }
 
 /// Rows that [`Report::worst`] names.

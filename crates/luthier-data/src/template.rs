@@ -3,6 +3,7 @@
 //! Either the checkpoint's own, in Jinja, or one of those that are named. A name that the user gives wins over the model's
 //! own; where the two write a plain conversation differently, a note says so, since servers will use the model's own.
 
+use crate::call_ids::with_ids;
 use crate::conversation::{Conversation, Message, Role};
 use crate::error::Error;
 use crate::jinja::{JinjaTemplate, Rendered, SpecialTexts};
@@ -176,9 +177,9 @@ impl ChatTemplate {
                 Some(system) if messages.first().is_none_or(|message| message.role != Role::System) => {
                     let mut with_system = vec![Message::new(Role::System, system.as_str())];
                     with_system.extend_from_slice(messages);
-                    jinja.render(&with_system, tools, add_generation_prompt)
+                    render_with_ids(jinja, &with_system, tools, add_generation_prompt)
                 }
-                _ => jinja.render(messages, tools, add_generation_prompt),
+                _ => render_with_ids(jinja, messages, tools, add_generation_prompt),
             },
             Kind::Named(named) => {
                 let turns = match add_generation_prompt {
@@ -192,7 +193,7 @@ impl ChatTemplate {
 
     fn join(&self, named: &NamedTemplate, turns: &[PieceTurn]) -> Rendered {
         let (begin, end) = (self.texts.begin.as_deref(), self.texts.end.as_deref());
-        let mut rendered = Rendered { text: String::new(), generation: Vec::new() };
+        let mut rendered = Rendered { text: String::new(), generation: Vec::new(), made_ids: false };
         for turn in turns {
             rendered.text.push_str(&named.text(&turn.prompt, begin, end));
             let from = rendered.text.len();
@@ -285,4 +286,21 @@ impl ChatTemplate {
              {name} has {here:?}"
         ))
     }
+}
+
+/// Writes a conversation; where the template refuses it and calls lack the ids that some templates want, with ids.
+fn render_with_ids(
+    jinja: &JinjaTemplate,
+    messages: &[Message],
+    tools: &[serde_json::Value],
+    add_generation_prompt: bool,
+) -> Result<Rendered, Error> {
+    let as_given = jinja.render(messages, tools, add_generation_prompt);
+    if let Err(Error::Refused { .. }) = as_given
+        && let Some(made) = with_ids(messages)
+        && let Ok(rendered) = jinja.render(&made, tools, add_generation_prompt)
+    {
+        return Ok(Rendered { made_ids: true, ..rendered });
+    }
+    as_given
 }

@@ -50,8 +50,11 @@ fn llama_special() -> Vec<String> {
     begin.chain(header).chain(text("<|eot_id|>")).chain(reserved(5..251)).collect()
 }
 
-/// The most tokens that a file may have: no vocabulary is near it.
-const MOST_TOKENS: usize = 1 << 22;
+/// How many ranks a file may leave out.
+const MOST_MISSING: usize = 1000;
+/// How many bytes of merges there may be for each byte of tokens, and beyond that. Real files have about three.
+const MERGES_BYTES: usize = 100;
+const MOST_MERGES_BYTES: usize = 1 << 20;
 /// The longest token that a file may have, in bytes. The longest known ones are 128 blanks.
 const LONGEST_TOKEN: usize = 1024;
 
@@ -92,7 +95,7 @@ impl Tokenizer {
             Some(bytes) => serde_json::from_slice(bytes)
                 .map_err(|error| Error::Tokenizer { problem: format!("tokenizer_config.json: {error}") })?,
         };
-        let mut tokenizer = byte_level(&ranks);
+        let mut tokenizer = byte_level(&ranks).map_err(wrong)?;
         tokenizer.pre = Some(family.pre.to_owned());
         if config["added_tokens_decoder"].is_null() {
             tokenizer.token_types.resize(ranks.len() + (family.special)().len(), CONTROL);
@@ -118,12 +121,16 @@ fn read_ranks(bytes: &[u8]) -> Result<Vec<Option<Vec<u8>>>, String> {
     let text = std::str::from_utf8(bytes)
         .map_err(|_| "it is no text; expected a token in base64 and its rank on each line")?;
     let mut ranks: Vec<Option<Vec<u8>>> = Vec::new();
+    let most = text.lines().count() + MOST_MISSING;
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let place = index + 1;
         let (token, rank) = read_line(line)
             .ok_or_else(|| format!("line {place} is no token; expected a token in base64, a blank and its rank"))?;
-        if rank >= MOST_TOKENS {
-            return Err(format!("line {place} has the rank {rank}; expected less than {MOST_TOKENS}"));
+        if rank >= most {
+            let lines = most - MOST_MISSING;
+            return Err(format!(
+                "line {place} has the rank {rank}, but there are only {lines} lines; expected less than {most}"
+            ));
         }
         if token.len() > LONGEST_TOKEN {
             return Err(format!("line {place} has a token of {} bytes; expected at most {LONGEST_TOKEN}", token.len()));
@@ -146,12 +153,14 @@ fn read_line(line: &str) -> Option<(Vec<u8>, usize)> {
 
 /// The tokens in the letters of byte-level vocabularies, with the merges that give them: tiktoken merges two tokens where
 /// both together are one, the least rank first, so that every way to put a token together is a merge.
-fn byte_level(ranks: &[Option<Vec<u8>>]) -> GgufTokenizer {
+/// Errors: there are too many ways, as a clause.
+fn byte_level(ranks: &[Option<Vec<u8>>]) -> Result<GgufTokenizer, String> {
     let letters = letters();
     let written = |bytes: &[u8]| bytes.iter().map(|byte| letters[*byte as usize]).collect::<String>();
     let by_bytes: HashMap<&[u8], usize> =
         ranks.iter().enumerate().filter_map(|(rank, bytes)| Some((bytes.as_deref()?, rank))).collect();
     let mut found = GgufTokenizer { model: "gpt2".to_owned(), ..Default::default() };
+    let mut left = MOST_MERGES_BYTES + ranks.iter().flatten().map(Vec::len).sum::<usize>() * MERGES_BYTES;
     for (rank, bytes) in ranks.iter().enumerate() {
         let Some(bytes) = bytes else {
             found.tokens.push(format!("<unused-id-{rank}>"));
@@ -162,9 +171,12 @@ fn byte_level(ranks: &[Option<Vec<u8>>]) -> GgufTokenizer {
         found.token_types.push(NORMAL);
         let ways = (1..bytes.len()).map(|at| bytes.split_at(at));
         let known = ways.filter(|(left, right)| by_bytes.contains_key(left) && by_bytes.contains_key(right));
-        found.merges.extend(known.map(|(left, right)| format!("{} {}", written(left), written(right))));
+        for (first, second) in known {
+            left = left.checked_sub(bytes.len()).ok_or("its tokens can be put together in too many ways")?;
+            found.merges.push(format!("{} {}", written(first), written(second)));
+        }
     }
-    found
+    Ok(found)
 }
 
 /// The letter that stands for each byte: itself where it can be seen, else one from 256 on.

@@ -1,6 +1,8 @@
 //! A tokenizer from the files of a Hugging Face folder.
 
 use serde_json::Value;
+use tokenizers::pattern::Pattern;
+use tokenizers::utils::SysRegex;
 
 use crate::base64::decode_base64;
 use crate::charsmap::check_charsmap;
@@ -17,13 +19,17 @@ impl Tokenizer {
         let mut value: Value =
             serde_json::from_slice(tokenizer).map_err(|error| problem("tokenizer.json", error.to_string()))?;
         check(&value)?;
+        // Cutting and filling up are others' business, and neither may happen unsaid.
+        for key in ["truncation", "padding"] {
+            if let Some(setting) = value.get_mut(key) {
+                *setting = Value::Null;
+            }
+        }
         let build = |bytes: &[u8]| {
             let built = guarded(|| Ok(tokenizers::Tokenizer::from_bytes(bytes)));
             built?.map_err(|error| problem("tokenizer.json", error.to_string()))
         };
-        let mut start = build(tokenizer)?;
-        start.with_padding(None);
-        start.with_truncation(None).map_err(|error| problem("tokenizer.json", error.to_string()))?;
+        let start = build(value.to_string().as_bytes())?;
         let mut prefix = Prefix::default();
         prefix.remove(&mut value["normalizer"]);
         prefix.remove(&mut value["pre_tokenizer"]);
@@ -68,27 +74,101 @@ fn check(json: &Value) -> Result<(), Error> {
     all_parts(&json["post_processor"], &mut parts);
     for part in parts {
         let problem = |problem: &str| Err(Error::Tokenizer { problem: format!("tokenizer.json: {problem}") });
-        match part["type"].as_str() {
-            Some("Precompiled") => {
+        match kind(part) {
+            "Precompiled" => {
                 let Some(table) = part["precompiled_charsmap"].as_str().and_then(decode_base64) else {
                     return problem("the precompiled_charsmap is no base64");
                 };
                 check_charsmap(&table)?;
             }
-            Some("TemplateProcessing") => {
+            "TemplateProcessing" => {
                 let pieces = ["single", "pair"].into_iter().filter_map(|key| part[key].as_array()).flatten();
                 let mut names = pieces.filter_map(|piece| piece["SpecialToken"]["id"].as_str());
                 if let Some(name) = names.find(|name| part["special_tokens"].get(*name).is_none()) {
                     return problem(&format!("the post_processor puts {name:?} around a text, which its tokens lack"));
                 }
+                let mut single = part["single"].as_array().into_iter().flatten();
+                if single.any(|piece| piece["Sequence"]["id"] == "B") {
+                    return problem("the post_processor puts a second text around a single one");
+                }
             }
-            Some("Strip") if part["start"].as_u64() > Some(0) && part["stop"].as_u64() > Some(0) => {
+            "Strip" if part["start"].as_u64() > Some(0) && part["stop"].as_u64() > Some(0) => {
                 return problem("a Strip decoder takes from both ends, which can be more than there is");
             }
             _ => {}
         }
     }
+    let mut parts = Vec::new();
+    all_parts(&json["normalizer"], &mut parts);
+    parts.retain(|part| part["normalizers"].is_null());
+    let empty = |part: &&&Value| part["pattern"]["Regex"].as_str().is_some_and(matches_nothing);
+    if parts.split_last().is_some_and(|(_, before)| before.iter().any(|part| empty(&part))) {
+        let problem = "tokenizer.json: a Replace normalizer has a pattern that matches where there is nothing, and others follow it";
+        return Err(Error::Tokenizer { problem: problem.to_owned() });
+    }
+    let chains: [&[&str]; 3] = [&["normalizer", "pre_tokenizer"], &["decoder"], &["post_processor"]];
+    for chain in chains {
+        let mut parts = Vec::new();
+        chain.iter().for_each(|key| all_parts(&json[key], &mut parts));
+        let growth = parts.iter().fold(1, |all: usize, part| all.saturating_mul(growth(part)));
+        if growth > MOST_GROWTH {
+            let chain = chain.join(" and ");
+            let problem = format!(
+                "tokenizer.json: the parts of {chain} make more than {MOST_GROWTH} letters of one, one after another"
+            );
+            return Err(Error::Tokenizer { problem });
+        }
+    }
     Ok(())
+}
+
+/// What a part is. The library takes one for what its keys say, where it has another type or none.
+fn kind(part: &Value) -> &str {
+    const KEYS: [(&str, &str); 5] = [
+        ("precompiled_charsmap", "Precompiled"),
+        ("single", "TemplateProcessing"),
+        ("trim_offsets", "ByteLevel"),
+        ("stop", "Strip"),
+        ("pattern", "Replace"),
+    ];
+    let found =
+        KEYS.iter().find(|(key, kind)| part.get(key).is_some() && (*kind != "Replace" || part["content"].is_string()));
+    found.map_or_else(|| part["type"].as_str().unwrap_or_default(), |(_, kind)| kind)
+}
+
+/// The most letters that a letter may become in parts that follow one another: a few of those that double what they get would
+/// fill the memory. Real files have one or two that do.
+const MOST_GROWTH: usize = 1 << 12;
+
+/// The most letters that a part makes of one.
+fn growth(part: &Value) -> usize {
+    let letters = |text: &Value| text.as_str().map_or(0, |text| text.chars().count());
+    match kind(part) {
+        // A letter for each byte.
+        "ByteLevel" | "NFD" => 4,
+        // The compatibility forms' longest; tables are made of them.
+        "NFKC" | "NFKD" | "Precompiled" => 18,
+        "Replace" => match &part["pattern"]["Regex"] {
+            Value::String(pattern) => letters(&part["content"]).max(1) + usize::from(matches_nothing(pattern)),
+            _ => letters(&part["content"]).div_ceil(letters(&part["pattern"]["String"]).max(1)).max(1),
+        },
+        "TemplateProcessing" => {
+            let single = part["single"].as_array().into_iter().flatten();
+            single.filter(|piece| !piece["Sequence"].is_null()).count().max(1)
+        }
+        _ => 1,
+    }
+}
+
+/// Whether a pattern matches an empty text somewhere. One that does not compile is somebody else's to refuse.
+fn matches_nothing(pattern: &str) -> bool {
+    const TEXTS: [&str; 4] = ["", " a  B.\n\t", "1é ▁今", "aa--  "];
+    let Ok(pattern) = SysRegex::new(pattern) else { return false };
+    let empty = |text: &&str| {
+        let found = (&pattern).find_matches(text).unwrap_or_default();
+        found.into_iter().any(|((from, to), matched)| matched && from == to)
+    };
+    TEXTS.iter().any(empty)
 }
 
 /// A part and the parts within it.

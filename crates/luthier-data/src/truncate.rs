@@ -3,6 +3,9 @@
 //! As LLaMA-Factory does (`data/processor/supervised.py`): turn after turn takes from the budget that is left; where a
 //! turn does not fit, prompt and reply share it in proportion, and each is cut at its end. With `mask_history` the last
 //! turn is served first. Or plainly on the right; or not at all, and the row is left out, or stops everything.
+//!
+//! Where a template leaves the end of a reply to what follows (`efficient_eos`), the end token counts there as it does for
+//! LLaMA-Factory: as the first token of the next prompt, and behind the last reply as one that every row has room for.
 
 use crate::example::{Example, RoleSpan, SftOptions};
 use crate::owners::{TurnOwners, TurnWeights};
@@ -28,6 +31,19 @@ pub(crate) struct Turn {
     pub(crate) reply: Vec<u32>,
     /// The position of the end token in the reply.
     pub(crate) end: usize,
+    pub(crate) ending: Ending,
+}
+
+/// What the end token of a reply is counted with where a row is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Ending {
+    /// The reply.
+    #[default]
+    Reply,
+    /// The prompt behind it, whose first token it is. It is the last token of the reply here.
+    NextPrompt,
+    /// The row: it stands at its end, whatever is cut. It is the last token of the reply here.
+    Row,
 }
 
 /// What became of a conversation.
@@ -54,6 +70,60 @@ fn shares(prompt: usize, reply: usize, budget: usize) -> (usize, usize) {
     (prompt.min(budget.saturating_sub(reply)), reply)
 }
 
+/// What is kept of a turn: so many tokens of its prompt and of its reply, then an end token that stands behind them.
+#[derive(Debug, Clone, Copy, Default)]
+struct Kept<'t> {
+    prompt: usize,
+    reply: usize,
+    end: &'t [u32],
+}
+
+fn from_the_left(turns: &[Turn], most: usize) -> Vec<Kept<'_>> {
+    let mut left = most;
+    let mut take = |tokens: usize| {
+        let taken = tokens.min(left);
+        left -= taken;
+        taken
+    };
+    turns.iter().map(|turn| Kept { prompt: take(turn.prompt.len()), reply: take(turn.reply.len()), end: &[] }).collect()
+}
+
+fn shared<'t>(turns: &'t [Turn], options: &SftOptions) -> Vec<Kept<'t>> {
+    fn last_token(turn: &Turn) -> &[u32] {
+        turn.reply.chunks(1).next_back().unwrap_or_default()
+    }
+    let row_end = turns.last().filter(|turn| turn.ending == Ending::Row).map(last_token);
+    // The turn whose end token is the first of this prompt.
+    let lender = |index: usize| index.checked_sub(1).filter(|before| turns[*before].ending == Ending::NextPrompt);
+    let mut kept = vec![Kept::default(); turns.len()];
+    let mut total = usize::from(row_end.is_some());
+    let mut order: Vec<usize> = (0..turns.len()).collect();
+    if options.mask_history {
+        order.reverse();
+    }
+    for index in order {
+        if total >= options.cutoff_len {
+            break;
+        }
+        let turn = &turns[index];
+        let lent = usize::from(lender(index).is_some());
+        let own = turn.reply.len() - usize::from(turn.ending != Ending::Reply);
+        let (prompt, reply) = shares(turn.prompt.len() + lent, own, options.cutoff_len - total);
+        total += prompt + reply;
+        (kept[index].prompt, kept[index].reply) = (prompt, reply);
+        if let Some(lender) = lender(index).filter(|_| prompt > 0) {
+            kept[index].prompt -= 1;
+            kept[lender].end = last_token(&turns[lender]);
+        }
+    }
+    // Behind the last turn of which something is left.
+    let last = kept.iter().rposition(|kept| kept.prompt + kept.reply > 0);
+    if let (Some(end), Some(last)) = (row_end, last) {
+        kept[last].end = end;
+    }
+    kept
+}
+
 /// `weights` and `owners`, where they are there, have an entry for each turn.
 pub(crate) fn fit(
     turns: &[Turn],
@@ -61,34 +131,22 @@ pub(crate) fn fit(
     owners: &[TurnOwners],
     options: &SftOptions,
 ) -> Fitted {
-    let mut kept = vec![(0, 0); turns.len()];
-    let mut total = 0;
-    let mut order: Vec<usize> = (0..turns.len()).collect();
-    if options.mask_history && options.truncation != Truncation::Right {
-        order.reverse();
-    }
-    for index in order {
-        if total >= options.cutoff_len {
-            break;
-        }
-        let (prompt, reply) = (turns[index].prompt.len(), turns[index].reply.len());
-        let budget = options.cutoff_len - total;
-        kept[index] = match options.truncation {
-            Truncation::Right => (prompt.min(budget), reply.min(budget.saturating_sub(prompt))),
-            _ => shares(prompt, reply, budget),
-        };
-        total += kept[index].0 + kept[index].1;
-    }
+    let kept = match options.truncation {
+        Truncation::Right => from_the_left(turns, options.cutoff_len),
+        _ => shared(turns, options),
+    };
+    let total = kept.iter().map(|kept| kept.prompt + kept.reply + kept.end.len()).sum();
     let last_reply = turns.iter().rposition(|turn| !turn.reply.is_empty());
     let (mut ids, mut counts) = (Vec::with_capacity(total), Vec::with_capacity(total));
     let (mut before, mut replies_without_end) = (0, 0);
     let mut roles = Vec::new();
-    for (index, (turn, (prompt, reply))) in turns.iter().zip(kept).enumerate() {
+    for (index, (turn, kept)) in turns.iter().zip(kept).enumerate() {
+        let Kept { prompt, reply, end } = kept;
         let weights = weights.map(|weights| &weights[index]);
         let history = options.mask_history && Some(index) != last_reply;
         let reply_weight = if history { 0.0 } else { weights.map_or(1.0, |weights| weights.reply) };
         if let Some(owners) = owners.get(index) {
-            owners.spans(ids.len(), prompt, reply, &mut roles);
+            owners.spans(ids.len(), prompt, reply + end.len(), &mut roles);
         }
         ids.extend_from_slice(&turn.prompt[..prompt]);
         match weights.map(|weights| weights.prompt.as_slice()).filter(|weights| !weights.is_empty()) {
@@ -96,9 +154,11 @@ pub(crate) fn fit(
             None => counts.resize(ids.len(), f32::from(u8::from(options.train_on_prompt))),
         }
         ids.extend_from_slice(&turn.reply[..reply]);
+        ids.extend_from_slice(end);
         counts.resize(ids.len(), reply_weight);
         before += turn.prompt.len() + turn.reply.len();
-        replies_without_end += usize::from(reply_weight > 0.0 && !turn.reply.is_empty() && reply <= turn.end);
+        let ends = !end.is_empty() || reply > turn.end;
+        replies_without_end += usize::from(reply_weight > 0.0 && !turn.reply.is_empty() && !ends);
     }
     Fitted { example: Example::weighted(ids, counts), before, roles, replies_without_end }
 }
@@ -124,7 +184,7 @@ mod tests {
     }
 
     fn turn(prompt: usize, reply: usize) -> Turn {
-        Turn { prompt: vec![1; prompt], reply: vec![2; reply], end: reply - 1 }
+        Turn { prompt: vec![1; prompt], reply: vec![2; reply], end: reply - 1, ending: Ending::Reply }
     }
 
     fn options(cutoff_len: usize) -> SftOptions {
@@ -170,5 +230,28 @@ mod tests {
         let fitted = fit(&[turn(2, 1)], &SftOptions { train_on_prompt: true, ..options(9) });
         assert_eq!(fitted.example.trained, [false, true, true]);
         assert_eq!(fitted.before, 3);
+    }
+
+    /// As LLaMA-Factory 0.9.5 with a template that has `efficient_eos`: 3 ends a reply, and is the first token of the prompt
+    /// behind it, or the last of the row.
+    #[test]
+    fn an_end_token_counts_where_the_template_writes_it() {
+        let ended = |prompt: usize, reply: usize, ending: Ending| {
+            let reply = [vec![2; reply], vec![3]].concat();
+            Turn { prompt: vec![1; prompt], end: reply.len() - 1, reply, ending }
+        };
+        let turns = [ended(4, 4, Ending::NextPrompt), ended(3, 4, Ending::Row)];
+        let check = |cutoff_len: usize, mask_history: bool, expected: &[u32], lost: usize| {
+            let fitted = fit(&turns, &SftOptions { mask_history, ..options(cutoff_len) });
+            assert_eq!(fitted.example.ids, expected, "{cutoff_len}");
+            assert_eq!((fitted.before, fitted.replies_without_end), (17, lost), "{cutoff_len}");
+        };
+        check(17, false, &[1, 1, 1, 1, 2, 2, 2, 2, 3, 1, 1, 1, 2, 2, 2, 2, 3], 0);
+        check(13, false, &[1, 1, 1, 1, 2, 2, 2, 2, 3, 1, 2, 2, 3], 0);
+        check(9, false, &[1, 1, 1, 1, 2, 2, 2, 2, 3], 1);
+        check(7, false, &[1, 1, 1, 2, 2, 2, 3], 1);
+        check(14, true, &[1, 1, 1, 2, 2, 3, 1, 1, 1, 2, 2, 2, 2, 3], 0);
+        let right = SftOptions { truncation: Truncation::Right, ..options(9) };
+        assert_eq!(fit(&turns, &right).example.ids, [1, 1, 1, 1, 2, 2, 2, 2, 3]);
     }
 }

@@ -4,8 +4,8 @@ mod common;
 
 use common::{CHATML, assistant, system, template, tokenizer, user};
 use luthier_data::{
-    CutRow, Dataset, Example, Message, Origin, PtOptions, Record, Report, Role, RoleSpan, RoleWeights, SftOptions,
-    Tokenized, Truncation, take_tokens, tokenize_pt, tokenize_sft,
+    CutRow, Dataset, Example, Message, Origin, PtOptions, Record, Refused, Report, Role, RoleSpan, RoleWeights,
+    SftOptions, Tokenized, ToolCall, Truncation, take_tokens, tokenize_pt, tokenize_sft,
 };
 
 const OPTIONS: SftOptions = SftOptions {
@@ -252,6 +252,47 @@ fn an_error_says_where_it_happened() {
         error.expect_err("it is refused").to_string(),
         "dataset chat.json, record 1: the chat template of test refuses the conversation: no"
     );
+}
+
+#[test]
+fn what_the_template_refuses_is_left_out_and_said() {
+    let source =
+        ["{% if messages[0].content == 'no' %}{{ raise_exception('no ' ~ messages|length) }}{% endif %}", CHATML]
+            .concat();
+    let row = |text: &str| Record::Conversation(vec![user(text), assistant("b")].into());
+    let read = |texts: &[&str]| {
+        tokenize_sft(&[dataset(texts.iter().copied().map(row).collect())], &tokenizer(), &template(&source), &OPTIONS)
+    };
+    let tokenized = read(&["yes", "no", "a", "no"]).expect("half of them are written");
+    assert_eq!(tokenized.examples.len(), 2);
+    let problem = "the chat template of test refuses the conversation: no 2".to_owned();
+    let refused = |record: usize| Refused { origin: Origin { dataset: 0, record }, problem: problem.clone() };
+    assert_eq!(tokenized.refused, [refused(1), refused(3)]);
+    let error = read(&["yes", "no", "no"]).expect_err("most are refused").to_string();
+    assert_eq!(error, format!("dataset chat.json, record 2: {problem}"));
+}
+
+/// As Mistral's templates do.
+#[test]
+fn calls_get_the_ids_without_which_the_template_refuses_them() {
+    let source = "{% for m in messages %}{% for c in m.tool_calls %}{% if c.id is undefined or c.id|length != 9 %}\
+                  {{ raise_exception('ids have nine letters') }}{% endif %}{{ c.id }}{% endfor %}{% if m.role == 'tool' %}\
+                  {{ m.tool_call_id }}{% endif %}{{ m.content }}{% if m.role == 'assistant' %}<|im_end|>{% endif %}{% endfor %}";
+    let call = |id: Option<&str>| {
+        let call = ToolCall { id: id.map(str::to_owned), ..ToolCall::new("f", serde_json::json!({})) };
+        let result = Message { tool_call_id: id.map(str::to_owned), ..Message::new(Role::Tool, "x") };
+        [user("a"), Message { tool_calls: vec![call], ..assistant("") }, result, assistant("é")]
+    };
+    let text = |conversation: &[Message]| {
+        let tokenized = sft(source, &[conversation], &OPTIONS);
+        let text = tokenizer().decode(&tokenized.examples[0].ids).expect("decodes");
+        (text, tokenized.report.rows_with_made_ids)
+    };
+    assert_eq!(text(&call(Some("abcdefghi"))), ("aabcdefghi<|im_end|>abcdefghixé<|im_end|>".to_owned(), 0));
+    let (made, rows) = text(&call(None));
+    let id = made.get(1..10).expect("an id");
+    assert_eq!((made.as_str(), rows), (format!("a{id}<|im_end|>{id}xé<|im_end|>").as_str(), 1));
+    assert_eq!(text(&call(Some("call_1"))).1, 1);
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn tool(content: &str) -> Message {
 }
 
 fn calling(name: &str, arguments: Value) -> Message {
-    let tool_calls = vec![ToolCall { name: name.to_owned(), arguments }];
+    let tool_calls = vec![ToolCall::new(name, arguments)];
     Message { tool_calls, ..assistant("") }
 }
 
@@ -60,8 +60,11 @@ fn openai_with_tools_thoughts_and_weights() {
     let messages = vec![
         system("S"),
         user("What time?"),
-        calling("time", json!({"zone": "UTC"})),
-        tool("12:00"),
+        Message {
+            tool_calls: vec![ToolCall { id: Some("1".to_owned()), ..ToolCall::new("time", json!({"zone": "UTC"})) }],
+            ..assistant("")
+        },
+        Message { tool_call_id: Some("1".to_owned()), ..tool("12:00") },
         noon,
         user("Thanks."),
         bye,
@@ -224,4 +227,10 @@ fn what_is_not_on_this_machine_is_refused() {
     assert!(problem(json!({"columns": {"promt": "a"}})).contains("\"promt\" is not known"));
     assert!(problem(json!({"formatting": "vicuna"})).contains("expected alpaca, sharegpt or openai"));
     assert!(problem(json!({"num_samples": 0})).contains("expected a whole number from 1 on"));
+    let one = json!({"instruction": "a", "output": "b"});
+    assert_eq!(
+        with_entry(&json!({"num_samples": 4_294_967_295_u32}), &one),
+        Err("dataset mine: num_samples is 4294967295, and there are 1 records; expected at most 1000 times as many"
+            .to_owned())
+    );
 }

@@ -54,7 +54,7 @@ fn tool() -> serde_json::Value {
 }
 
 fn calls(content: &str) -> Message {
-    let call = ToolCall { name: "get_weather".to_owned(), arguments: json!({"city": "Oslo", "days": 2}) };
+    let call = ToolCall::new("get_weather", json!({"city": "Oslo", "days": 2}));
     Message { tool_calls: vec![call], ..Message::new(Role::Assistant, content) }
 }
 

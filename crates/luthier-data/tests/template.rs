@@ -198,3 +198,74 @@ fn a_named_template_that_does_not_fit_the_model_says_so() {
         ]
     );
 }
+
+#[test]
+fn templates_that_grow_without_end_run_out_of_fuel() {
+    let lists = "{% set ns = namespace(l=['a']) %}{% for i in range(40) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}";
+    let fuel = "the chat template of test did not end after 2000000 instructions";
+    for source in [
+        "{% set ns = namespace(t='abcdefgh') %}{% for i in range(60) %}{% set ns.t = ns.t ~ ns.t %}{% endfor %}"
+            .to_owned(),
+        "{% set ns = namespace(t='abcdefgh') %}{% for i in range(60) %}{% set ns.t %}{{ ns.t }}{{ ns.t }}{% endset %}\
+         {% endfor %}"
+            .to_owned(),
+        "{{ range(90000)|join('b' * 1000000)|length }}".to_owned(),
+        format!("{lists}{{{{ ns.l }}}}"),
+        format!("{lists}{{{{ ns.l | tojson }}}}"),
+        format!("{lists}{{{{ ns.l | join }}}}"),
+    ] {
+        let error = template(&source).render(&[user("hi")], &[], false).expect_err("it is stopped").to_string();
+        assert_eq!(error, fuel, "{source}");
+    }
+    fails(
+        "{{ '{:>9999999999}'.format(3) }}",
+        &[user("hi"), assistant("b")],
+        "the chat template of test failed in line 1: invalid operation: format is given a number of more than three digits",
+    );
+}
+
+/// The engine would write them without end, and fill its stack.
+#[test]
+fn a_namespace_that_holds_itself_is_refused() {
+    let conversation = [user("hi"), assistant("b")];
+    let begin = "{% set ns = namespace(t=1) %}";
+    for kept in ["ns", "[1, [ns]]", "{'a': ns}", "{'a': {'b': [ns]}}", "1, ns", "namespace(a=ns)", "[ns] + [1]"] {
+        fails(
+            &format!("{begin}{{% set ns.t = {kept} %}}{{{{ ns.t ~ ns }}}}"),
+            &conversation,
+            "the chat template of test failed in line 1: invalid operation: a namespace is kept in a namespace, where it could \
+             hold itself",
+        );
+    }
+    fails(
+        &format!("{begin}{{% for i in range(90000) %}}{{% set ns.t = [ns.t] %}}{{% endfor %}}{{{{ ns.t }}}}"),
+        &conversation,
+        "the chat template of test failed in line 1: invalid operation: lists are kept in a namespace that lie too deep in one \
+         another",
+    );
+    check(
+        &format!(
+            "{begin}{{% set ns.t = messages, ns.t %}}{{% set ns.u = undefined %}}{{{{ ns.t[0][0].role }}}}{{{{ ns.t[1] }}}}\
+             {{% set ns.v | upper %}}x{{% endset %}}{{{{ ns.v }}}}{{{{ ns.u }}}}"
+        ),
+        "user1X",
+    );
+}
+
+#[test]
+fn a_rendering_can_be_seen_while_it_runs() {
+    let long = template("{% for i in range(90000) %}{% set x = i * 2 %}{% endfor %}");
+    let seen = std::thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            for _ in 0..20 {
+                long.render(&[user("hi")], &[], false).expect("it is rendered");
+            }
+        });
+        let mut seen = std::collections::BTreeSet::new();
+        while !run.is_finished() {
+            seen.extend(luthier_data::rendering());
+        }
+        seen.len()
+    });
+    assert!(seen >= 2, "{seen}");
+}

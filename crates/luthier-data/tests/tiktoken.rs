@@ -40,9 +40,21 @@ fn what_is_no_token_is_refused() {
         ("YQ== 0\nYg= 1\n", "line 2 is no token; expected a token in base64, a blank and its rank"),
         ("YQ== 0\nYg==\n", "line 2 is no token; expected a token in base64, a blank and its rank"),
         ("YQ== 0\nYg== 0\n", "line 2 has the rank 0, which an earlier line has too"),
-        ("YQ== 99999999999\n", "line 1 has the rank 99999999999; expected less than 4194304"),
+        ("YQ== 0\nYg== 2147483\n", "line 2 has the rank 2147483, but there are only 2 lines; expected less than 1002"),
         ("\n", "it has no tokens"),
     ] {
         assert_eq!(error(broken, Some("qwen")), format!("tokenizer: x.tiktoken: {said}"));
     }
+}
+
+/// Of tokens that are one letter again and again, each can be made of any two shorter ones.
+#[test]
+fn tokens_that_fit_together_in_all_ways_are_refused() {
+    let letters = ["YQ==", "YWE="];
+    let token = |count: usize| "YWFh".repeat(count / 3) + [&[""], &letters[..]].concat()[count % 3];
+    let file: String = (1..1000).map(|count| format!("{} {}\n", token(count), count - 1)).collect();
+    assert_eq!(
+        read(&file, Some("qwen")).expect_err("it is refused"),
+        "tokenizer: x.tiktoken: its tokens can be put together in too many ways"
+    );
 }

@@ -152,3 +152,72 @@ fn from_tokenizer_json_with_its_configuration() {
     let error = Tokenizer::from_json(b"{", None, None).expect_err("it is refused");
     assert_eq!(error.to_string(), "tokenizer: tokenizer.json: EOF while parsing an object at line 1 column 1");
 }
+
+#[test]
+fn a_truncation_of_the_file_is_forgotten_for_texts_that_go_on_too() {
+    let json = r#"{"version": "1.0", "truncation": {"max_length": 2, "stride": 0, "strategy": "LongestFirst", "direction": "Right"},
+        "padding": {"strategy": {"Fixed": 9}, "direction": "Right", "pad_id": 0, "pad_type_id": 0, "pad_token": "a",
+        "pad_to_multiple_of": null}, "added_tokens": [], "normalizer": {"type": "Prepend", "prepend": "▁"}, "pre_tokenizer": null,
+        "post_processor": null, "decoder": null, "model": {"type": "BPE", "vocab": {"▁": 0, "a": 1}, "merges": []}}"#;
+    let tokenizer = Tokenizer::from_json(json.as_bytes(), None, None).expect("the file is read");
+    assert_eq!(tokenizer.encode("aaaa", Specials::None).expect("encodes"), [0, 1, 1, 1, 1]);
+    assert_eq!(tokenizer.encode_pieces(&["a", "aaaa"]).expect("encodes"), [vec![0, 1], vec![1, 1, 1, 1]]);
+}
+
+#[test]
+fn parts_that_the_library_would_fail_at_are_refused() {
+    let read = |part: &str| {
+        let json = format!(
+            r#"{{"version": "1.0", {part}, "model": {{"type": "BPE", "vocab": {{"a": 0, "b": 1, "ab": 2}}, "merges": []}}}}"#
+        );
+        Tokenizer::from_json(json.as_bytes(), None, None)
+    };
+    let refused = |part: &str| read(part).expect_err("it is refused").to_string();
+    assert_eq!(
+        refused(
+            r#""decoder": {"type": "Sequence", "decoders": [{"type": "Strip", "content": " ", "start": 1, "stop": 1}]}"#
+        ),
+        "tokenizer: tokenizer.json: a Strip decoder takes from both ends, which can be more than there is"
+    );
+    assert_eq!(
+        refused(
+            r#""post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}],
+            "pair": [], "special_tokens": {}}"#
+        ),
+        "tokenizer: tokenizer.json: the post_processor puts \"<s>\" around a text, which its tokens lack"
+    );
+    assert_eq!(
+        refused(r#""normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}"#),
+        "tokenizer: the precompiled_charsmap is cut off"
+    );
+    assert_eq!(
+        refused(
+            r#""normalizer": {"type": "Sequence", "normalizers": [{"type": "", "pattern": {"Regex": " {0,}"}, "content": "x"},
+            {"type": "Lowercase"}]}"#
+        ),
+        "tokenizer: tokenizer.json: a Replace normalizer has a pattern that matches where there is nothing, and others follow it"
+    );
+    assert!(read(r#""normalizer": {"type": "Replace", "pattern": {"Regex": "^"}, "content": "x"}"#).is_ok());
+    assert_eq!(
+        refused(
+            r#""post_processor": {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "B", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}], "special_tokens": {}}"#
+        ),
+        "tokenizer: tokenizer.json: the post_processor puts a second text around a single one"
+    );
+    // Each doubles what it gets, so that a few would fill the memory.
+    let growing = "tokenizer: tokenizer.json: the parts of normalizer and pre_tokenizer make more than 4096 letters of one, one \
+                   after another";
+    let list = |kind: &str, part: &str, times: usize| {
+        let parts = vec![part; times].join(", ");
+        let (key, list) = (kind, if kind == "normalizer" { "normalizers" } else { "pretokenizers" });
+        format!(r#""{key}": {{"type": "Sequence", "{list}": [{parts}]}}"#)
+    };
+    let bytes = r#"{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}"#;
+    let double = r#"{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}"#;
+    assert_eq!(refused(&list("pre_tokenizer", bytes, 7)), growing);
+    assert_eq!(refused(&list("normalizer", double, 13)), growing);
+    assert!(read(&list("pre_tokenizer", bytes, 2)).is_ok());
+    let single = r#"{"type": "Replace", "pattern": {"String": "…"}, "content": "."}"#;
+    assert!(read(&list("normalizer", single, 30)).is_ok());
+}

@@ -10,7 +10,7 @@ mod space;
 mod write;
 
 pub use error::Error;
-pub use map::map;
+pub use map::{map, release};
 pub use model::{COMPANIONS, read_adapter, read_model, read_model_without_weights, read_tokenizer};
 pub use sealed::{SEAL_FILE, check_sealed, write_sealed};
 pub use sha256::{hexadecimal, sha256_of_file};

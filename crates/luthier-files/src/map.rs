@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use luthier_tensor::SharedBytes;
 
@@ -26,5 +26,33 @@ pub fn map(path: &Path) -> Result<SharedBytes, Error> {
     // SAFETY: the map is private and read-only, and its bytes are only ever taken as numbers and text that are checked, so
     // another program that changes the file meanwhile changes values but breaks no invariant of this one.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path, "map it"))?;
-    Ok(Arc::new(map))
+    let map = Arc::new(map);
+    let mut maps = MAPS.lock().unwrap_or_else(PoisonError::into_inner);
+    maps.retain(|map| map.strong_count() > 0);
+    maps.push(Arc::downgrade(&map));
+    Ok(map)
+}
+
+/// The maps that may still be in use.
+static MAPS: Mutex<Vec<Weak<memmap2::Mmap>>> = Mutex::new(Vec::new());
+
+/// Lets go of the memory behind `bytes`, a part of a mapped file that will not be read soon: whoever reads it again gets it from
+/// the file. Of bytes that are not of a map, nothing happens.
+pub fn release(bytes: &[u8]) {
+    let maps = MAPS.lock().unwrap_or_else(PoisonError::into_inner);
+    for map in maps.iter().filter_map(Weak::upgrade) {
+        let inside = map.as_ptr_range();
+        let range = bytes.as_ptr_range();
+        if inside.start <= range.start && range.end <= inside.end {
+            #[cfg(unix)]
+            {
+                let offset = range.start.addr() - inside.start.addr();
+                // SAFETY: the map is of a file and read-only, so pages that go come back with the same bytes.
+                let let_go =
+                    unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, bytes.len()) };
+                let _ = let_go; // an advice: where it is refused, the memory stays
+            }
+            return;
+        }
+    }
 }

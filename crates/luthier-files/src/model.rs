@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use luthier_model::adapter::peft::{CONFIG_FILE, LoraAdapter, WEIGHTS_FILE as ADAPTER_WEIGHTS};
+use luthier_model::adapter::{Adapter, CONFIG_FILE, WEIGHTS_FILE as ADAPTER_WEIGHTS};
 use luthier_model::checkpoint::{INDEX_FILE, ModelFiles, WEIGHTS_FILE, shard_names};
 
 use crate::{Error, map};
@@ -155,11 +155,11 @@ const TOKENIZER_FILES: [&str; 3] = ["tokenizer.model", "qwen.tiktoken", "tiktoke
 /// Where tokenizers are read from, in messages.
 const TOKENIZERS: &str = "a .gguf file, a tokenizer.json, a tokenizer.model, or a folder with one of them";
 
-/// Reads a PEFT LoRA folder.
+/// Reads a PEFT adapter folder.
 ///
 /// # Errors
 /// When a file is missing or the adapter is one that is not supported.
-pub fn read_adapter(folder: &Path) -> Result<LoraAdapter, Error> {
+pub fn read_adapter(folder: &Path) -> Result<Adapter, Error> {
     let names = file_names(folder)?;
     let pickle = "adapter_model.bin".to_owned();
     if !names.contains(&ADAPTER_WEIGHTS.to_owned()) && names.contains(&pickle) {
@@ -173,7 +173,7 @@ pub fn read_adapter(folder: &Path) -> Result<LoraAdapter, Error> {
     }
     let config = map(&folder.join(CONFIG_FILE))?;
     let weights = map(&folder.join(ADAPTER_WEIGHTS))?;
-    Ok(LoraAdapter::read(&folder.display().to_string(), (*config).as_ref(), &weights)?)
+    Ok(Adapter::read(&folder.display().to_string(), (*config).as_ref(), &weights)?)
 }
 
 fn read_file(path: &Path) -> Result<ModelFiles, Error> {

@@ -111,7 +111,7 @@ fn what_is_missing_is_named() {
 
 #[test]
 fn an_adapter_folder() {
-    assert_eq!(read_adapter(&fixture("training/lora-llama/adapter_init")).unwrap().modules.len(), 14);
+    assert_eq!(read_adapter(&fixture("training/lora-llama/adapter_init")).unwrap().modules().count(), 14);
     let folder = folder(&[("adapter_config.json", "{}")]);
     assert_eq!(
         read_adapter(folder.path()).expect_err("refused").to_string(),

@@ -22,8 +22,12 @@ pub struct DecoderConfig {
     pub head_dim: usize,
     /// Factor of the attention scores before the softmax, usually `head_dim^-0.5`.
     pub attention_scale: f32,
+    /// Bound of the attention scores, `cap * tanh(score / cap)`.
+    pub attention_soft_cap: Option<f32>,
     /// Added to the mean square under the root of every RMS norm.
     pub norm_epsilon: f32,
+    /// Added to the weight of every RMS norm: 1 where a family stores the distance from 1, else 0.
+    pub norm_offset: f32,
     /// Whether queries and keys are normalised per head, and when.
     pub query_key_norm: QueryKeyNorm,
     /// The rotary embedding.
@@ -32,10 +36,15 @@ pub struct DecoderConfig {
     pub feed_forward: FeedForward,
     /// Factor of the embedding's rows.
     pub embedding_scale: f32,
+    /// Factor of a learned prompt's rows: that of the embedding where the model multiplies whatever enters its first layer,
+    /// 1 where the embedding itself does.
+    pub prompt_scale: f32,
     /// Factor of what each block adds to the residual stream.
     pub residual_scale: f32,
     /// Factor of the logits.
     pub logit_scale: f32,
+    /// Bound of the logits, `cap * tanh(logit / cap)`.
+    pub logit_soft_cap: Option<f32>,
     /// The head is the embedding matrix.
     pub tied_head: bool,
     /// Which projections add a vector.
@@ -68,6 +77,18 @@ pub struct LayerConfig {
     pub window: Option<usize>,
     /// The layer leaves queries and keys unrotated.
     pub unrotated: bool,
+    /// What mixes tokens.
+    pub mixer: Mixer,
+}
+
+/// What mixes the tokens of a row in a layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mixer {
+    /// Attention: its keys and values can be learned ones.
+    #[default]
+    Attention,
+    /// A recurrence that carries a state in place of keys. No family has it yet.
+    Recurrence,
 }
 
 /// RMS norm of each head of the queries and keys.
@@ -186,12 +207,16 @@ pub struct ModuleNames {
     pub key_norm: &'static str,
     /// The projection back from the attention.
     pub attention_output: &'static str,
+    /// Norm after it, where the family has one.
+    pub attention_output_norm: Option<&'static str>,
     /// Norm before the feed-forward block.
     pub feed_forward_norm: &'static str,
     /// Gate then up: one fused or two; or up alone.
     pub gate_up: &'static [&'static str],
     /// The projection back from the feed-forward block.
     pub down: &'static str,
+    /// Norm after it, where the family has one.
+    pub down_norm: Option<&'static str>,
     /// Norm before the head.
     pub final_norm: &'static str,
     /// The head, where it is not tied.

@@ -146,6 +146,16 @@ pub enum Error {
         /// Another file.
         second: String,
     },
+    /// A matrix cannot be quantised.
+    #[error("{label}: tensor `{tensor}` cannot be quantised: {reason}")]
+    Quantise {
+        /// The checkpoint, as the user named it.
+        label: String,
+        /// The tensor's name.
+        tensor: String,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// An adapter does something that Luthier does not do yet.
     #[error("{file}: {reason}")]
     Adapter {

@@ -2,7 +2,9 @@
 
 use luthier_tensor::{Device, KeyRange, KeyValues, Precision, Segment, Tape};
 
+use crate::adapter::Chosen;
 use crate::decoder::Decoder;
+use crate::prompt::Prompt;
 use crate::sampler::Sampler;
 
 /// Tokens that go through the model at once: more take more memory and are no faster.
@@ -16,15 +18,27 @@ pub struct Generator<'m> {
     caches: Vec<KeyValues>,
     capacity: usize,
     ids: Vec<u32>,
-    /// The length that the cached keys' angles were made for.
+    /// The positions, with those of a learned prompt, that the cached keys' angles were made for; 0: nothing is cached.
     rotated_for: usize,
+    chosen: Chosen,
 }
 
 impl<'m> Generator<'m> {
     /// An empty sequence that may become `capacity` tokens long.
     pub fn new(device: &'m Device, decoder: &'m Decoder, precision: Precision, capacity: usize) -> Self {
-        let caches = decoder.caches(device, precision, capacity);
-        Self { device, decoder, precision, caches, capacity, ids: Vec::new(), rotated_for: 0 }
+        let caches = decoder.caches(device, precision, decoder.prompt_rows() + capacity);
+        Self { device, decoder, precision, caches, capacity, ids: Vec::new(), rotated_for: 0, chosen: None }
+    }
+
+    /// Goes on with these of the decoder's adapters. What was computed with others is forgotten.
+    pub fn choose(&mut self, chosen: Chosen) {
+        self.chosen = chosen;
+        self.ids.clear();
+        self.rotated_for = 0;
+    }
+
+    fn prompt_rows(&self) -> usize {
+        self.decoder.prompt(&self.chosen).map_or(0, Prompt::rows)
     }
 
     /// Tokens so far.
@@ -53,12 +67,18 @@ impl<'m> Generator<'m> {
         let length = self.ids.len();
         let rotary = &self.decoder.config().rotary;
         // Frequencies that follow the row's length make every cached key stale.
-        let (shorter, longer) = (self.rotated_for.min(length), self.rotated_for.max(length));
-        let stale = before > 0 && rotary.changes_between(shorter, longer);
-        self.rotated_for = length;
+        let positions = self.prompt_rows() + length;
+        let (shorter, longer) = (self.rotated_for.min(positions), self.rotated_for.max(positions));
+        let is_primed = self.rotated_for > 0;
+        let stale = is_primed && rotary.changes_between(shorter, longer);
+        if stale || !is_primed {
+            let mut tape = Tape::for_generation(self.device, self.precision);
+            self.decoder.prime_caches(&mut tape, &self.caches, positions, &self.chosen);
+        }
+        self.rotated_for = positions;
         let mut first = if stale { 0 } else { before };
         // And then all of the row must be computed at its whole length.
-        let piece = if rotary.changes_between(1, length) { length } else { PIECE };
+        let piece = if rotary.changes_between(1, positions) { length } else { PIECE };
         while length - first > piece {
             self.forward(first, first + piece);
             first += piece;
@@ -72,11 +92,12 @@ impl<'m> Generator<'m> {
     /// Computes the tokens from `first` to before `end`; their keys and values are then in the cache.
     fn forward(&self, first: usize, end: usize) -> (Tape<'m>, luthier_tensor::Var) {
         let new = &self.ids[first..end];
-        let keys = vec![KeyRange { source: 1, rows: 0..end, first_position: 0 }];
-        let segment = Segment { rows: 0..new.len(), first_position: first, keys };
-        let inputs = self.decoder.inputs(self.device, new, vec![segment]);
+        let prompt = self.prompt_rows();
+        let keys = vec![KeyRange { source: 1, rows: 0..prompt + end, first_position: 0 }];
+        let segment = Segment { rows: 0..new.len(), first_position: prompt + first, keys };
+        let inputs = self.decoder.inputs_as_given(self.device, new, vec![segment], &self.chosen);
         let mut tape = Tape::for_generation(self.device, self.precision);
-        let hidden = self.decoder.hidden_with_cache(&mut tape, &inputs, &self.caches, first);
+        let hidden = self.decoder.hidden_with_cache(&mut tape, &inputs, &self.caches, prompt + first);
         (tape, hidden)
     }
 

@@ -7,14 +7,16 @@ pub mod config;
 mod error;
 pub mod families;
 
-pub use adapter::LoraAdapter;
+pub use adapter::Adapter;
 pub use checkpoint::Checkpoint;
 pub use error::Error;
 
+mod bottleneck;
 mod decoder;
 mod generate;
 mod merge;
 mod parameters;
+mod prompt;
 mod rotary;
 mod sampler;
 mod tuning;
@@ -24,4 +26,7 @@ pub use generate::{Generator, most_likely};
 pub use merge::Merged;
 pub use parameters::{Parameter, Parameters};
 pub use sampler::Sampler;
-pub use tuning::{LoraSettings, Tuning};
+pub use tuning::{
+    BottleneckSettings, FreezeSettings, LoraSettings, PartialError, Pissa, PromptSettings, TrainedLayers, Tuning,
+    added_targets, biases,
+};

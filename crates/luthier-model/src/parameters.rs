@@ -10,22 +10,30 @@ pub struct Parameter {
     pub name: String,
     /// f32 or bf16
     pub value: Tensor,
-    /// f32, of the same shape; backward adds to it.
+    /// f32, of the same shape; backward adds to it. It has memory from the first step on.
     pub gradient: Tensor,
     /// Dimensions in the file; a vector has one.
     pub dims: Vec<usize>,
     /// Weight decay applies. It leaves norms and biases alone.
     pub decays: bool,
+    /// Factor of the learning rate; 1 but where a method has another.
+    pub rate: f64,
 }
 
 /// All trained tensors.
 #[derive(Clone, Debug, Default)]
 pub struct Parameters(Vec<Parameter>);
 
+impl FromIterator<Parameter> for Parameters {
+    fn from_iter<T: IntoIterator<Item = Parameter>>(parameters: T) -> Self {
+        Self(parameters.into_iter().collect())
+    }
+}
+
 impl Parameters {
     /// Registers a tensor and returns it as a trained weight. `value` is f32 or bf16, and the device's own.
     pub(crate) fn add(&mut self, device: &Device, name: String, dims: Vec<usize>, value: Tensor) -> Weight {
-        let gradient = device.zeros(DType::F32, value.rows(), value.columns());
+        let gradient = device.deferred(DType::F32, value.rows(), value.columns());
         self.add_with_gradient(name, dims, value, gradient)
     }
 
@@ -40,8 +48,15 @@ impl Parameters {
         let lower = name.to_lowercase();
         let decays = !lower.contains("norm") && !lower.contains("bias");
         let weight = Weight { value: value.clone(), gradient: Some(gradient.clone()) };
-        self.0.push(Parameter { name, value, gradient, dims, decays });
+        self.0.push(Parameter { name, value, gradient, dims, decays, rate: 1.0 });
         weight
+    }
+
+    /// Gives what was registered last another factor of the learning rate.
+    pub(crate) fn set_last_rate(&mut self, rate: f64) {
+        if let Some(last) = self.0.last_mut() {
+            last.rate = rate;
+        }
     }
 
     /// In order.
@@ -64,8 +79,29 @@ impl Parameters {
         self.0.iter().map(|parameter| parameter.gradient.clone()).collect()
     }
 
+    /// The one of this number.
+    pub fn get(&self, index: usize) -> Option<&Parameter> {
+        self.0.get(index)
+    }
+
+    /// Gives all gradients memory, but for those that are paused.
+    pub fn allocate_gradients(&self, device: &Device) {
+        self.trained_gradients().for_each(|gradient| device.allocate(gradient));
+    }
+
     /// Sets all gradients to zero: the beginning of a step.
     pub fn zero_gradients(&self, device: &Device) {
-        self.0.iter().for_each(|parameter| device.fill_zero(&parameter.gradient));
+        self.allocate_gradients(device);
+        self.trained_gradients().for_each(|gradient| device.fill_zero(gradient));
+    }
+
+    /// Bytes that gradients take now.
+    pub fn gradient_bytes(&self) -> usize {
+        let there = self.0.iter().map(|parameter| &parameter.gradient).filter(|gradient| gradient.is_allocated());
+        there.map(Tensor::bytes).sum()
+    }
+
+    fn trained_gradients(&self) -> impl Iterator<Item = &Tensor> {
+        self.0.iter().map(|parameter| &parameter.gradient).filter(|gradient| !gradient.is_paused())
     }
 }

@@ -84,13 +84,13 @@ impl Rotary {
         }
     }
 
-    /// The tables of a batch of `tokens` tokens. Each segment's frequencies follow from its own length, so that a row's
-    /// numbers do not depend on its neighbours.
-    pub fn tables(&self, device: &Device, tokens: usize, segments: &[Segment]) -> RotaryTables {
+    /// The tables of a batch of `tokens` tokens. Each segment's frequencies follow from the length of its own row, in
+    /// `lengths`, so that a row's numbers do not depend on its neighbours.
+    pub fn tables(&self, device: &Device, tokens: usize, segments: &[Segment], lengths: &[usize]) -> RotaryTables {
         let pairs = self.dimensions / 2;
         let (mut cosine, mut sine) = (vec![1.0f32; tokens * pairs], vec![0.0f32; tokens * pairs]);
-        for segment in segments.iter().filter(|_| device.has_data()) {
-            let (frequencies, factor) = self.frequencies(segment.first_position + segment.rows.len());
+        for (segment, &length) in segments.iter().zip(lengths).filter(|_| device.has_data()) {
+            let (frequencies, factor) = self.frequencies(length);
             for (index, row) in segment.rows.clone().enumerate() {
                 let position = (segment.first_position + index) as f32;
                 for (pair, frequency) in frequencies.iter().enumerate() {

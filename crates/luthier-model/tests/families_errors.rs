@@ -144,7 +144,7 @@ fn an_unknown_family_lists_the_known_ones() {
     check(
         "llama",
         json!({ "model_type": "llamas" }),
-        "the model type `llamas` is not supported; supported are arcee, baichuan, granite, helium, hunyuan_v1_dense, internlm2, \
+        "the model type `llamas` is not supported; supported are arcee, baichuan, gemma2, granite, helium, hunyuan_v1_dense, internlm2, \
          llama, minicpm, mistral, phi3, qwen2, qwen3, seed_oss, smollm3",
     );
     check(

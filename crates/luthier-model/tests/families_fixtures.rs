@@ -21,13 +21,17 @@ fn base(model_type: &str) -> DecoderConfig {
         key_value_heads: 2,
         head_dim: 8,
         attention_scale: 8f32.powf(-0.5),
+        attention_soft_cap: None,
         norm_epsilon: 1e-6,
+        norm_offset: 0.0,
         query_key_norm: QueryKeyNorm::None,
         rotary: Rotary { theta: 10_000.0, dimensions: 8, interleaved: false, scaling: RotaryScaling::None },
         feed_forward: FeedForward::Gated(Activation::Silu),
         embedding_scale: 1.0,
+        prompt_scale: 1.0,
         residual_scale: 1.0,
         logit_scale: 1.0,
+        logit_soft_cap: None,
         tied_head: false,
         biases: Biases::default(),
         layers: vec![LayerConfig::default(); 2],
@@ -82,7 +86,7 @@ fn llama_with_stretched_positions() {
 
 #[test]
 fn mistral() {
-    let layers = vec![LayerConfig { window: Some(8), unrotated: false }; 2];
+    let layers = vec![LayerConfig { window: Some(8), ..LayerConfig::default() }; 2];
     check("mistral-window", DecoderConfig { layers, ..base("mistral") });
 }
 
@@ -113,6 +117,7 @@ fn phi3() {
 fn granite_multiplies_and_divides() {
     let expected = DecoderConfig {
         embedding_scale: 6.0,
+        prompt_scale: 6.0,
         residual_scale: 0.3,
         logit_scale: 0.25,
         attention_scale: 0.2,
@@ -123,7 +128,7 @@ fn granite_multiplies_and_divides() {
 
 #[test]
 fn smollm3_leaves_layers_unrotated() {
-    let layers = [false, true].map(|unrotated| LayerConfig { window: None, unrotated }).to_vec();
+    let layers = [false, true].map(|unrotated| LayerConfig { unrotated, ..LayerConfig::default() }).to_vec();
     let mut expected = DecoderConfig { layers, tied_head: true, ..base("smollm3") };
     expected.rotary.theta = 2_000_000.0;
     check("smollm3", expected);
@@ -177,10 +182,27 @@ fn baichuan() {
 fn minicpm_scales_like_granite() {
     let expected = DecoderConfig {
         embedding_scale: 12.0,
+        prompt_scale: 12.0,
         residual_scale: (1.4 / 2f64.sqrt()) as f32,
         logit_scale: 0.5,
         tied_head: true,
         ..base("minicpm")
     };
     check("minicpm", expected);
+}
+
+#[test]
+fn gemma2() {
+    let expected = DecoderConfig {
+        feed_forward: FeedForward::Gated(Activation::GeluTanh),
+        norm_offset: 1.0,
+        embedding_scale: 32f32.sqrt(),
+        attention_soft_cap: Some(5.0),
+        logit_soft_cap: Some(3.0),
+        tied_head: true,
+        layers: vec![LayerConfig { window: Some(8), ..LayerConfig::default() }, LayerConfig::default()],
+        ..wide(base("gemma2"))
+    };
+    let names = check("gemma2", expected);
+    assert_eq!(names.down_norm, Some("model.layers.{}.post_feedforward_layernorm"));
 }

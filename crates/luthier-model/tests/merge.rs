@@ -6,22 +6,22 @@ mod support;
 use std::collections::BTreeMap;
 
 use luthier_model::checkpoint::{Checkpoint, ModelFiles, TensorSpec, plan_shards, write_shard};
-use luthier_model::{LoraAdapter, Merged};
+use luthier_model::{Adapter, Merged};
 use luthier_tensor::DType;
 use serde_json::json;
 use support::gguf::{converted, load};
 use support::logits::{device, largest_difference, logits};
 use support::{fixture, model_files, read, shared};
 
-fn adapter(name: &str, change: impl FnOnce(&mut serde_json::Value)) -> LoraAdapter {
+fn adapter(name: &str, change: impl FnOnce(&mut serde_json::Value)) -> Adapter {
     let folder = fixture("training").join(name);
     let mut config = serde_json::from_slice(&read(&folder.join("adapter_config.json"))).unwrap();
     change(&mut config);
     let weights = shared(read(&folder.join("adapter_model.safetensors")));
-    LoraAdapter::read("adapter", config.to_string().as_bytes(), &weights).unwrap()
+    Adapter::read("adapter", config.to_string().as_bytes(), &weights).unwrap()
 }
 
-fn merge(base: &Checkpoint, adapter: &LoraAdapter, dtype: DType) -> Checkpoint {
+fn merge(base: &Checkpoint, adapter: &Adapter, dtype: DType) -> Checkpoint {
     let device = device();
     let merged = Merged::new(&device, base, Some(adapter)).unwrap();
     let specs = base.tensors.iter().map(|(name, tensor)| TensorSpec {
@@ -39,7 +39,7 @@ fn merge(base: &Checkpoint, adapter: &LoraAdapter, dtype: DType) -> Checkpoint {
 }
 
 #[track_caller]
-fn check(base: &Checkpoint, adapter: &LoraAdapter) {
+fn check(base: &Checkpoint, adapter: &Adapter) {
     let unmerged = logits(base, Some(adapter));
     let far = largest_difference(&unmerged, &logits(&merge(base, adapter, DType::F32), None));
     assert!(far < 1e-5, "merged in f32: {far}");
@@ -55,6 +55,10 @@ fn merged_is_unmerged() {
     check(&base("llama"), &adapter("lora-llama/adapter_final", |_| ()));
     check(&base("llama"), &adapter("lora-embed-llama/adapter_final", |_| ()));
     check(&base("qwen2"), &adapter("lora-qwen2-qv/adapter_final", |_| ()));
+    for kind in ["dora", "ia3", "vera", "vera-seed", "oft", "oft-exact", "ranks"] {
+        check(&base("llama"), &adapter(&format!("{kind}-llama/adapter_final"), |_| ()));
+    }
+    check(&base("llama-bias"), &adapter("ia3-bias-llama/adapter_final", |_| ()));
     let patterns = |config: &mut serde_json::Value| {
         config["use_rslora"] = json!(true);
         config["alpha_pattern"] = json!({ "layers.0.mlp.up_proj": 6, ".*q_proj": 3 });
@@ -96,9 +100,10 @@ fn an_adapter_of_another_model_is_refused() {
 #[test]
 fn a_tied_embedding_is_not_split() {
     let base = Checkpoint::from_files(&model_files("llama-tied")).unwrap();
-    let mut adapter = adapter("lora-embed-llama/adapter_final", |_| ());
-    adapter.saved_modules.remove("lm_head.weight");
-    adapter.modules.clear();
+    let mut lora = adapter("lora-embed-llama/adapter_final", |_| ()).lora().unwrap().clone();
+    lora.saved_modules.remove("lm_head.weight");
+    lora.modules.clear();
+    let adapter = Adapter::Lora(lora);
     let error = Merged::new(&device(), &base, Some(&adapter)).err().unwrap().to_string();
     assert!(error.starts_with("model: the head is the embedding matrix, but the adapter saves "), "{error}");
 }
@@ -106,9 +111,10 @@ fn a_tied_embedding_is_not_split() {
 #[test]
 fn numbers_beyond_f16_are_an_error() {
     let base = Checkpoint::from_files(&model_files("llama")).unwrap();
-    let mut adapter = adapter("lora-llama/adapter_final", |_| ());
-    adapter.settings.rslora = false;
-    adapter.modules.values_mut().for_each(|pair| pair.alpha = 1e9);
+    let mut lora = adapter("lora-llama/adapter_final", |_| ()).lora().unwrap().clone();
+    lora.config.rslora = false;
+    lora.modules.values_mut().for_each(|pair| pair.alpha = 1e9);
+    let adapter = Adapter::Lora(lora);
     let device = device();
     let merged = Merged::new(&device, &base, Some(&adapter)).unwrap();
     let error = merged.write("model.layers.0.mlp.down_proj.weight", None, DType::F16, &mut Vec::new()).unwrap_err();

@@ -6,7 +6,7 @@ mod support;
 
 use luthier_model::adapter::{LoraAdapter, TargetModules, adapter_config, adapter_shard, matches_target};
 use luthier_model::checkpoint::{read_safetensors, write_shard};
-use luthier_model::{Checkpoint, Decoder, LoraSettings, Tuning};
+use luthier_model::{Adapter, Checkpoint, Decoder, LoraSettings, Tuning};
 use serde_json::{Value, json};
 use support::logits::device;
 use support::{fixture, model_files, read, safetensors, shared};
@@ -16,9 +16,9 @@ fn files(name: &str) -> (Vec<u8>, Vec<u8>) {
     (read(&folder.join("adapter_config.json")), read(&folder.join("adapter_model.safetensors")))
 }
 
-fn adapter(name: &str) -> LoraAdapter {
+fn lora(name: &str) -> LoraAdapter {
     let (config, weights) = files(name);
-    LoraAdapter::read("adapter", &config, &shared(weights)).unwrap()
+    Adapter::read("adapter", &config, &shared(weights)).unwrap().lora().unwrap().clone()
 }
 
 fn json_of(bytes: &[u8]) -> Value {
@@ -27,16 +27,16 @@ fn json_of(bytes: &[u8]) -> Value {
 
 #[test]
 fn adapters_of_peft() {
-    let lora = adapter("lora-llama/adapter_init");
-    assert_eq!((lora.settings.rank, lora.settings.alpha, lora.modules.len()), (4, 8.0, 14));
-    assert_eq!(lora.settings.base_model, "llama");
-    let pair = &lora.modules["model.layers.1.mlp.down_proj"];
+    let plain = lora("lora-llama/adapter_init");
+    assert_eq!((plain.config.rank, plain.config.alpha, plain.modules.len()), (4, 8.0, 14));
+    assert_eq!(plain.config.base_model, "llama");
+    let pair = &plain.modules["model.layers.1.mlp.down_proj"];
     assert_eq!((pair.a.rows(), pair.a.columns(), pair.b.rows(), pair.b.columns()), (4, 64, 32, 4));
-    assert_eq!(lora.scale_of(pair), 2.0);
-    let saved = adapter("lora-embed-llama/adapter_final");
+    assert_eq!(plain.scale_of(pair), 2.0);
+    let saved = lora("lora-embed-llama/adapter_final");
     assert_eq!(saved.saved_modules.keys().collect::<Vec<_>>(), ["lm_head.weight", "model.embed_tokens.weight"]);
-    assert_eq!(saved.settings.modules_to_save, ["embed_tokens", "lm_head"]);
-    assert_eq!(adapter("lora-qwen2-qv/adapter_init").modules.len(), 4);
+    assert_eq!(saved.config.modules_to_save, ["embed_tokens", "lm_head"]);
+    assert_eq!(lora("lora-qwen2-qv/adapter_init").modules.len(), 4);
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn what_is_written_is_what_peft_writes() {
     for name in ["lora-llama/adapter_final", "lora-embed-llama/adapter_final", "lora-qwen2-qv/adapter_init"] {
         let (config, weights) = files(name);
         let tensors = read_safetensors("f", &shared(weights.clone()), |_| false).unwrap();
-        let our_config = adapter_config(&adapter(name).settings);
+        let our_config = adapter_config(&lora(name).config);
         let shard = adapter_shard(tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.dims())));
         let mut our_weights = Vec::new();
         write_shard(&shard, &mut our_weights, &mut |spec, writer| {
@@ -68,8 +68,8 @@ fn scales_follow_rank_alpha_and_patterns() {
     let mut config = json_of(&config);
     config["use_rslora"] = json!(true);
     config["alpha_pattern"] = json!({ "layers.0.mlp.up_proj": 6, ".*q_proj": 3 });
-    let adapter = LoraAdapter::read("adapter", config.to_string().as_bytes(), &shared(weights)).unwrap();
-    let scale = |module: &str| adapter.scale_of(&adapter.modules[module]);
+    let adapter = Adapter::read("adapter", config.to_string().as_bytes(), &shared(weights)).unwrap();
+    let scale = |module: &str| adapter.lora().unwrap().scale_of(&adapter.lora().unwrap().modules[module]);
     assert_eq!(scale("model.layers.0.mlp.up_proj"), 3.0);
     assert_eq!(scale("model.layers.1.mlp.up_proj"), 4.0);
     assert_eq!(scale("model.layers.1.self_attn.q_proj"), 1.5);
@@ -79,7 +79,7 @@ fn refused(key: &str, value: Value) -> String {
     let (config, weights) = files("lora-llama/adapter_init");
     let mut config = json_of(&config);
     config[key] = value;
-    LoraAdapter::read("adapter", config.to_string().as_bytes(), &shared(weights)).unwrap_err().to_string()
+    Adapter::read("adapter", config.to_string().as_bytes(), &shared(weights)).unwrap_err().to_string()
 }
 
 #[test]
@@ -87,13 +87,21 @@ fn variants_are_refused_with_the_reason() {
     let check = |key: &str, value: Value, expected: &str| {
         assert_eq!(refused(key, value), format!("adapter/adapter_config.json: {expected}"));
     };
-    check("use_dora", json!(true), "`use_dora` is true, which is not supported: DoRA is not supported yet");
+    assert_eq!(
+        refused("use_dora", json!(true)),
+        "adapter/adapter_model.safetensors: module `model.layers.0.mlp.down_proj` has no lora_magnitude_vector, but use_dora is on"
+    );
     check(
         "bias",
         json!("all"),
         "`bias` is \"all\", which is not supported: trained biases are not supported yet; train with `bias: none`",
     );
-    check("peft_type", json!("IA3"), "`peft_type` is \"IA3\", which is not supported: only LORA adapters are read yet");
+    check(
+        "peft_type",
+        json!("LOHA"),
+        "`peft_type` is \"LOHA\", which is not supported: LORA, IA3, VERA, OFT, PREFIX_TUNING, PROMPT_TUNING, P_TUNING and \
+         BOTTLENECK adapters are read",
+    );
     check("r", json!(0), "`r` is 0; expected a positive whole number up to 268435456");
     check("lora_dropout", json!(1.0), "`lora_dropout` is 1.0; expected a number from 0 up to but not including 1");
     check(
@@ -118,7 +126,7 @@ fn tensors_that_are_no_plain_lora() {
     let (config, _) = files("lora-llama/adapter_init");
     let check = |name: &str, expected: &str| {
         let weights = safetensors(&[(name, "F32", &[4, 1], &[0; 16])]);
-        let error = LoraAdapter::read("adapter", &config, &shared(weights)).unwrap_err().to_string();
+        let error = Adapter::read("adapter", &config, &shared(weights)).unwrap_err().to_string();
         assert_eq!(error, format!("adapter/adapter_model.safetensors: {expected}"));
     };
     check("base_model.model.x.lora_A.weight", "module `x` has only one of lora_A and lora_B");
@@ -130,7 +138,7 @@ fn tensors_that_are_no_plain_lora() {
 }
 
 /// An adapter of two tensors (name, dimensions), each number 0.5.
-fn adapter_of(changes: &[(&str, Value)], tensors: &[(&str, &[usize])]) -> LoraAdapter {
+fn adapter_of(changes: &[(&str, Value)], tensors: &[(&str, &[usize])]) -> Adapter {
     let mut config = json_of(&files("lora-llama/adapter_init").0);
     changes.iter().for_each(|(key, value)| config[key] = value.clone());
     let bytes = |dims: &[usize]| 0.5f32.to_le_bytes().repeat(dims.iter().product());
@@ -138,7 +146,7 @@ fn adapter_of(changes: &[(&str, Value)], tensors: &[(&str, &[usize])]) -> LoraAd
         tensors.iter().map(|(name, dims)| (format!("base_model.model.{name}"), *dims, bytes(dims))).collect();
     let entries: Vec<_> =
         data.iter().map(|(name, dims, bytes)| (name.as_str(), "F32", *dims, bytes.as_slice())).collect();
-    LoraAdapter::read("adapter", config.to_string().as_bytes(), &shared(safetensors(&entries))).unwrap()
+    Adapter::read("adapter", config.to_string().as_bytes(), &shared(safetensors(&entries))).unwrap()
 }
 
 #[test]
@@ -165,15 +173,12 @@ fn saved_modules_are_found_as_in_peft() {
     let trained = |saved: &[&str], tensors: &[(&str, &[usize])]| {
         let saved_modules: Vec<String> = saved.iter().map(|&name| name.into()).collect();
         let adapter = adapter_of(&[("modules_to_save", json!(saved))], tensors);
-        let settings = &adapter.settings;
+        let settings = &adapter.lora().unwrap().config;
         let tuning = Tuning::Lora(LoraSettings {
-            rank: settings.rank,
             alpha: settings.alpha,
-            dropout: 0.0,
-            rslora: false,
             targets: settings.target_modules.clone(),
             saved_modules,
-            seed: 0,
+            ..LoraSettings::of_rank(settings.rank)
         });
         let device = device();
         let decoder = Decoder::new(&device, &checkpoint, &tuning, Some(&adapter)).unwrap();

@@ -13,4 +13,6 @@ pub enum Activation {
     Relu,
     /// max(x, 0)^2
     ReluSquared,
+    /// The hyperbolic tangent.
+    Tanh,
 }

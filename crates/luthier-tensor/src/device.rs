@@ -86,6 +86,10 @@ impl Device {
         self.0.cpu.is_some()
     }
 
+    pub(crate) fn arena(&self) -> &Arc<Arena> {
+        &self.0.arena
+    }
+
     /// What its tensors take.
     pub fn usage(&self) -> Usage {
         self.0.arena.usage()
@@ -137,6 +141,15 @@ impl Device {
     /// Sets every number to zero.
     pub fn fill_zero(&self, tensor: &Tensor) {
         self.run("fill", |cpu| cpu.fill_zero(tensor));
+    }
+
+    /// Sets every number of a u8 tensor.
+    ///
+    /// # Panics
+    /// When it stores something else.
+    pub fn fill_byte(&self, tensor: &Tensor, byte: u8) {
+        assert_eq!(tensor.dtype(), DType::U8, "a byte for {tensor:?}");
+        self.run("fill", |cpu| cpu.fill_byte(tensor, byte));
     }
 
     /// An f32 tensor of these numbers, row by row.
@@ -210,6 +223,16 @@ impl Device {
         values
     }
 
+    /// Finite numbers as blocks of `dtype`, one of [`DType::BLOCKS`], made by all threads; zeros on the device without data.
+    ///
+    /// # Panics
+    /// When the blocks are not whole.
+    pub fn encode(&self, values: &[f32], dtype: DType) -> Vec<u8> {
+        let mut bytes = vec![0; dtype.bytes(values.len())];
+        self.run("encode", |cpu| cpu.encode(dtype, values, &mut bytes));
+        bytes
+    }
+
     /// The numbers of a u32 `tensor`; zeros on the device without data.
     ///
     /// # Panics
@@ -219,6 +242,13 @@ impl Device {
         let mut ids = vec![0; tensor.len()];
         self.run("download", |cpu| cpu.read_ids(tensor, &mut ids));
         ids
+    }
+
+    /// The numbers of `tensor` in its storage type, as bytes; zeros on the device without data.
+    pub fn download_bytes(&self, tensor: &Tensor) -> Vec<u8> {
+        let mut bytes = vec![0; tensor.bytes()];
+        self.run("download", |cpu| cpu.read_bytes(tensor, &mut bytes));
+        bytes
     }
 
     /// A copy in `dtype`, which is `F32`, `Bf16` or `F16`.

@@ -4,16 +4,11 @@
 
 use std::collections::HashMap;
 
-use crate::{Tensor, Weight};
-
-/// A gradient, told from all others by where it lies.
-fn identity(gradient: &Tensor) -> usize {
-    gradient.address().addr()
-}
+use crate::{Device, Tensor, Weight};
 
 /// The gradients that a record adds to.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Additions(Vec<usize>);
+pub(crate) struct Additions(Vec<Tensor>);
 
 impl Additions {
     /// None: an operation without weights.
@@ -21,12 +16,18 @@ impl Additions {
 
     /// Those of the trained ones among `weights`.
     pub(crate) fn to<'w>(weights: impl IntoIterator<Item = &'w Weight>) -> Self {
-        Self(weights.into_iter().filter_map(|weight| weight.gradient.as_ref()).map(identity).collect())
+        let trained = weights.into_iter().filter(|weight| weight.is_trained());
+        Self(trained.filter_map(|weight| weight.gradient.clone()).collect())
     }
 
     /// True when the operation has no trained weight.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Gives each its memory.
+    pub(crate) fn allocate(&self, device: &Device) {
+        self.0.iter().for_each(|gradient| device.allocate(gradient));
     }
 
     pub(crate) fn extend(&mut self, others: &Self) {
@@ -45,14 +46,17 @@ pub(crate) struct Finality {
 impl Finality {
     /// `records` in the order of the forward pass.
     pub(crate) fn new<'r>(gradients: &[Tensor], records: impl IntoIterator<Item = &'r Additions>) -> Self {
-        let mut waiting: HashMap<usize, Vec<usize>> = HashMap::new();
+        let mut waiting: HashMap<(usize, usize), Vec<usize>> = HashMap::new();
         for (number, gradient) in gradients.iter().enumerate() {
-            waiting.entry(identity(gradient)).or_default().push(number);
+            waiting.entry(gradient.identity()).or_default().push(number);
         }
         let after = records
             .into_iter()
             .map(|additions| {
-                let mut found: Vec<usize> = additions.0.iter().filter_map(|id| waiting.remove(id)).flatten().collect();
+                let mut found: Vec<usize> = {
+                    let ids = additions.0.iter().map(Tensor::identity);
+                    ids.filter_map(|id| waiting.remove(&id)).flatten().collect()
+                };
                 found.sort_unstable();
                 found
             })

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use memmap2::{MmapMut, MmapOptions};
 
+use crate::deferred::Deferred;
 use crate::tensor::SharedBytes;
 
 /// Every allocation starts on a multiple of this, wider than any vector.
@@ -243,6 +244,8 @@ impl Drop for Block {
 pub(crate) enum Memory {
     /// In a device's arena.
     Owned(Arc<Block>),
+    /// In a device's arena, now and then.
+    Deferred(Arc<Deferred>),
     /// Somebody else's bytes, read only.
     Shared(SharedBytes),
 }
@@ -251,12 +254,13 @@ impl Memory {
     pub(crate) fn address(&self) -> *const u8 {
         match self {
             Self::Owned(block) => block.address(),
+            Self::Deferred(deferred) => deferred.address(),
             Self::Shared(bytes) => (**bytes).as_ref().as_ptr(),
         }
     }
 
     pub(crate) fn is_writable(&self) -> bool {
-        matches!(self, Self::Owned(_))
+        matches!(self, Self::Owned(_) | Self::Deferred(_))
     }
 }
 

@@ -57,7 +57,12 @@ impl Weight {
 
     /// Whether backward computes its gradient.
     pub fn is_trained(&self) -> bool {
-        self.gradient.is_some()
+        self.gradient.as_ref().is_some_and(|gradient| !gradient.is_paused())
+    }
+
+    /// The weight as an operation sees it: frozen while its gradient is paused.
+    pub(crate) fn live(&self) -> Self {
+        Self { value: self.value.clone(), gradient: self.gradient.clone().filter(|_| self.is_trained()) }
     }
 }
 
@@ -304,6 +309,7 @@ impl<'a> Tape<'a> {
         }
         finality.before.into_iter().for_each(&mut *listen);
         for (record, final_now) in self.records.into_iter().zip(finality.after).rev() {
+            record.additions.allocate(&gradients.device);
             (record.backward)(&mut gradients);
             final_now.into_iter().for_each(&mut *listen);
         }
@@ -313,30 +319,69 @@ impl<'a> Tape<'a> {
     /// Runs `layer` on `input` and keeps only the input: backward runs it a second time. Its last operation may be a
     /// [`last_linear`](Self::last_linear). From: Chen et al. 2016.
     pub fn checkpoint(&mut self, input: &Var, layer: impl Fn(&mut Tape<'a>, &Var) -> Var + 'a) -> Var {
+        self.checkpoint_all(&[input], move |tape, inputs| layer(tape, &inputs[0]))
+    }
+
+    /// As [`checkpoint`](Self::checkpoint), of several inputs: each gets its gradient.
+    pub fn checkpoint_all(&mut self, inputs: &[&Var], layer: impl Fn(&mut Tape<'a>, &[Var]) -> Var + 'a) -> Var {
         let mut inner = Tape::without_gradients(&self.device, self.precision);
         inner.noted = Some(Additions::default());
         inner.dropout.clone_from(&self.dropout);
         inner.adapters.clone_from(&self.adapters);
-        let output = layer(&mut inner, &Var::constant(input.value.clone())).value;
+        let values: Vec<Var> = inputs.iter().map(|input| Var::constant(input.value.clone())).collect();
+        let output = layer(&mut inner, &values).value;
+        drop(values);
         let additions = inner.noted.take().unwrap_or_default();
         drop(inner);
-        if !self.wants(&[input], &additions) {
+        if !self.wants(inputs, &additions) {
             return Var::constant(output);
         }
         let out = self.reached(output);
-        let (slot, input_slot, value) = (out.slot.unwrap_or(0), input.slot, input.value.clone());
+        let slot = out.slot.unwrap_or(0);
+        let inputs: Vec<Var> = inputs.iter().map(|&input| input.clone()).collect();
         let (device, precision) = (self.device.clone(), self.precision);
         let (dropout, adapters) = (self.dropout.clone(), self.adapters.clone());
         self.record(additions, move |gradients| {
             let Some(gradient) = gradients.take(slot) else { return };
             let mut inner = Tape::new(&device, precision);
             (inner.dropout, inner.adapters, inner.again) = (dropout, adapters, true);
-            let start = if input_slot.is_some() { inner.input(value) } else { Var::constant(value) };
-            let end = layer(&mut inner, &start);
-            let mut found = inner.backward(vec![(&end, gradient)], &[&start]);
-            if let Some(gradient) = found.pop().flatten() {
-                gradients.add(input_slot, gradient);
+            let slots: Vec<Option<usize>> = inputs.iter().map(|input| input.slot).collect();
+            let start = |input: Var| match input.slot {
+                Some(_) => inner.input(input.value),
+                None => Var::constant(input.value),
+            };
+            let starts: Vec<Var> = inputs.into_iter().map(start).collect();
+            let end = layer(&mut inner, &starts);
+            let found = inner.backward(vec![(&end, gradient)], &starts.iter().collect::<Vec<_>>());
+            for (slot, gradient) in slots.into_iter().zip(found) {
+                if let Some(gradient) = gradient {
+                    gradients.add(slot, gradient);
+                }
             }
+        });
+        out
+    }
+
+    /// Computes `work` in f32 whatever the tape's precision, as small networks that make a prompt want it, and returns its
+    /// result in the tape's storage. `work` starts from weights: no value of this tape gets a gradient from it.
+    pub fn in_f32(&mut self, work: impl FnOnce(&mut Tape<'a>) -> Var) -> Var {
+        let mut inner = Tape::new(&self.device, Precision::F32);
+        (inner.recording, inner.noted) = (self.recording, Some(Additions::default()));
+        let end = work(&mut inner);
+        let additions = inner.noted.take().unwrap_or_default();
+        let storage = self.precision.storage();
+        let value = if storage == DType::F32 { end.value.clone() } else { self.device.convert(&end.value, storage) };
+        if !self.wants(&[], &additions) {
+            return Var::constant(value);
+        }
+        let out = self.reached(value);
+        let slot = out.slot.unwrap_or(0);
+        self.record(additions, move |gradients| {
+            let Some(gradient) = gradients.take(slot) else { return };
+            let device = gradients.device.clone();
+            let is_f32 = gradient.dtype() == DType::F32;
+            let gradient = if is_f32 { gradient } else { device.convert(&gradient, DType::F32) };
+            inner.backward(vec![(&end, gradient)], &[]);
         });
         out
     }

@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use crate::DType;
+use crate::cpu::Coding;
 use crate::memory::Memory;
+use crate::nested::NestedScales;
 
 /// Read-only bytes that outlive every tensor made of them, such as a mapped file.
 pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
@@ -18,6 +20,8 @@ pub struct Tensor {
     dtype: DType,
     rows: usize,
     columns: usize,
+    /// Of a doubly quantised matrix.
+    nested: Option<Arc<NestedScales>>,
 }
 
 /// Why bytes cannot be a tensor.
@@ -54,11 +58,49 @@ impl Tensor {
         if expected != available || available != byte_length || !columns.is_multiple_of(dtype.block_len()) {
             return Err(SizeError { dtype, rows, columns, expected, found: available });
         }
-        Ok(Self { memory: Memory::Shared(bytes), byte_offset, dtype, rows, columns })
+        Ok(Self { memory: Memory::Shared(bytes), byte_offset, dtype, rows, columns, nested: None })
+    }
+
+    /// A doubly quantised matrix with what decodes its scales: an offset, and one number for each 256 blocks.
+    ///
+    /// # Panics
+    /// When the storage type has no such scales, or their count is another: both are chosen by code.
+    #[must_use]
+    pub fn with_nested_scales(self, offset: f32, scales: Arc<[f32]>) -> Self {
+        let blocks = self.len() / self.dtype.block_len();
+        assert!(self.dtype.has_nested_scales(), "nested scales of {self:?}");
+        assert_eq!(scales.len(), blocks.div_ceil(crate::nested::GROUP), "nested scales of {self:?}");
+        let nested = NestedScales::new(self.address(), self.dtype.block_bytes(), offset, scales);
+        Self { nested: Some(Arc::new(nested)), ..self }
+    }
+
+    /// What decodes the scales of a doubly quantised matrix.
+    pub fn nested_scales(&self) -> Option<&NestedScales> {
+        self.nested.as_deref()
+    }
+
+    /// How kernels read its numbers.
+    ///
+    /// # Panics
+    /// When it is doubly quantised and was made without its scales.
+    pub(crate) fn coding(&self) -> Coding {
+        Coding::new(self.dtype, self.nested.as_deref())
     }
 
     pub(crate) fn from_memory(memory: Memory, dtype: DType, rows: usize, columns: usize) -> Self {
-        Self { memory, byte_offset: 0, dtype, rows, columns }
+        Self { memory, byte_offset: 0, dtype, rows, columns, nested: None }
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// What tells it from all other tensors that live, whether it has memory or not.
+    pub(crate) fn identity(&self) -> (usize, usize) {
+        match &self.memory {
+            Memory::Deferred(deferred) => (Arc::as_ptr(deferred).addr(), self.byte_offset + 1),
+            Memory::Owned(_) | Memory::Shared(_) => (self.address().addr(), 0),
+        }
     }
 
     /// This matrix and `next` below it as one, when `next` begins where this one ends in the same memory.

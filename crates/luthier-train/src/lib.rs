@@ -21,10 +21,17 @@ pub use event::{EvaluationEvent, Event, OverflowEvent, StepEvent};
 pub use loss_scale::{LossScale, LossScaling};
 pub use micro_batch::{MicroBatch, Row};
 pub use monitor::Monitor;
-pub use optimiser::{Optimiser, OptimiserSettings, PureBf16};
+pub use optimiser::{
+    AdafactorSettings, ApolloSettings, BadamSettings, BlockOrder, Clipping, GaloreSettings, LowRankSettings, Moments,
+    MuonSettings, Optimiser, OptimiserKind, OptimiserSettings, ProjectedSide, PureBf16, ScheduleFreeSettings,
+    SgdSettings, Targets,
+};
 pub use plan::{MemoryPlan, plan_memory};
 pub use progress::{Best, Progress};
-pub use schedule::{Schedule, ScheduleKind};
-pub use step::{Noise, Step, StepNumbers, StepResult, accumulate, accumulate_announcing, evaluate, run_step, try_step};
+pub use schedule::{Schedule, ScheduleKind, Slope, StableDecay};
+pub use step::{
+    Noise, Step, StepNumbers, StepResult, accumulate, accumulate_announcing, accumulate_freeing, evaluate, run_step,
+    try_step,
+};
 pub use trainer::{Control, End, Listener, Steps, Trainer, TrainerSettings};
 pub use warnings::{Trained, adapter_warning, memory_warning, rate_warning};

@@ -48,7 +48,7 @@ impl LossScale {
     }
 
     /// After an overflow.
-    pub(crate) fn fall(&mut self, scaling: &LossScaling) {
+    pub fn fall(&mut self, scaling: &LossScaling) {
         self.scale = (self.scale * scaling.back_off).max(scaling.floor);
         self.good_steps = 0;
         self.overflows += 1;

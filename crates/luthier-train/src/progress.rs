@@ -55,9 +55,9 @@ impl Progress {
         self.loss_sum / (self.trained_tokens as f64 + self.weight_beyond)
     }
 
-    /// Steps that changed something.
-    pub fn counted_steps(&self) -> usize {
-        self.step - self.skipped_steps
+    /// Steps that the optimiser has counted: all but those that the loss's scale has spoilt.
+    pub fn optimiser_steps(&self) -> usize {
+        self.step - self.loss_scale.map_or(0, |scale| scale.overflows)
     }
 
     /// Takes a step; `is_overflow` when the loss's scale has spoilt it.

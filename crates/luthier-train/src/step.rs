@@ -83,6 +83,10 @@ pub fn run_step(
     parts: &[MicroBatch],
     step: &Step,
 ) -> StepResult {
+    optimiser.prepare(device, decoder.parameters());
+    if optimiser.steps_in_backward() {
+        return step_in_backward(device, decoder, optimiser, parts, step);
+    }
     let loss = accumulate(device, decoder, parts, step);
     finish_step(device, decoder, optimiser, loss, step)
 }
@@ -90,7 +94,8 @@ pub fn run_step(
 /// As [`run_step`].
 ///
 /// # Errors
-/// When memory runs out before anything but gradients has changed: the step can be taken again in smaller parts.
+/// When memory runs out. Then nothing but gradients has changed, and the step can be taken again in smaller parts; but
+/// where [parameters are stepped on the way back](Optimiser::steps_in_backward) some are stepped and others are not.
 pub fn try_step(
     device: &Device,
     decoder: &Decoder,
@@ -98,12 +103,34 @@ pub fn try_step(
     parts: &[MicroBatch],
     step: &Step,
 ) -> Result<StepResult, OutOfMemory> {
+    optimiser.prepare(device, decoder.parameters());
+    if optimiser.steps_in_backward() {
+        return device.attempt(|| step_in_backward(device, decoder, optimiser, parts, step));
+    }
     let loss = device.attempt(|| accumulate(device, decoder, parts, step))?;
     Ok(finish_step(device, decoder, optimiser, loss, step))
 }
 
 fn finish_step(device: &Device, decoder: &Decoder, optimiser: &mut Optimiser, loss: Tensor, step: &Step) -> StepResult {
     let gradient_norm = optimiser.step(device, decoder.parameters(), &loss, step.learning_rate, step.loss_scale);
+    StepResult { loss, gradient_norm }
+}
+
+fn step_in_backward(
+    device: &Device,
+    decoder: &Decoder,
+    optimiser: &mut Optimiser,
+    parts: &[MicroBatch],
+    step: &Step,
+) -> StepResult {
+    let parameters = decoder.parameters();
+    let mut norms = Vec::new();
+    optimiser.begin(step.learning_rate);
+    let loss = accumulate_freeing(device, decoder, parts, step, &mut |index, loss| {
+        norms.extend(optimiser.step_final(device, parameters, index, loss, (step.learning_rate, step.loss_scale)));
+    });
+    // Of the norms of all parameters: not finite where any is not.
+    let gradient_norm = device.gradient_norm(&norms, &loss, 1.0);
     StepResult { loss, gradient_norm }
 }
 
@@ -138,12 +165,34 @@ pub fn accumulate_announcing(
     listen: &mut dyn FnMut(usize),
 ) -> Tensor {
     decoder.parameters().zero_gradients(device);
+    run_parts(device, decoder, parts, step, &mut |index, _| listen(index))
+}
+
+/// As [`accumulate_announcing`], but a gradient has memory only from the first addition on; `listen`, which is told the loss
+/// too, may [release](Device::release) it. Where there are several parts the loss is that of all by then.
+pub fn accumulate_freeing(
+    device: &Device,
+    decoder: &Decoder,
+    parts: &[MicroBatch],
+    step: &Step,
+    listen: &mut dyn FnMut(usize, &Tensor),
+) -> Tensor {
+    run_parts(device, decoder, parts, step, listen)
+}
+
+fn run_parts(
+    device: &Device,
+    decoder: &Decoder,
+    parts: &[MicroBatch],
+    step: &Step,
+    listen: &mut dyn FnMut(usize, &Tensor),
+) -> Tensor {
     let all_gradients = decoder.parameters().gradients();
     let loss = device.zeros(DType::F32, 1, 1);
     let all: f64 = parts.iter().map(MicroBatch::weight_sum).sum();
     let mut parts = parts.iter().filter(|part| !part.targets.is_empty()).peekable();
     if parts.peek().is_none() {
-        (0..all_gradients.len()).for_each(&mut *listen);
+        (0..all_gradients.len()).for_each(|index| listen(index, &loss));
     }
     while let Some(part) = parts.next() {
         let mut tape = Tape::new(device, step.precision);
@@ -167,7 +216,9 @@ pub fn accumulate_announcing(
         let coefficients = device.upload(&coefficients, count, COEFFICIENTS);
         drop(hidden);
         let final_gradients = if parts.peek().is_none() { &all_gradients[..] } else { &[] };
-        tape.backward_announcing(vec![(&head.values, coefficients)], &[], final_gradients, listen);
+        tape.backward_announcing(vec![(&head.values, coefficients)], &[], final_gradients, &mut |index| {
+            listen(index, &loss)
+        });
     }
     loss
 }

@@ -1,6 +1,6 @@
 //! The training loop, on one page: evaluate, save, step, again. It can be left at any step and taken up there, and the
 //! result is the same to the byte: what a step computes is a function of its number and of the [`Progress`], the
-//! parameters and the moments that a checkpoint keeps. Where they are kept is the [`Listener`]'s business.
+//! parameters and the optimiser's state that a checkpoint keeps. Where they are kept is the [`Listener`]'s business.
 
 use luthier_model::{Decoder, Recomputed};
 use luthier_tensor::{Device, OutOfMemory, Precision};
@@ -13,13 +13,13 @@ use crate::{
 };
 
 /// How a run is trained.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct TrainerSettings {
     /// Storage and products of activations.
     pub precision: Precision,
     /// The rate of each step.
     pub schedule: Schedule,
-    /// AdamW's numbers.
+    /// The optimiser and its numbers.
     pub optimiser: OptimiserSettings,
     /// What runs again in backward.
     pub recomputed: Recomputed,
@@ -75,7 +75,7 @@ pub trait Listener {
     fn evaluating(&mut self, _done: usize, _total: usize) -> Control {
         Control::Continue
     }
-    /// Keeps the state: `progress`, the parameters and `optimiser`'s moments.
+    /// Keeps the state: `progress`, the parameters and `optimiser`'s own.
     ///
     /// # Errors
     /// Ends the run.
@@ -114,7 +114,7 @@ pub struct Trainer<'t> {
 impl<'t> Trainer<'t> {
     /// A run at its beginning.
     pub fn new(device: &'t Device, decoder: &'t Decoder, settings: TrainerSettings) -> Self {
-        let optimiser = Optimiser::new(device, decoder.parameters(), settings.optimiser);
+        let optimiser = Optimiser::new(device, decoder.parameters(), settings.optimiser.clone());
         let loss_scale = settings.loss_scaling.as_ref().map(LossScale::new);
         let progress = Progress { loss_scale, ..Progress::default() };
         Self { device, decoder, settings, optimiser, progress, is_out_of_memory: false }
@@ -125,17 +125,19 @@ impl<'t> Trainer<'t> {
         &self.progress
     }
 
-    /// AdamW's moments.
+    /// The optimiser and its state.
     pub fn optimiser(&self) -> &Optimiser {
         &self.optimiser
     }
 
-    /// Takes a run up where `progress` was kept; the caller has written parameters and moments.
+    /// Takes a run up where `progress` was kept; the caller then writes the parameters and the optimiser's state.
     pub fn resume(&mut self, progress: Progress) {
-        self.optimiser.resume(progress.counted_steps());
-        // A checkpoint of another precision knows no scale, or has one that is of no use.
+        let schedule = self.settings.schedule;
+        let parameters = self.decoder.parameters();
+        self.optimiser.resume(self.device, parameters, progress.optimiser_steps(), |step| schedule.rate(step));
+        // A checkpoint of another precision knows no scale; one that is of no use now still counts what it has spoilt.
         let scaling = self.settings.loss_scaling.as_ref();
-        let loss_scale = scaling.map(|scaling| progress.loss_scale.unwrap_or_else(|| LossScale::new(scaling)));
+        let loss_scale = progress.loss_scale.or_else(|| scaling.map(LossScale::new));
         // Whoever goes on has changed something: the steps that were left out do not count against it.
         self.progress = Progress { skipped_in_a_row: 0, loss_scale, ..progress };
     }
@@ -163,6 +165,7 @@ impl<'t> Trainer<'t> {
             }
             let due = self.settings.saving.is_due(done, steps.per_epoch()) && done > 0;
             if done != kept && (due || better && self.settings.keeps_best || control == Control::Stop) {
+                self.show();
                 listener.save(&self.progress, &self.optimiser)?;
                 kept = done;
             }
@@ -170,18 +173,30 @@ impl<'t> Trainer<'t> {
             match control {
                 // What is still to be evaluated may decide what is saved.
                 Control::Stop if done < total || self.evaluation_is_due(steps) => return Ok(End::Stopped),
-                _ if done >= total => return Ok(End::Finished),
+                _ if done >= total => return Ok(self.ended(End::Finished)),
                 _ if patience.is_some_and(|most| self.progress.evaluations_without_better >= most) => {
-                    return Ok(End::EarlyStopped);
+                    return Ok(self.ended(End::EarlyStopped));
                 }
                 _ => control = self.step(steps, listener),
             }
         }
     }
 
+    /// The parameters are from here on what is evaluated and saved.
+    fn show(&mut self) {
+        self.optimiser.show(self.device, self.decoder.parameters());
+    }
+
+    fn ended(&mut self, end: End) -> End {
+        self.show();
+        end
+    }
+
     fn is_broken(&self) -> bool {
         match self.settings.nonfinite {
             Nonfinite::Stop => self.progress.skipped_in_a_row > 0,
+            // A part of the weights may be stepped already.
+            Nonfinite::Skip if self.settings.optimiser.in_backward => self.progress.skipped_in_a_row > 0,
             Nonfinite::Skip => self.progress.skipped_in_a_row >= MOST_SKIPPED_IN_A_ROW,
         }
     }
@@ -193,7 +208,7 @@ impl<'t> Trainer<'t> {
             recomputed: self.settings.recomputed,
             dropout_seed: self.settings.dropout_seed.map(|seed| seed.wrapping_add(index as u64)),
             learning_rate: self.settings.schedule.rate(index),
-            loss_scale: self.progress.loss_scale.map_or(1.0, |scale| scale.scale as f32),
+            loss_scale: self.loss_scale(),
             noise: self.settings.noise.map(|noise| Noise { seed: noise.seed.wrapping_add(index as u64), ..noise }),
         };
         let (parts, epoch, result) = loop {
@@ -223,19 +238,21 @@ impl<'t> Trainer<'t> {
         };
         let overflow = self.scale_loss(event.step, &numbers);
         self.progress.add(&event, overflow.is_some());
-        // A step that changed nothing is none of the optimiser's.
-        self.optimiser.resume(self.progress.counted_steps());
         if let Some(overflow) = overflow {
+            self.optimiser.take_back();
             listener.event(&Event::Overflow(overflow));
         } else if !event.is_finite() {
-            let too_large = if self.settings.loss_scaling.is_some() && !event.loss.is_finite() {
-                " (fp16 ends at 65504, which some models exceed: precision: bf16 or fp32)"
-            } else {
-                ""
+            let is_too_large = self.settings.loss_scaling.is_some() && !event.loss.is_finite();
+            let so = match self.settings.optimiser.in_backward {
+                true => "and weights were stepped on the way back, so some have changed and others have not",
+                false if is_too_large => {
+                    "so the step changed nothing (fp16 ends at 65504, which some models exceed: precision: bf16 or fp32)"
+                }
+                false => "so the step changed nothing",
             };
             let message = format!(
-                "step {}: the loss is {} and the gradient norm {}, so the step changed nothing{too_large}; its rows are {}; \
-                 look for broken records among them, or lower learning_rate",
+                "step {}: the loss is {} and the gradient norm {}, {so}; its rows are {}; look for broken records among \
+                 them, or lower learning_rate",
                 event.step,
                 event.loss,
                 event.gradient_norm,
@@ -255,11 +272,14 @@ impl<'t> Trainer<'t> {
         steps: &dyn Steps,
         listener: &mut L,
     ) -> bool {
-        let budget = steps.halve_budget();
+        // Where parameters are stepped on the way back some have changed, and each step must be one part.
+        let is_whole = self.settings.optimiser.in_backward;
+        let budget = if is_whole { None } else { steps.halve_budget() };
         let follows = match budget {
             Some(budget) => {
                 format!("it begins anew with parts of at most {budget} tokens, which changes no result but last bits")
             }
+            None if is_whole => "weights are stepped on the way back, so each step must be one part".to_owned(),
             None => "its parts cannot be smaller".to_owned(),
         };
         let message = format!(
@@ -269,6 +289,11 @@ impl<'t> Trainer<'t> {
         listener.event(&Event::Warning { name: "out_of_memory".into(), message });
         self.is_out_of_memory = budget.is_none();
         budget.is_some()
+    }
+
+    fn loss_scale(&self) -> f32 {
+        let scale = self.progress.loss_scale.filter(|_| self.settings.loss_scaling.is_some());
+        scale.map_or(1.0, |scale| scale.scale as f32)
     }
 
     /// Moves the scale of the loss after a step; says so when it was too large.
@@ -310,6 +335,7 @@ impl<'t> Trainer<'t> {
     /// Evaluates; returns whether it is the best so far. One that is interrupted is forgotten.
     fn evaluate<L: Listener>(&mut self, steps: &dyn Steps, listener: &mut L) -> (bool, Control) {
         let Some(evaluating) = self.settings.evaluating else { return (false, Control::Continue) };
+        self.show();
         let scores = loop {
             let parts = steps.evaluation();
             let mut watch = |done| listener.evaluating(done, parts.len());

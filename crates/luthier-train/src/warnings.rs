@@ -36,7 +36,7 @@ pub fn memory_warning(used_bytes: u64, total_bytes: u64) -> Option<Event> {
 pub fn rate_warning(trained: Trained, learning_rate: f64) -> Option<Event> {
     let (what, least, most) = match trained {
         // An adapter begins at nothing and has to get somewhere.
-        Trained::Adapter => ("an adapter", 1e-5, 1e-3),
+        Trained::Adapter => ("an adapter", 3e-5, 1e-4),
         // Weights are where they should be but for a little.
         Trained::Weights => ("the model's own weights", 1e-7, 1e-4),
     };
@@ -47,7 +47,7 @@ pub fn rate_warning(trained: Trained, learning_rate: f64) -> Option<Event> {
     };
     Some(warning(
         "rate_outside_recommended_range",
-        format!("learning_rate is {learning_rate:e}, {trouble}; for {what} {least:e} to {most:e} is usual"),
+        format!("learning_rate is {learning_rate:e}, {trouble}; for {what} {least:e} to {most:e} is recommended"),
     ))
 }
 
@@ -90,10 +90,10 @@ mod tests {
         let low = message(rate_warning(Trained::Adapter, 1e-6), name);
         assert_eq!(
             low,
-            "learning_rate is 1e-6, so low that little will be learned; for an adapter 1e-5 to 1e-3 is usual"
+            "learning_rate is 1e-6, so low that little will be learned; for an adapter 3e-5 to 1e-4 is recommended"
         );
         assert!(message(rate_warning(Trained::Weights, 1e-3), name).contains("so high"));
-        for rate in [1e-5, 1e-4, 5e-4, 1e-3] {
+        for rate in [3e-5, 5e-5, 1e-4] {
             assert_eq!(rate_warning(Trained::Adapter, rate), None, "{rate}");
         }
         for rate in [1e-7, 1e-5, 1e-4] {

@@ -4,7 +4,7 @@
 
 mod support;
 
-use luthier_model::{Decoder, LoraSettings, Tuning};
+use luthier_model::{Decoder, FreezeSettings, LoraSettings, TrainedLayers, Tuning, biases};
 use luthier_tensor::{Device, Precision};
 use luthier_train::{MicroBatch, Row, Step, accumulate, accumulate_announcing};
 use support::{checkpoint, device};
@@ -15,6 +15,13 @@ fn lora(saved_modules: &[&str]) -> Tuning {
         saved_modules: saved_modules.iter().map(|&name| name.to_owned()).collect(),
         ..settings
     })
+}
+
+/// A part of the models, which have the same names in their layers.
+fn part(layers: TrainedLayers, extra_modules: &[&str]) -> Tuning {
+    let extra_modules = extra_modules.iter().map(|&name| name.to_owned()).collect();
+    let settings = FreezeSettings { layers, modules: Vec::new(), extra_modules };
+    Tuning::Freeze { tensors: settings.tensors(&checkpoint("llama-bias").model).unwrap() }
 }
 
 /// Three rows, in one part or three; the last part may have nothing to learn.
@@ -63,7 +70,10 @@ fn each_gradient_is_announced_once_and_is_then_final() {
         ("llama", Tuning::Full),
         ("llama-tied", Tuning::Full),
         ("qwen3", Tuning::Full),
-        ("llama-bias", Tuning::Freeze { layers: 1..2 }),
+        ("llama-bias", part(TrainedLayers::Last(1), &[])),
+        ("llama-tied", part(TrainedLayers::None, &["embed_tokens"])),
+        ("llama", part(TrainedLayers::First(1), &["lm_head"])),
+        ("llama-bias", Tuning::Freeze { tensors: biases(&checkpoint("llama-bias").model).unwrap() }),
         ("llama", lora(&[])),
         ("llama", lora(&["embed_tokens", "lm_head"])),
     ];

@@ -129,6 +129,7 @@ fn weights_take_no_memory_of_the_device() {
     let checkpoint = checkpoint("llama");
     let device = Device::meta();
     let decoder = Decoder::new(&device, &checkpoint, &lora(0.0), None).unwrap();
+    decoder.parameters().allocate_gradients(&device);
     let row = Row::new(&[3, 4, 5], &[false, true, true], 0);
     let usage = |part: MicroBatch| {
         let before = device.usage().allocations;

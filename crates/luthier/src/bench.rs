@@ -2,6 +2,7 @@
 //! measured. `bench/versus_pytorch.py` reads that line.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,8 @@ pub(crate) struct Report {
     pub(crate) first_forward_end_seconds: f64,
     /// Duration of each measured step.
     pub(crate) step_seconds: Vec<f64>,
+    /// Duration of every step, those that are not measured too; the first counts from its first operation.
+    pub(crate) all_step_seconds: Vec<f64>,
     /// Loss of the last step.
     pub(crate) loss: f64,
     /// Seconds a step by operation, longest first.
@@ -72,6 +75,7 @@ impl Report {
             "first_forward_seconds": self.first_forward_seconds,
             "first_forward_end_seconds": self.first_forward_end_seconds,
             "step_seconds": self.step_seconds,
+            "all_step_seconds": self.all_step_seconds,
             "loss": self.loss,
             "operations": operations,
             "precision": self.precision,
@@ -159,6 +163,11 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     let mut config = TrainConfig::from_words(&arguments.config.words).map_err(fail)?;
     config.model.locate(&environment.hub)?;
     config.check_model_files().map_err(fail)?;
+    if !has_weights(&config.model.model) {
+        // Speed and memory do not depend on what the weights are.
+        eprint_line("note: the model has no weights, so they are drawn at random");
+        config.model.from_scratch = true;
+    }
     for notice in &config.notices {
         eprint_line(&format!("note: {notice}"));
     }
@@ -171,7 +180,7 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
         );
     }
     let mut peak = peak_multiply_adds(&run);
-    let mut settings = run.trainer;
+    let mut settings = run.trainer.clone();
     (settings.evaluating, settings.saving) = (None, Due::Never);
     let mut stopwatch = Stopwatch { clock: clock.clone(), ends: Vec::new(), tokens: 0, trained: 0, loss: f64::NAN };
     let mut trainer = Trainer::new(&run.device, &run.decoder, settings);
@@ -186,6 +195,8 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     let step_seconds: Vec<f64> = ends[WARM_UP - 1..].windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
     let seconds: f64 = step_seconds.iter().sum();
     let clock = clock.lock();
+    let begins = clock.first_forward.into_iter().chain(ends.iter().copied());
+    let all_step_seconds = begins.zip(&ends).map(|(begin, end)| (*end - begin).as_secs_f64()).collect();
     let measured = step_seconds.len() as f64;
     let mut operations: Vec<(String, f64)> =
         clock.by_operation.iter().map(|(name, time)| ((*name).to_owned(), time.as_secs_f64() / measured)).collect();
@@ -201,6 +212,7 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
         first_forward_seconds: since_start(clock.first_forward),
         first_forward_end_seconds: since_start(clock.first_backward),
         step_seconds,
+        all_step_seconds,
         loss,
         operations,
         precision: precision_name(run.trainer.precision).to_owned(),
@@ -208,6 +220,16 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     };
     print_text(&format!("{}\n", report.to_json()));
     Ok(())
+}
+
+/// Whether a model is more than its configuration.
+fn has_weights(model: &Path) -> bool {
+    let entries = std::fs::read_dir(model).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_weights = |path: PathBuf| {
+        let weights = ["safetensors", "bin", "gguf", "pt", "pth"];
+        path.extension().is_some_and(|end| weights.iter().any(|known| end.eq_ignore_ascii_case(known)))
+    };
+    !model.is_dir() || entries.into_iter().any(is_weights)
 }
 
 fn since_start(moment: Option<Instant>) -> f64 {

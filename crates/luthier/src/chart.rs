@@ -6,6 +6,7 @@
 
 mod curves;
 mod font;
+pub(crate) mod range;
 mod raster;
 mod shapes;
 mod svg;

@@ -1,15 +1,15 @@
 //! The checkpoints of a run: `checkpoint-STEP` in the output folder, each a sealed folder with the adapter or model as it
-//! is saved at the end, and what the next step depends on besides: masters and moments as they are, the progress, the journal,
-//! and how the run was laid out (token budget, recomputed layers, instruction set), so that a run that goes on gives the
-//! same bytes as one that was never left.
+//! is saved at the end, and what the next step depends on besides: masters and the optimiser's state as they are, the
+//! progress, the journal, and how the run was laid out (token budget, recomputed layers, instruction set), so that a run
+//! that goes on gives the same bytes as one that was never left.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use luthier_model::checkpoint::{Shard, StoredTensor, TensorSpec, read_safetensors, write_shard};
+use luthier_model::checkpoint::{Shard, StoredTensor, TensorSpec, read_state, write_shard};
 use luthier_model::{Parameters, Recomputed};
-use luthier_tensor::{Device, Tensor};
+use luthier_tensor::{DType, Device, Tensor};
 use luthier_train::{Optimiser, Progress};
 use serde::{Deserialize, Serialize};
 
@@ -207,11 +207,11 @@ impl Found {
     ) -> anyhow::Result<()> {
         let file = self.path.join(TENSORS_FILE);
         let label = file.display().to_string();
-        let stored = read_safetensors(&label, &luthier_files::map(&file)?, |_| false)?;
+        let stored = read_state(&label, &luthier_files::map(&file)?)?;
         let stored: BTreeMap<String, StoredTensor> = stored.into_iter().collect();
         let mut count = 0;
-        for (name, target) in tensors(parameters, optimiser) {
-            let tensor = stored.get(&name).with_context(|| {
+        for (name, target) in &tensors(parameters, optimiser) {
+            let tensor = stored.get(name).with_context(|| {
                 format!(
                     "{label}: it has no tensor {name}; a run is continued with the method and model that it began with"
                 )
@@ -219,7 +219,13 @@ impl Found {
             if tensor.tensor().len() != target.len() {
                 bail!("{label}: {name} has {} numbers, the run {}", tensor.tensor().len(), target.len());
             }
-            device.copy(&tensor.tensor().reshape(target.rows(), target.columns()), target);
+            if tensor.tensor().dtype() != target.dtype() && target.dtype() == DType::U8 {
+                bail!("{label}: {name} is {}, and the run has {}", tensor.tensor().dtype(), target.dtype());
+            }
+            match target.dtype() {
+                DType::U8 => device.write_bytes(target, tensor.bytes()),
+                _ => device.copy(&tensor.tensor().reshape(target.rows(), target.columns()), target),
+            }
             count += 1;
         }
         if optimiser.is_some() && count != stored.len() {
@@ -232,21 +238,10 @@ impl Found {
     }
 }
 
-/// Masters and moments with their names in the file.
-fn tensors<'t>(
-    parameters: &'t Parameters,
-    optimiser: Option<&'t Optimiser>,
-) -> impl Iterator<Item = (String, &'t Tensor)> {
-    let moments = optimiser.into_iter().flat_map(|optimiser| {
-        parameters.iter().zip(optimiser.moments()).flat_map(|(parameter, [mean, mean_square])| {
-            [(format!("{}.mean", parameter.name), mean), (format!("{}.mean_square", parameter.name), mean_square)]
-        })
-    });
-    let lost = optimiser.into_iter().flat_map(|optimiser| {
-        let named = parameters.iter().zip(optimiser.lost());
-        named.filter_map(|(parameter, lost)| Some((format!("{}.lost", parameter.name), lost.as_ref()?)))
-    });
-    parameters.iter().map(|parameter| (parameter.name.clone(), &parameter.value)).chain(moments).chain(lost)
+/// Masters and the optimiser's state with their names in the file.
+fn tensors(parameters: &Parameters, optimiser: Option<&Optimiser>) -> Vec<(String, Tensor)> {
+    let masters = parameters.iter().map(|parameter| (parameter.name.clone(), parameter.value.clone()));
+    masters.chain(optimiser.into_iter().flat_map(|optimiser| optimiser.state(parameters))).collect()
 }
 
 fn write_tensors(
@@ -255,8 +250,8 @@ fn write_tensors(
     optimiser: &Optimiser,
     path: &Path,
 ) -> Result<(), luthier_files::Error> {
-    let by_name: BTreeMap<String, &Tensor> = tensors(parameters, Some(optimiser)).collect();
-    let spec = |(name, tensor): (&String, &&Tensor)| TensorSpec {
+    let by_name: BTreeMap<String, Tensor> = tensors(parameters, Some(optimiser)).into_iter().collect();
+    let spec = |(name, tensor): (&String, &Tensor)| TensorSpec {
         name: name.clone(),
         dtype: tensor.dtype(),
         dims: vec![tensor.rows(), tensor.columns()],
@@ -264,6 +259,7 @@ fn write_tensors(
     let shard = Shard { file: TENSORS_FILE.to_owned(), tensors: by_name.iter().map(spec).collect() };
     luthier_files::write_atomically(path, |writer| {
         write_shard(&shard, writer, &mut |spec, writer| match by_name.get(&spec.name) {
+            Some(tensor) if tensor.dtype() == DType::U8 => writer.write_all(&device.download_bytes(tensor)),
             Some(tensor) => save::write_numbers(device, tensor, tensor.dtype(), writer),
             None => Err(std::io::Error::other(format!("no tensor {}", spec.name))),
         })

@@ -1,20 +1,43 @@
 //! The configuration of a training, checked: a [`TrainConfig`] cannot be wrong in itself. It is made once from
 //! [`Settings`] and then passed on. What the settings must say together is in `check`, the look at the disk in `files`.
 
+mod bottleneck;
 mod check;
 mod files;
+mod freeze;
+mod ia3;
 mod levers;
+mod lora;
+mod method;
+mod oft;
+mod optimiser;
 mod precision;
+mod prompt;
+mod quantisation;
+mod schedule;
+mod vera;
 
 use std::path::PathBuf;
 
 use luthier_data::{Interleave, RoleWeights, Truncation};
 use luthier_train::LossScaling;
 
+use luthier_model::checkpoint::Quantisation;
+
 use crate::hub::HubSettings;
 use crate::settings::Settings;
+pub(crate) use bottleneck::{BottleneckSettings, BottleneckSize};
 pub(crate) use files::{check_adapter, check_model, describe, gguf_files};
+pub(crate) use ia3::Ia3Settings;
 pub(crate) use levers::Levers;
+pub(crate) use lora::{LoraSettings, Rounds, Targets};
+pub(crate) use method::Method;
+pub(crate) use oft::OftSettings;
+pub(crate) use optimiser::OptimiserSettings;
+pub(crate) use prompt::{NetworkSettings, PromptSettings, PromptStart};
+pub(crate) use quantisation::read as quantisation;
+pub(crate) use schedule::ScheduleSettings;
+pub(crate) use vera::VeraSettings;
 
 /// Everything that a training is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,48 +83,13 @@ pub(crate) struct ModelSettings {
     pub(crate) model: PathBuf,
     /// Whether the weights are drawn instead of read. Only with [`Method::Full`].
     pub(crate) from_scratch: bool,
-    /// A PEFT folder whose adapter is trained on. Only with [`Method::Lora`].
+    /// A PEFT folder whose adapter is trained on. Only with methods that make one.
     pub(crate) adapter: Option<PathBuf>,
+    /// How the frozen matrices are stored; `None`: as in the files. Only with [`Method::Lora`].
+    pub(crate) quantisation: Option<Quantisation>,
+    /// Others, which add to the base and stay as they are.
+    pub(crate) beside: Vec<PathBuf>,
     pub(crate) hub: HubSettings,
-}
-
-/// What is trained.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Method {
-    Lora(LoraSettings),
-    Full,
-    Freeze(FreezeLayers),
-}
-
-/// A LoRA adapter as PEFT defines it.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct LoraSettings {
-    /// 1 or more.
-    pub(crate) rank: usize,
-    /// More than 0.
-    pub(crate) alpha: f64,
-    /// From 0 to below 1.
-    pub(crate) dropout: f64,
-    pub(crate) targets: Targets,
-    pub(crate) rank_stabilised: bool,
-    /// Modules that are trained whole and saved with the adapter.
-    pub(crate) modules_to_save: Vec<String>,
-}
-
-/// The linear layers that get an update.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Targets {
-    /// Each but the head.
-    All,
-    /// Those whose path is or ends with one of these names; never empty.
-    Named(Vec<String>),
-}
-
-/// The decoder layers that are trained; never none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FreezeLayers {
-    First(usize),
-    Last(usize),
 }
 
 /// How turns become one text.
@@ -204,36 +192,6 @@ pub(crate) enum RunLength {
     Epochs(f64),
     /// 1 or more.
     Steps(usize),
-}
-
-/// AdamW.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct OptimiserSettings {
-    pub(crate) learning_rate: f64,
-    pub(crate) weight_decay: f64,
-    pub(crate) beta1: f64,
-    pub(crate) beta2: f64,
-    pub(crate) epsilon: f64,
-    /// Norm that gradients are cut to; `None` leaves them.
-    pub(crate) max_grad_norm: Option<f64>,
-}
-
-/// The rate over time.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct ScheduleSettings {
-    pub(crate) kind: ScheduleKind,
-    /// Steps in which the rate rises; a share is rounded up.
-    pub(crate) warmup: Span,
-}
-
-/// What follows the warm-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ScheduleKind {
-    /// No warm-up either, whatever `warmup` says: transformers' `constant`.
-    Constant,
-    ConstantWithWarmup,
-    Linear,
-    Cosine,
 }
 
 /// A number of steps, or a share of all of them.

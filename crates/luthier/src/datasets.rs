@@ -1,7 +1,7 @@
 //! The datasets of a run: opened as the configuration says, mixed, and what was left out of them told and kept. Broken records
 //! go to a quarantine file, so that they can be mended and nothing is lost in silence.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,8 @@ use crate::config::{DataSettings, Mix};
 pub(crate) struct Opened {
     /// One for each name, or one that they were mixed into.
     pub(crate) datasets: Vec<Dataset>,
-    pub(crate) files: Vec<PathBuf>,
+    /// The files of each name.
+    pub(crate) files: Vec<Vec<PathBuf>>,
     /// What was passed over, or guessed.
     pub(crate) notes: Vec<String>,
     /// What was set aside, with the name of its dataset.
@@ -42,7 +43,7 @@ pub(crate) fn open(names: &[String], settings: &DataSettings) -> anyhow::Result<
             opened.notes.push(format!("dataset {name}: {}", reasons(&broken, dataset.records.len())));
         }
         opened.broken.extend(broken.into_iter().map(|record| (name.clone(), record)));
-        opened.files.append(&mut dataset.files);
+        opened.files.push(std::mem::take(&mut dataset.files));
         opened.datasets.push(dataset);
     }
     if let Mix::Interleave { until, shares } = &settings.mix {
@@ -104,6 +105,43 @@ pub(crate) fn name_places(tokenized: &mut Tokenized, places: &[Vec<Origin>], mix
     };
     tokenized.origins.iter_mut().flatten().for_each(right);
     tokenized.report.worst.iter_mut().for_each(|row| right(&mut row.origin));
+    tokenized.refused.iter_mut().for_each(|record| right(&mut record.origin));
+}
+
+/// What was set aside of several datasets.
+pub(crate) struct SetAside {
+    /// With the names of their datasets.
+    pub(crate) broken: Vec<(String, BrokenRecord)>,
+    /// A sentence for each dataset.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Sets aside what the template refused, with the files of each dataset: the records, and what is said of them. Where nothing
+/// may be broken, the first is an error.
+pub(crate) fn set_refused_aside(
+    tokenized: &Tokenized,
+    names: &[String],
+    files: &[Vec<PathBuf>],
+    strict: bool,
+) -> anyhow::Result<SetAside> {
+    let (mut broken, mut notes) = (Vec::new(), Vec::new());
+    if let Some(first) = tokenized.refused.first().filter(|_| strict) {
+        let name = names.get(first.origin.dataset).map_or("", String::as_str);
+        return Err(first.error((name, first.origin.record + 1)).into());
+    }
+    for (number, (name, files)) in names.iter().zip(files).enumerate() {
+        let of_dataset = tokenized.refused.iter().filter(|record| record.origin.dataset == number);
+        let wanted: BTreeMap<usize, String> =
+            of_dataset.map(|record| (record.origin.record, record.problem.clone())).collect();
+        if wanted.is_empty() {
+            continue;
+        }
+        let records = luthier_data::read_again(files, &wanted)?;
+        let good = tokenized.origins.iter().flatten().filter(|origin| origin.dataset == number).count();
+        notes.push(format!("dataset {name}: {}", reasons(&records, good)));
+        broken.extend(records.into_iter().map(|record| (name.clone(), record)));
+    }
+    Ok(SetAside { broken, notes })
 }
 
 /// How many rows to train are also among those to evaluate on, token for token.

@@ -3,7 +3,8 @@
 
 use std::time::Instant;
 
-use luthier_train::{MicroBatch, Step, Steps, accumulate};
+use luthier_tensor::{DType, Tensor};
+use luthier_train::{MicroBatch, Step, Steps, accumulate_freeing};
 
 use crate::run::Run;
 use crate::work::multiply_adds;
@@ -44,15 +45,22 @@ pub(crate) fn estimate(run: &Run, first: usize, evaluations: usize) -> Estimate 
     let mut seconds = f64::MAX;
     for _ in 0..2 {
         let start = Instant::now();
-        let loss = accumulate(&run.device, &run.decoder, &parts, &step);
+        // A gradient's memory goes as soon as it is final: a run may be planned with those of a few at a time.
+        let loss = accumulate_freeing(&run.device, &run.decoder, &parts, &step, &mut |index, _| {
+            if let Some(parameter) = run.decoder.parameters().get(index) {
+                run.device.release(&parameter.gradient);
+            }
+        });
         run.device.download(&loss);
         seconds = start.elapsed().as_secs_f64().min(seconds);
     }
     let loss = run.device.upload(&[0.0], 1, 1);
     let start = Instant::now();
-    run.device.download(&run.device.gradient_norm(&run.decoder.parameters().gradients(), &loss, 1.0));
+    // Parameters are as large as their gradients, which may have no memory now.
+    let values = run.decoder.parameters().iter().map(|parameter| &parameter.value);
+    let values: Vec<Tensor> = values.filter(|value| value.dtype() == DType::F32).cloned().collect();
+    run.device.download(&run.device.gradient_norm(&values, &loss, 1.0));
     let update = start.elapsed().as_secs_f64() * OPTIMISER_TRAFFIC;
-    run.decoder.parameters().zero_gradients(&run.device);
 
     let seconds_per_work = seconds / multiply_adds(run, &parts).max(1.0);
     let left = run.steps.total.saturating_sub(first);

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use luthier_model::{LoraAdapter, Recomputed, Tuning};
+use luthier_model::adapter::Loaded;
+use luthier_model::{Recomputed, Tuning};
 use luthier_tensor::Precision;
 use luthier_train::{MemoryPlan, MicroBatch, Step, TrainerSettings, plan_memory};
 
@@ -39,12 +40,12 @@ pub(crate) struct Fitted {
 pub(crate) struct Planner<'r> {
     pub(crate) model: &'r Model,
     pub(crate) tuning: &'r Tuning,
-    pub(crate) adapter: Option<&'r LoraAdapter>,
+    pub(crate) adapters: &'r [Loaded<'r>],
 }
 
 impl Planner<'_> {
     fn weight_bytes(&self) -> usize {
-        self.model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len()).sum()
+        self.model.checkpoint.tensors.values().map(|tensor| tensor.memory_bytes()).sum()
     }
 
     fn plan(
@@ -62,8 +63,8 @@ impl Planner<'_> {
             ..Step::default()
         };
         let steps = parts.iter().map(std::slice::from_ref);
-        let (checkpoint, optimiser) = (&self.model.checkpoint, trainer.optimiser);
-        Ok(plan_memory(checkpoint, self.tuning, self.adapter, optimiser, &step, steps, evaluation)?)
+        let (checkpoint, optimiser) = (&self.model.checkpoint, &trainer.optimiser);
+        Ok(plan_memory(checkpoint, self.tuning, self.adapters, optimiser, &step, steps, evaluation)?)
     }
 
     /// Makes batches as large as three quarters of the free memory hold in one part of the longest rows.
@@ -116,6 +117,9 @@ impl Planner<'_> {
             steps.set_token_budget(layout.token_budget);
             trainer.recomputed = layout.recomputed();
         }
+        if trainer.optimiser.in_backward {
+            whole_steps(config, steps, resumed)?;
+        }
         let limit = available_bytes().map(|bytes| (bytes as f64 * MEMORY_SHARE) as usize);
         if limit.is_none() {
             eprint_line("note: this system does not tell how much memory is free; the plan is not compared with it");
@@ -127,7 +131,10 @@ impl Planner<'_> {
             let found = self.plan(trainer, &largest, &evaluated)?;
             let needed = found.peak_bytes + weights;
             let (budget, longest) = (steps.token_budget().min(steps.fullest().ids.len()), steps.longest_row());
-            let may_shrink = resumed.is_none() && config.batch.token_budget.is_none() && budget > longest;
+            let may_shrink = resumed.is_none()
+                && config.batch.token_budget.is_none()
+                && budget > longest
+                && !trainer.optimiser.in_backward;
             let activations = found.peak_bytes - found.resident_bytes;
             let is_modest = activations <= MODEST_ACTIVATIONS.max(weights / 2) || config.batch.rows.is_none();
             if may_shrink && !is_modest {
@@ -142,7 +149,7 @@ impl Planner<'_> {
             let (needed, limit) = (needed as f64 / 1e9, limit as f64 / 1e9);
             if config.machine.recomputation == Recomputation::Auto {
                 // Layers that are computed again give the same numbers, so a run may go on with more of them.
-                let again = |layers| TrainerSettings { recomputed: Recomputed::from(layers), ..*trainer };
+                let again = |layers| TrainerSettings { recomputed: Recomputed::from(layers), ..trainer.clone() };
                 let fits = |layers: usize| -> anyhow::Result<bool> {
                     let plan = self.plan(&again(layers), &largest, &evaluated)?;
                     Ok((plan.peak_bytes + weights) as f64 <= limit * 1e9)
@@ -167,7 +174,7 @@ impl Planner<'_> {
         };
         let in_fp32 = (trainer.precision == Precision::F16)
             .then(|| {
-                let other = TrainerSettings { precision: Precision::F32, ..*trainer };
+                let other = TrainerSettings { precision: Precision::F32, ..trainer.clone() };
                 self.plan(&other, &steps.largest(PLANNED_STEPS), &evaluation(steps))
             })
             .transpose()?;
@@ -202,6 +209,24 @@ fn largest_that(
     Ok(Some(yes))
 }
 
+/// Each step in one part: a gradient is final after the last one, and all of them would be there before it.
+fn whole_steps(config: &TrainConfig, steps: &RowSteps, resumed: Option<&Layout>) -> anyhow::Result<()> {
+    let before = steps.token_budget();
+    steps.set_token_budget(usize::MAX);
+    let needed = steps.largest(1).iter().map(|part| part.ids.len()).max().unwrap_or(0).max(1);
+    if resumed.is_some() {
+        steps.set_token_budget(before);
+    } else if let Some(budget) = config.batch.token_budget.filter(|budget| *budget < needed) {
+        anyhow::bail!(
+            "token_budget is {budget}, and a step has up to {needed} tokens; optimizer_in_bwd needs each step in one part: \
+             leave token_budget out, or lower per_device_train_batch_size"
+        );
+    } else {
+        steps.set_token_budget(config.batch.token_budget.unwrap_or(needed));
+    }
+    Ok(())
+}
+
 /// What the program's own code, its threads' stacks and small host buffers take once they are used.
 pub(crate) const PROGRAM: u64 = 32 << 20;
 /// Bytes for each token of a GGUF file's tokenizer while it is written as JSON, beside a model that is saved whole: 861 were
@@ -219,15 +244,16 @@ pub(crate) fn predict(
 ) -> u64 {
     // Tensors lie in huge pages, so the last one is touched as a whole.
     const HUGE_PAGE: u64 = 2 << 20;
-    let weights: u64 = model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();
+    let weights: u64 = model.checkpoint.tensors.values().map(|tensor| tensor.memory_bytes() as u64).sum();
     let tensors = plan.peak_bytes as u64 + weights;
     let touched = before.file_bytes + before.anonymous_bytes;
     let activations = (plan.peak_bytes - plan.resident_bytes) as u64;
-    // A checkpoint is mapped while it is read: masters and moments before any activation, masters alone after all.
+    let state = plan.state_bytes as u64;
+    // A checkpoint is mapped while it is read: masters and state before any activation, masters alone after all.
     let mapped = match restored {
         Restored::Nothing => 0,
-        Restored::Best { trained } => 4 * trained,
-        Restored::Everything { trained } => (4 * trained).max((12 * trained).saturating_sub(activations)),
+        Restored::Best { trained } => trained,
+        Restored::Everything { trained } => trained.max((trained + state).saturating_sub(activations)),
     };
     touched + tensors.next_multiple_of(HUGE_PAGE) + scratch_bytes + PROGRAM + mapped + tokenizer_bytes(model, tuning)
 }
@@ -243,7 +269,7 @@ fn tokenizer_bytes(model: &Model, tuning: &Tuning) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Restored {
     Nothing,
-    /// The best state at the end: so many trained numbers.
+    /// The best state at the end: so many bytes of trained numbers.
     Best {
         trained: u64,
     },

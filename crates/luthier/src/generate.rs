@@ -4,13 +4,15 @@
 use luthier_data::{Message, Role, Specials};
 use luthier_model::{Decoder, Generator, Tuning};
 
-use crate::config::{Precision, TemplateSettings, check_adapter, check_model};
+use crate::adapters::Adapters;
+use crate::config::{Precision, TemplateSettings, check_model};
 use crate::hub::{HubSettings, Wanted, locate};
 use crate::machine::{Processor, available_bytes};
 use crate::model::Model;
+use crate::quantised::QuantisationArguments;
 use crate::sampling::{Sampling, SamplingArguments};
 use crate::stop::StopFilter;
-use crate::{Environment, eprint_line, fail, print_text};
+use crate::{Environment, eprint_line, print_text};
 
 /// The most tokens where nothing is said.
 const MOST_TOKENS: usize = 128;
@@ -22,9 +24,12 @@ pub(crate) struct Arguments {
     /// A Hugging Face folder, a GGUF file, or org/name of the Hugging Face hub (org/name@revision, org/name:file.gguf)
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: String,
-    /// A PEFT adapter: a folder, or org/name of the hub
+    /// A PEFT adapter: a folder, or org/name of the hub; several with commas between are added
     #[arg(long, value_name = "ADAPTER")]
     pub(crate) adapter: Option<String>,
+    /// How much each adapter counts, such as 0.7,0.3 [default: 1 each]
+    #[arg(long, value_name = "WEIGHTS", requires = "adapter", allow_hyphen_values = true)]
+    pub(crate) adapter_weights: Option<String>,
     /// A text to go on with, as it stands
     #[arg(long, value_name = "TEXT", group = "input")]
     pub(crate) prompt: Option<String>,
@@ -40,6 +45,8 @@ pub(crate) struct Arguments {
     /// Threads to compute with [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) threads: Option<u16>,
+    #[command(flatten)]
+    pub(crate) quantisation: QuantisationArguments,
     #[command(flatten)]
     pub(crate) sampling: SamplingArguments,
 }
@@ -66,20 +73,24 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     let find =
         |setting: &str, text: &str, wanted| locate(setting, text, wanted, &HubSettings::default(), &environment.hub);
     let model_path = find("--model", &arguments.model, Wanted::Model)?;
-    let adapter_path = arguments.adapter.as_deref().map(|text| find("--adapter", text, Wanted::Adapter)).transpose()?;
-    let mut problems = Vec::new();
-    problems.extend(check_model(&model_path, "--model").err());
-    problems.extend(adapter_path.as_deref().and_then(|path| check_adapter(path, "--adapter").err()));
-    if !problems.is_empty() {
-        return Err(fail(problems));
-    }
+    let problems = check_model(&model_path, "--model").err().into_iter().collect();
+    let adapters = Adapters::read(
+        "--adapter",
+        arguments.adapter.as_deref(),
+        arguments.adapter_weights.as_deref(),
+        &|text| find("--adapter", text, Wanted::Adapter),
+        problems,
+    )?;
+    adapters.all()?;
     let mut sampling = Sampling::greedy(MOST_TOKENS);
     sampling.take_arguments(&arguments.sampling).map_err(anyhow::Error::msg)?;
     let processor = Processor::choose(arguments.threads.map(usize::from), environment)?;
     let (precision, _) = processor.precision(Precision::from(arguments.precision));
-    let model = Model::open(&model_path)?;
-    let adapter = adapter_path.as_deref().map(luthier_files::read_adapter).transpose()?;
-    let tokenizer = model.tokenizer_with(adapter_path.as_deref())?;
+    let model = Model::open(&model_path)?.with(arguments.quantisation.quantisation(), processor.threads)?;
+    if let Some(note) = QuantisationArguments::note(adapters.last_path(), arguments.quantisation.quantisation()) {
+        eprint_line(&format!("note: {note}"));
+    }
+    let tokenizer = model.tokenizer_with(adapters.last_path())?;
     let mut stop_ids = tokenizer.end_ids().to_vec();
     let prompt = match (&arguments.prompt, &arguments.message) {
         (Some(text), _) => tokenizer.encode(text, Specials::Add)?,
@@ -103,13 +114,14 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
         anyhow::bail!("the tokenizer gives token {id}, but the model knows {vocabulary}; it belongs to another model");
     }
     let device = processor.device(None)?;
-    let decoder = Decoder::new(&device, &model.checkpoint, &Tuning::Nothing, adapter.as_ref())?;
+    let decoder = Decoder::with_adapters(&device, &model.checkpoint, &Tuning::Nothing, &adapters.loaded())?;
     let mut ends = model.checkpoint.model.decoder.end_token_ids.clone();
     ends.extend(stop_ids);
     let wanted = sampling.most_tokens;
     let capacity = prompt.len().saturating_add(wanted);
+    let positions = capacity.saturating_add(decoder.prompt_rows());
     let longest = model.checkpoint.model.decoder.max_positions;
-    if let Some(most) = longest.filter(|most| capacity > *most) {
+    if let Some(most) = longest.filter(|most| positions > *most) {
         eprint_line(&format!(
             "warning: the prompt has {} tokens and {wanted} more are asked for, but the model was made for {most}; lower \
              --max-new-tokens",
@@ -118,7 +130,7 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     }
     let layout = model.layout();
     let width = 2 * layout.key_value_heads * layout.head_dim * model.checkpoint.model.decoder.layers.len();
-    let cache_bytes = (capacity as u64).saturating_mul(precision.storage().bytes(width) as u64);
+    let cache_bytes = (positions as u64).saturating_mul(precision.storage().bytes(width) as u64);
     if let Some(free) = available_bytes().filter(|free| cache_bytes > free / 2) {
         anyhow::bail!(
             "--max-new-tokens: {wanted} tokens need a cache of {:.1} GB, and {:.1} GB of memory are free; ask for fewer",

@@ -4,6 +4,7 @@
 //! progress and messages to standard error. A failure is one line that says what, where and what was expected; the exit
 //! code is then 1, and 2 for arguments that cannot be understood.
 
+mod adapters;
 mod bench;
 mod builtin;
 mod chart;
@@ -14,6 +15,7 @@ mod data_preview;
 mod datasets;
 mod environment;
 mod estimate;
+mod expand;
 mod export;
 mod fit;
 mod generate;
@@ -28,7 +30,10 @@ mod outcome;
 mod plan;
 mod preflight;
 mod progress;
+mod quantised;
 mod quickstart;
+mod range_test;
+mod rate;
 mod reference;
 mod results;
 mod rows;
@@ -82,11 +87,16 @@ enum Command {
     Generate(generate::Arguments),
     /// Write a model, with its adapter merged, as files that other programs read
     Export(export::Arguments),
+    /// Add blocks to a model that change nothing until they are trained (LLaMA-Pro)
+    Expand(expand::Arguments),
     /// Write the logits of a text into a file, for comparing with other programs
     #[command(hide = true)]
     Logits(logits::Arguments),
     /// Measure the training of a configuration: speed, share of the processor's peak, memory, time by operation
     Bench(bench::Arguments),
+    /// Find a learning rate: train some steps with one that grows, draw the loss, and keep nothing of the model
+    #[command(name = "lr-find")]
+    RangeTest(range_test::Arguments),
     /// Look at data before training on it
     #[command(subcommand)]
     Data(DataCommand),
@@ -199,7 +209,7 @@ fn main() -> ExitCode {
 fn help_alone(words: Vec<OsString>) -> Vec<OsString> {
     let is = |at: usize, names: &[&str]| words.get(at).is_some_and(|word| names.iter().any(|name| word == name));
     let command = match () {
-        () if is(1, &["train", "plan", "bench"]) => 2,
+        () if is(1, &["train", "plan", "bench", "lr-find"]) => 2,
         () if is(1, &["data"]) => 3,
         () => return words,
     };
@@ -227,11 +237,17 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 return Ok(ExitCode::from(signals::INTERRUPTED));
             }
         }
+        Command::Expand(arguments) => {
+            if expand::run(&arguments, &environment)? == outcome::Outcome::Stopped {
+                return Ok(ExitCode::from(signals::INTERRUPTED));
+            }
+        }
         Command::Logits(arguments) => logits::run(&arguments, &environment)?,
         Command::Plan(arguments) => plan::run(&arguments, &environment)?,
         Command::Chat(arguments) => return chat::run(&arguments, &environment),
         Command::Generate(arguments) => generate::run(&arguments, &environment)?,
         Command::Bench(arguments) => bench::run(&arguments, &environment)?,
+        Command::RangeTest(arguments) => range_test::run(&arguments, &environment)?,
         Command::Data(DataCommand::Preview(arguments)) => data_preview::run(&arguments, &environment)?,
         Command::Template(command) => template::run(&command)?,
         Command::Tokenizer(command) => tokenizer_command::run(&command)?,

@@ -131,6 +131,7 @@ fn settings(settings: &Settings) -> Value {
             settings::Value::Weights(values) => {
                 json!(values.iter().map(|(name, weight)| (*name, *weight)).collect::<BTreeMap<_, _>>())
             }
+            settings::Value::Options(values) => json!(values.iter().cloned().collect::<BTreeMap<_, _>>()),
             settings::Value::Nested => json!("(not kept)"),
         };
         let from = origin.map_or_else(|| "default".to_owned(), ToString::to_string);

@@ -1,70 +1,44 @@
 //! The method of a configuration as the engine takes it, and whether the model has what it names.
 
-use luthier_model::adapter::TargetModules;
-use luthier_model::{Decoder, LoraAdapter, LoraSettings, Tuning};
+mod bottleneck;
+mod freeze;
+mod lora;
+mod others;
+mod prompt;
 
-use crate::config::{FreezeLayers, Method, Targets};
-use crate::eprint_line;
+use luthier_model::adapter::{TargetModules, is_adapters_own};
+use luthier_model::{Adapter, Decoder, Tuning};
+use luthier_train::{OptimiserKind, OptimiserSettings};
+
+use crate::config::Method;
 use crate::model::Model;
+pub(crate) use freeze::trained_part;
 
 /// What is trained. An adapter that is trained on decides its own form.
-pub(crate) fn tuning(
-    method: &Method,
-    seed: u64,
-    model: &Model,
-    adapter: Option<&LoraAdapter>,
-) -> anyhow::Result<Tuning> {
-    let count = model.checkpoint.model.decoder.layers.len();
+pub(crate) fn tuning(method: &Method, seed: u64, model: &Model, adapter: Option<&Adapter>) -> anyhow::Result<Tuning> {
+    let name = method.name();
+    if let Some(found) = adapter.map(Adapter::method).filter(|found| *found != name) {
+        anyhow::bail!("adapter_name_or_path is an adapter of finetuning_type: {found}; expected one of {name}");
+    }
+    let description = &model.checkpoint.model;
     Ok(match method {
         Method::Full => Tuning::Full,
-        Method::Freeze(layers) => {
-            let wanted = match layers {
-                FreezeLayers::First(wanted) | FreezeLayers::Last(wanted) => *wanted,
-            };
-            if wanted > count {
-                anyhow::bail!("freeze_trainable_layers is {wanted}, but the model has {count} layers");
+        Method::Freeze(settings) => freeze::tuning(settings, description)?,
+        Method::BitFit => Tuning::Freeze { tensors: luthier_model::biases(description)? },
+        Method::Lora(settings) => {
+            let mut tuning = lora::tuning(settings, seed, adapter.and_then(Adapter::lora));
+            if let Some(added) = settings.added_blocks.filter(|_| adapter.is_none()) {
+                tuning.targets = luthier_model::added_targets(description, added, &tuning.targets)?;
             }
-            let layers = match layers {
-                FreezeLayers::First(wanted) => 0..*wanted,
-                FreezeLayers::Last(wanted) => count - wanted..count,
-            };
-            Tuning::Freeze { layers }
+            Tuning::Lora(tuning)
         }
-        Method::Lora(lora) => {
-            let mut settings = LoraSettings {
-                rank: lora.rank,
-                alpha: lora.alpha,
-                dropout: lora.dropout as f32,
-                rslora: lora.rank_stabilised,
-                targets: match &lora.targets {
-                    Targets::All => TargetModules::AllLinear,
-                    Targets::Named(names) => TargetModules::Names(names.clone()),
-                },
-                saved_modules: lora.modules_to_save.clone(),
-                seed,
-            };
-            if let Some(adapter) = adapter {
-                let found = &adapter.settings;
-                let given = |targets: &TargetModules| format!("{targets:?}");
-                let differs = [
-                    ("lora_rank", found.rank != settings.rank),
-                    ("lora_alpha", found.alpha != settings.alpha),
-                    ("lora_target", given(&found.target_modules) != given(&settings.targets)),
-                    ("use_rslora", found.rslora != settings.rslora),
-                    ("additional_target", found.modules_to_save != settings.saved_modules),
-                ];
-                let names: Vec<&str> = differs.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
-                if !names.is_empty() {
-                    eprint_line(&format!("note: the adapter of adapter_name_or_path decides {}", names.join(", ")));
-                }
-                settings.rank = found.rank;
-                settings.alpha = found.alpha;
-                settings.rslora = found.rslora;
-                settings.targets = found.target_modules.clone();
-                settings.saved_modules.clone_from(&found.modules_to_save);
-            }
-            Tuning::Lora(settings)
+        Method::Prompt(settings) => {
+            Tuning::Prompt(prompt::tuning(settings, seed, model, adapter.and_then(Adapter::prompt))?)
         }
+        Method::Bottleneck(settings) => {
+            Tuning::Bottleneck(bottleneck::tuning(settings, seed, model, adapter.and_then(Adapter::bottleneck)))
+        }
+        Method::Ia3(_) | Method::Vera(_) | Method::Oft(_) => others::tuning(method, adapter),
     })
 }
 
@@ -73,9 +47,15 @@ fn is_part_of(name: &str, module: &str) -> bool {
     name.match_indices('.').any(|(end, _)| name[..end].ends_with(module))
 }
 
-/// Every name of `lora_target` must be a module that now has an adapter.
+/// Every name that the method's setting of targets has must be a module that now has an adapter.
 pub(crate) fn check_targets(tuning: &Tuning, decoder: &Decoder) -> anyhow::Result<()> {
-    let Tuning::Lora(LoraSettings { targets, .. }) = tuning else { return Ok(()) };
+    let (setting, targets) = match tuning {
+        Tuning::Lora(lora) => ("lora_target", &lora.targets),
+        Tuning::Ia3(ia3) => ("target_modules", &ia3.targets),
+        Tuning::Vera(vera) => ("target_modules", &vera.targets),
+        Tuning::Oft(oft) => ("oft_target", &oft.targets),
+        _ => return Ok(()),
+    };
     let adapted = decoder.adapted_modules();
     let has = |target: &str| {
         adapted
@@ -87,24 +67,42 @@ pub(crate) fn check_targets(tuning: &Tuning, decoder: &Decoder) -> anyhow::Resul
         _ => adapted.is_empty().then(|| "(the pattern)".to_owned()),
     };
     match stray {
+        Some(stray) if ["lm_head", "embed_tokens", "output", "tok_embeddings"].contains(&stray.as_str()) => {
+            anyhow::bail!(
+                "{setting}: {stray} gets no adapter yet, only the linear layers within the model; train it whole with \
+             additional_target: {stray}"
+            )
+        }
         Some(stray) => anyhow::bail!(
-            "lora_target: the model has no linear layer {stray:?}; expected names such as q_proj, down_proj, or all"
+            "{setting}: the model has no linear layer {stray:?}; expected names such as q_proj, down_proj, or all"
         ),
         None => Ok(()),
     }
 }
 
+/// BAdam needs something of a layer to step.
+pub(crate) fn check_blocks(optimiser: &OptimiserSettings, decoder: &Decoder) -> anyhow::Result<()> {
+    let in_a_layer = |name: &str| name.split('.').any(|part| part.parse::<usize>().is_ok());
+    let is_badam = matches!(optimiser.kind, OptimiserKind::Badam(_));
+    if is_badam && !decoder.parameters().iter().any(|parameter| in_a_layer(&parameter.name)) {
+        anyhow::bail!(
+            "use_badam steps one layer after another, and nothing within a layer is trained; expected layers besides, or \
+             another optimiser"
+        );
+    }
+    Ok(())
+}
+
 /// Every name of `additional_target` must be a module that is now trained as a whole.
 pub(crate) fn check_saved_modules(tuning: &Tuning, decoder: &Decoder) -> anyhow::Result<()> {
-    let Tuning::Lora(lora) = tuning else { return Ok(()) };
     let whole: Vec<&str> = decoder
         .parameters()
         .iter()
         .map(|parameter| parameter.name.as_str())
-        .filter(|name| !name.contains(".lora_"))
+        .filter(|name| !is_adapters_own(name))
         .collect();
     let matches = |saved: &str| whole.iter().any(|name| is_part_of(name, saved));
-    match lora.saved_modules.iter().find(|saved| !matches(saved)) {
+    match tuning.saved_modules().iter().find(|saved| !matches(saved)) {
         Some(stray) => anyhow::bail!(
             "additional_target: the model has no module {stray:?}; expected names such as embed_tokens, lm_head, norm"
         ),

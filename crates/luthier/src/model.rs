@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use luthier_data::{ChatTemplate, TemplateOptions, Tokenizer};
 use luthier_model::Checkpoint;
-use luthier_model::checkpoint::{GgufTokenizer, ModelFiles};
+use luthier_model::checkpoint::{GgufTokenizer, ModelFiles, Quantisation, Quantiser};
 
 use crate::builtin;
 use crate::config::{TemplateSettings, TrainConfig};
@@ -27,15 +27,36 @@ impl Model {
 
     /// The model that a configuration names; with `train_from_scratch` only its configuration and tokenizer are read.
     pub(crate) fn of(config: &TrainConfig) -> anyhow::Result<Self> {
+        Self::made(config, None)
+    }
+
+    /// As [`of`](Self::of), stored as the configuration says.
+    pub(crate) fn stored(config: &TrainConfig, threads: usize) -> anyhow::Result<Self> {
+        Self::made(config, config.model.quantisation.map(|quantisation| quantiser(quantisation, threads)).as_ref())
+    }
+
+    /// Its linear layers stored as `quantisation` says, where it says something.
+    pub(crate) fn with(mut self, quantisation: Option<Quantisation>, threads: usize) -> anyhow::Result<Self> {
+        if let Some(quantisation) = quantisation {
+            self.checkpoint.quantise(&quantiser(quantisation, threads))?;
+        }
+        Ok(self)
+    }
+
+    fn made(config: &TrainConfig, quantiser: Option<&Quantiser>) -> anyhow::Result<Self> {
         let path = &config.model.model;
         if !config.model.from_scratch {
-            return Self::open(path);
+            let mut model = Self::open(path)?;
+            if let Some(quantiser) = quantiser {
+                model.checkpoint.quantise(quantiser)?;
+            }
+            return Ok(model);
         }
         let files = match builtin::is_named(path) {
             true => builtin::files(),
             false => luthier_files::read_model_without_weights(path)?,
         };
-        let checkpoint = Checkpoint::from_scratch(&files, config.machine.seed)?;
+        let checkpoint = Checkpoint::from_scratch(&files, config.machine.seed, quantiser)?;
         Ok(Self { files, checkpoint })
     }
 
@@ -78,6 +99,11 @@ impl Model {
             order: names.head_order,
         }
     }
+}
+
+/// Lets go of the pages of files that are done.
+pub(crate) fn quantiser(quantisation: Quantisation, threads: usize) -> Quantiser<'static> {
+    Quantiser { quantisation, threads, release: &luthier_files::release }
 }
 
 /// The settings as the crate that writes conversations takes them, with the time.

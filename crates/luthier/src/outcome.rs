@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
-use luthier_model::Tuning;
 use luthier_train::{Event, Progress, Steps, adapter_warning};
 
 use crate::config::{self, RunLength, TrainConfig, When};
@@ -144,7 +143,7 @@ pub(crate) fn check(run: &Run, sitting: &mut Sitting) -> anyhow::Result<()> {
             update_norms.push(squares.sqrt());
         }
     }
-    let is_adapter = matches!(run.tuning, Tuning::Lora(_));
+    let is_adapter = run.tuning.is_adapter();
     if let Some(Event::Warning { name, message }) = adapter_warning(&update_norms).filter(|_| is_adapter) {
         sitting.say(&format!("warning: {name}: {message}"));
     }

@@ -2,15 +2,16 @@
 //! looks as it should. `luthier train` shows it and goes on, `dry_run` stops after it, `luthier plan` is it alone.
 
 use luthier_data::{Example, Tokenizer};
-use luthier_model::{Parameter, Tuning};
-use luthier_tensor::{DType, Rounding};
-use luthier_train::{Event, MemoryPlan, Steps, Trained, memory_warning, rate_warning};
+use luthier_model::Tuning;
+use luthier_model::adapter::Placement;
+use luthier_train::{Event, MemoryPlan, OptimiserKind, Steps, Trained, memory_warning, rate_warning};
 
 use crate::config::{Stage, TrainConfig, When};
 use crate::estimate::{Estimate, estimate};
 use crate::fit::PROGRAM;
 use crate::machine::available_bytes;
 use crate::manifest::memory_bytes;
+use crate::method::trained_part;
 use crate::run::{Run, numbers_of, precision_name};
 use crate::wording::duration;
 use crate::wording::size;
@@ -39,7 +40,7 @@ pub(crate) struct Memory {
     /// Masters of what is trained.
     pub(crate) trained_bytes: u64,
     pub(crate) gradient_bytes: u64,
-    /// AdamW's two moments.
+    /// What the optimiser keeps.
     pub(crate) moment_bytes: u64,
     /// What the largest part keeps for its way back, and its temporaries.
     pub(crate) activation_bytes: u64,
@@ -121,14 +122,11 @@ impl Memory {
 pub(crate) fn page(config: &TrainConfig, run: &Run, plan: &Plan) -> Vec<String> {
     let mut page = lines(config, run);
     page.extend(plan.lines(config, run));
-    let trained = match run.tuning {
-        Tuning::Lora(_) => Trained::Adapter,
-        _ => Trained::Weights,
-    };
+    let trained = if run.tuning.is_adapter() { Trained::Adapter } else { Trained::Weights };
     let all_memory = memory_bytes().unwrap_or(0);
     let warnings = [
         // Weights that are drawn have everything to learn: usual rates are others.
-        rate_warning(trained, config.optimiser.learning_rate).filter(|_| !config.model.from_scratch),
+        rate_warning(trained, run.facts.rate.value).filter(|_| !config.model.from_scratch),
         memory_warning(plan.memory.total_bytes, all_memory),
     ];
     for warning in warnings.into_iter().flatten() {
@@ -146,6 +144,19 @@ pub(crate) fn page(config: &TrainConfig, run: &Run, plan: &Plan) -> Vec<String> 
     page
 }
 
+/// How the base is stored, where that is not as in its files.
+fn quantised(run: &Run) -> Option<String> {
+    let made = || run.model.checkpoint.tensors.values().filter(|tensor| tensor.was_quantised());
+    let first = made().next()?;
+    let (bytes, numbers) = made()
+        .fold((0, 0), |(bytes, numbers), tensor| (bytes + tensor.memory_bytes(), numbers + tensor.tensor().len()));
+    let bits = 8.0 * bytes as f64 / numbers.max(1) as f64;
+    Some(format!(
+        "linear layers of the base: {}, {bits:.2} bits a number; embedding, head and norms as in the files",
+        first.dtype()
+    ))
+}
+
 /// Model, method, data and machine, one line each.
 fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
     let facts = &run.facts;
@@ -159,8 +170,15 @@ fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
             run.model.checkpoint.model.decoder.model_type,
             thousands(all)
         ),
-        format!("method: {}, {} numbers trained ({share:.2} %)", method(&run.tuning), thousands(trained)),
+        format!("method: {}, {} numbers trained ({share:.2} %)", method(config, run), thousands(trained)),
     ];
+    lines.extend(quantised(run));
+    let optimiser = &run.trainer.optimiser;
+    if optimiser.kind != OptimiserKind::AdamW || optimiser.in_backward {
+        let when = if optimiser.in_backward { ", on the way back" } else { "" };
+        lines.push(format!("optimiser: {}{when}", optimiser.kind.describe()));
+    }
+    lines.extend(facts.rate.reason.iter().map(|reason| format!("rate: {reason}")));
     let [rows, tokens, scored] = run.steps.totals();
     lines.push(format!(
         "data: {} rows, {} tokens, {} of them trained ({:.0} %); the longest row has {}",
@@ -200,13 +218,39 @@ fn lines(config: &TrainConfig, run: &Run) -> Vec<String> {
     lines
 }
 
-fn method(tuning: &Tuning) -> String {
-    match tuning {
+fn method(config: &TrainConfig, run: &Run) -> String {
+    let dropped = |dropout: f32| if dropout > 0.0 { format!(", dropout {dropout}") } else { String::new() };
+    match &run.tuning {
         Tuning::Lora(lora) => {
-            let dropout = if lora.dropout > 0.0 { format!(", dropout {}", lora.dropout) } else { String::new() };
-            format!("LoRA of rank {}, alpha {}{dropout}", lora.rank, lora.alpha)
+            let name = match (lora.dora, &lora.pissa) {
+                (true, _) => "DoRA",
+                (_, Some(_)) => "PiSSA",
+                _ => "LoRA",
+            };
+            let saved = lora.pissa.map(|_| format!(", saved as LoRA of rank {} for the base as it was", 2 * lora.rank));
+            let saved = saved.unwrap_or_default();
+            format!("{name} of rank {}, alpha {}{}{saved}", lora.rank, lora.alpha, dropped(lora.dropout))
         }
-        Tuning::Freeze { layers } => format!("layers {} to {} only", layers.start, layers.end.saturating_sub(1)),
+        Tuning::Prompt(prompt) => {
+            let tokens = prompt.config.virtual_tokens;
+            let network = match prompt.config.network_width {
+                Some(width) => format!(", made by a network of width {width}"),
+                None => String::new(),
+            };
+            format!("a {} of {tokens} virtual tokens{network}", prompt.config.kind.noun())
+        }
+        Tuning::Bottleneck(bottleneck) => {
+            let place = match bottleneck.config.placement {
+                Placement::Houlsby => "attention and feed-forward",
+                Placement::Pfeiffer => "feed-forward",
+            };
+            format!("bottleneck adapters of size {} after {place}", bottleneck.config.size)
+        }
+        Tuning::Ia3(_) => "IA3".to_owned(),
+        Tuning::Vera(vera) => format!("VeRA of rank {}{}", vera.rank, dropped(vera.dropout)),
+        Tuning::Oft(oft) if oft.block > 0 => format!("OFT in blocks of {}", oft.block),
+        Tuning::Oft(oft) => format!("OFT in {} blocks", oft.blocks),
+        Tuning::Freeze { .. } => trained_part(&config.method, run.model.checkpoint.model.decoder.layers.len()),
         Tuning::Full => "all weights".to_owned(),
         Tuning::Nothing => "nothing".to_owned(),
     }
@@ -256,17 +300,12 @@ fn shown(row: &Example, tokenizer: &Tokenizer) -> String {
 }
 
 fn memory(run: &Run) -> Memory {
-    let parameters = run.decoder.parameters();
-    let sum = |bytes: fn(&Parameter) -> usize| parameters.iter().map(|one| bytes(one) as u64).sum::<u64>();
-    let trained_bytes = sum(|parameter| parameter.value.bytes());
-    let gradient_bytes = sum(|parameter| parameter.gradient.bytes());
-    // Moments are stored as their parameter is; what rounding has lost takes as much as one of them.
-    let keeps_lost = run.trainer.optimiser.pure_bf16.is_some_and(|bf16| bf16.rounding == Rounding::Kahan);
-    let lost = sum(|parameter| if parameter.value.dtype() == DType::Bf16 { parameter.value.bytes() } else { 0 });
-    let moment_bytes = 2 * trained_bytes + if keeps_lost { lost } else { 0 };
-    let weight_bytes: u64 = run.model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();
+    let trained_bytes: u64 = run.decoder.parameters().iter().map(|parameter| parameter.value.bytes() as u64).sum();
+    let weight_bytes: u64 = run.model.checkpoint.tensors.values().map(|tensor| tensor.memory_bytes() as u64).sum();
     let peak = run.facts.plan.peak_bytes as u64;
     let total_bytes = run.predicted_bytes.unwrap_or(peak + weight_bytes + run.facts.scratch_bytes + PROGRAM);
+    let plan = &run.facts.plan;
+    let (gradient_bytes, moment_bytes) = (plan.gradient_bytes as u64, plan.state_bytes as u64);
     let activation_bytes = peak.saturating_sub(trained_bytes + gradient_bytes + moment_bytes);
     Memory {
         total_bytes,
@@ -296,9 +335,9 @@ fn evaluations(config: &TrainConfig, run: &Run, first: usize) -> usize {
 /// Bytes that a run will have on the disk at most, and what they are.
 fn disk(config: &TrainConfig, run: &Run) -> (u64, String) {
     let parameters = run.decoder.parameters().count() as u64;
-    let result = match run.tuning {
-        Tuning::Lora(_) => 4 * parameters,
-        _ => {
+    let result = match run.tuning.is_adapter() {
+        true => 4 * run.decoder.adapter_tensors().iter().map(|tensor| tensor.value.len() as u64).sum::<u64>(),
+        false => {
             let half =
                 run.model.checkpoint.tensors.values().map(|tensor| tensor.tensor().len() as u64 * 2).sum::<u64>();
             let stored = run.model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum();
@@ -307,8 +346,8 @@ fn disk(config: &TrainConfig, run: &Run) -> (u64, String) {
     };
     let companions: u64 = run.model.files.companions().map(|(_, bytes)| (**bytes).as_ref().len() as u64).sum();
     let result = result + companions;
-    // Masters and moments, and the journal: a line a step, half of them on the average.
-    let checkpoint = result + 12 * parameters + 100 * run.steps.total as u64;
+    // Masters and the optimiser's state, and the journal: a line a step, half of them on the average.
+    let checkpoint = result + 4 * parameters + run.facts.plan.state_bytes as u64 + 100 * run.steps.total as u64;
     let total = run.steps.total;
     let saves = match config.saving.when {
         When::Never => 0,

@@ -168,6 +168,7 @@ fn short_kind(kind: Kind) -> String {
         Kind::Text => "text".to_owned(),
         Kind::Names => "names".to_owned(),
         Kind::Weights(_) => "name=weight,...".to_owned(),
+        Kind::Options => "name=value,...".to_owned(),
         Kind::Anything => "anything".to_owned(),
     }
 }

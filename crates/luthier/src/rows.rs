@@ -66,7 +66,7 @@ pub(crate) fn read(
     settings: &DataSettings,
     wanted: Wanted,
 ) -> anyhow::Result<Rows> {
-    let Opened { datasets, files, mut notes, broken } = datasets::open(names, settings)?;
+    let Opened { datasets, files, mut notes, mut broken } = datasets::open(names, settings)?;
     let places: Vec<Vec<Origin>> = datasets.iter().map(|dataset| dataset.origins.clone()).collect();
     let mixed = datasets.len() < names.len();
     let mut records = datasets.iter().flat_map(|dataset| &dataset.records).peekable();
@@ -80,6 +80,7 @@ pub(crate) fn read(
         }
         let mut tokenized = take_tokens(datasets, settings.cutoff_len, settings.truncation)?;
         datasets::name_places(&mut tokenized, &places, mixed);
+        let files = files.concat();
         return Ok(Rows { tokenized, files, notes, broken, tokenizer: None, template: None });
     }
     let tokenizer = model.tokenizer_with(adapter)?;
@@ -110,7 +111,10 @@ pub(crate) fn read(
         }
     };
     datasets::name_places(&mut tokenized, &places, mixed);
-    Ok(Rows { tokenized, files, notes, broken, tokenizer: Some(tokenizer), template: named })
+    let refused = datasets::set_refused_aside(&tokenized, names, &files, settings.strict)?;
+    broken.extend(refused.broken);
+    notes.extend(refused.notes);
+    Ok(Rows { tokenized, files: files.concat(), notes, broken, tokenizer: Some(tokenizer), template: named })
 }
 
 /// What of the rows was cut, dropped, added or weighed, a sentence each.
@@ -121,6 +125,11 @@ pub(crate) fn losses(report: &Report, datasets: &[String], cutoff_len: usize) ->
         (report.rows_too_long, format!("rows were longer than cutoff_len {cutoff_len} and left out")),
         (report.replies_without_end, "replies lost their end and do not teach the model to stop".to_owned()),
         (report.rows_dropped, "rows were dropped: they have no token to train".to_owned()),
+        (
+            report.rows_with_made_ids,
+            "rows got ids for their calls of tools: the template refuses calls without an id of nine letters or digits"
+                .to_owned(),
+        ),
         (report.end_tokens_added, "replies got the tokenizer's end token: the template writes none".to_owned()),
         (
             report.weighted_tokens,

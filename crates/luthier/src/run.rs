@@ -6,12 +6,13 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use luthier_data::{BrokenRecord, Report, Tokenized, Tokenizer};
-use luthier_model::adapter::AdapterSettings;
+use luthier_model::adapter::Loaded;
+use luthier_model::checkpoint::StoredTensor;
 use luthier_model::{Decoder, Recomputed, Tuning};
 use luthier_tensor::{Device, Isa, Observer, Precision};
 use luthier_train::{
-    Due, Evaluating, MemoryPlan, Metric, Noise, Nonfinite, OptimiserSettings, PureBf16, Schedule, ScheduleKind, Step,
-    Steps, TrainerSettings, accumulate,
+    Due, Evaluating, MemoryPlan, Metric, Noise, Nonfinite, OptimiserKind, OptimiserSettings, PureBf16, Schedule, Step,
+    Steps, TrainerSettings, accumulate_freeing,
 };
 
 use crate::checkpoint::Layout;
@@ -19,8 +20,9 @@ use crate::config::{self, DataSettings, EvaluationSettings, EvaluationSource, Mi
 use crate::datasets;
 use crate::fit::{Fitted, Planner, Restored, predict};
 use crate::machine::{ProcessMemory, Processor};
-use crate::method::{check_saved_modules, check_targets, tuning};
+use crate::method::{check_blocks, check_saved_modules, check_targets, tuning};
 use crate::model::Model;
+use crate::rate::{self, ChosenRate};
 use crate::rows::{self, Order, RowSteps, Rows, UsedTemplate, Wanted};
 use crate::{Environment, eprint_line};
 
@@ -37,8 +39,6 @@ pub(crate) struct Run {
     pub(crate) trainer: TrainerSettings,
     pub(crate) isa: Isa,
     pub(crate) tuning: Tuning,
-    /// What the adapter that is trained on says of itself.
-    pub(crate) continued: Option<AdapterSettings>,
     /// What the process will hold at its peak; `None` where the system does not tell what it holds now.
     pub(crate) predicted_bytes: Option<u64>,
     pub(crate) facts: Facts,
@@ -57,6 +57,7 @@ pub(crate) struct Facts {
     pub(crate) plan: MemoryPlan,
     /// The same run in fp32, where that is of interest.
     pub(crate) in_fp32: Option<MemoryPlan>,
+    pub(crate) rate: ChosenRate,
     pub(crate) scratch_bytes: u64,
     /// What happened to the rows that are trained.
     pub(crate) report: Report,
@@ -83,7 +84,7 @@ impl Run {
         let own_file_bytes = ProcessMemory::now().map_or(0, |memory| memory.file_bytes);
         let environment = &same_processor(environment, resumed);
         let processor = Processor::choose(config.machine.threads, environment)?;
-        let model = Model::of(config)?;
+        let model = Model::stored(config, processor.threads)?;
         for note in &model.checkpoint.model.notes {
             eprint_line(&format!("note: {note}"));
         }
@@ -101,6 +102,10 @@ impl Run {
         }
         let adapter = config.model.adapter.as_deref().map(luthier_files::read_adapter).transpose()?;
         let tuning = tuning(&config.method, config.machine.seed, &model, adapter.as_ref())?;
+        let beside = config.model.beside.iter().map(|path| luthier_files::read_adapter(path));
+        let beside = beside.collect::<Result<Vec<_>, _>>()?;
+        say_beside(config);
+        let loaded: Vec<Loaded<'_>> = beside.iter().chain(&adapter).map(Loaded::new).collect();
         let data = &config.data;
         let (rows, evaluation) = read_rows(config, &model)?;
         let Rows { tokenized, tokenizer, template, files, mut broken, .. } = rows;
@@ -113,13 +118,20 @@ impl Run {
         let order = Order { batch: &config.batch, seed: config.machine.seed, order: data.order, pack };
         let mut steps = RowSteps::new(tokenized, &data.datasets, evaluation.examples, &order);
         let settings = deciding(config);
-        let optimiser = optimiser(config);
-        let drops = matches!(&tuning, Tuning::Lora(lora) if lora.dropout > 0.0);
-        let planner = Planner { model: &model, tuning: &tuning, adapter: adapter.as_ref() };
+        let rate = rate::choose(config, &model);
+        if let Some(floor) = config.schedule.floor.filter(|floor| *floor >= rate.value) {
+            anyhow::bail!(
+                "lr_scheduler_kwargs: the rate is to end at {floor}, and the highest is {}; expected less",
+                rate.value
+            );
+        }
+        let optimiser = optimiser(config, &model);
+        let drops = tuning.dropout() > 0.0;
+        let planner = Planner { model: &model, tuning: &tuning, adapters: &loaded };
         let settings_of = |steps: &RowSteps| TrainerSettings {
             precision,
-            schedule: schedule(config, steps.total),
-            optimiser,
+            schedule: schedule(config, rate.value, steps.total),
+            optimiser: optimiser.clone(),
             recomputed: Recomputed::default(),
             noise: config.levers.noise_alpha.map(|alpha| Noise { alpha, seed: config.machine.seed ^ NOISE }),
             dropout_seed: drops.then_some(config.machine.seed),
@@ -143,14 +155,12 @@ impl Run {
         if let Some(layout) = resumed {
             check_layout(&steps, &settings, layout)?;
         }
-        warn_long_rows(&model, &steps);
         let mut trainer = settings_of(&steps);
         let Fitted { plan, in_fp32 } = planner.fit(config, &steps, &mut trainer, resumed)?;
-        // Weights that were drawn lie in memory already; they too are counted with the model.
-        let drawn: u64 = match config.model.from_scratch {
-            true => model.checkpoint.tensors.values().map(|tensor| tensor.bytes().len() as u64).sum(),
-            false => 0,
-        };
+        // Weights that were drawn or quantised lie in memory already; they too are counted with the model.
+        let made = |tensor: &&StoredTensor| config.model.from_scratch || tensor.was_quantised();
+        let tensors = model.checkpoint.tensors.values().filter(made);
+        let drawn: u64 = tensors.map(|tensor| tensor.memory_bytes() as u64).sum();
         let before = ProcessMemory::now().map(|now| ProcessMemory {
             file_bytes: own_file_bytes,
             anonymous_bytes: now.anonymous_bytes.saturating_sub(drawn),
@@ -158,21 +168,28 @@ impl Run {
         });
         let device = processor.device(observer)?;
         let scratch_bytes = device.scratch_bytes(precision, &model.layout()) as u64;
-        let decoder =
-            Decoder::with_storage(&device, &model.checkpoint, &tuning, adapter.as_ref(), optimiser.storage())?;
-        if config.batch.rows.is_none() && resumed.is_none() {
+        let decoder = Decoder::with_storage(&device, &model.checkpoint, &tuning, &loaded, optimiser.storage())?;
+        if config.batch.rows.is_none() && resumed.is_none() && !optimiser.in_backward {
             confirm(&device, &decoder, &steps, &trainer);
         }
-        let trained = decoder.parameters().count() as u64;
+        warn_long_rows(&model, &steps, decoder.prompt_rows());
+        check_targets(&tuning, &decoder)?;
+        check_saved_modules(&tuning, &decoder)?;
+        if !trainer.optimiser.kind.has_targets(decoder.parameters()) {
+            anyhow::bail!(
+                "{}: none of the tensors that are trained is one of its targets; expected other targets (galore_target, \
+                 apollo_target, optim_target_modules) or another method",
+                trainer.optimiser.kind.describe()
+            );
+        }
+        let trained: u64 = decoder.parameters().iter().map(|parameter| parameter.value.bytes() as u64).sum();
         let restored = match (resumed, config.evaluation.as_ref().is_some_and(|evaluation| evaluation.keeps_best)) {
             (Some(_), _) => Restored::Everything { trained },
             (None, true) => Restored::Best { trained },
             (None, false) => Restored::Nothing,
         };
         let predicted_bytes = before.map(|before| predict(&before, &plan, &model, scratch_bytes, &tuning, restored));
-        check_targets(&tuning, &decoder)?;
-        check_saved_modules(&tuning, &decoder)?;
-        let continued = adapter.map(|adapter| adapter.settings);
+        check_blocks(&trainer.optimiser, &decoder)?;
         Ok(Self {
             model,
             device,
@@ -180,13 +197,13 @@ impl Run {
             trainer,
             isa: processor.isa,
             tuning,
-            continued,
             predicted_bytes,
             facts: Facts {
                 threads: processor.threads,
                 precision_reason: reason,
                 plan,
                 in_fp32,
+                rate,
                 scratch_bytes,
                 report,
                 tokenizer,
@@ -215,6 +232,18 @@ impl Run {
             settings: self.settings.clone(),
         }
     }
+}
+
+/// Says what becomes of several adapters.
+fn say_beside(config: &TrainConfig) {
+    let (Some(trained), false) = (&config.model.adapter, config.model.beside.is_empty()) else { return };
+    let others: Vec<String> = config.model.beside.iter().map(|path| path.display().to_string()).collect();
+    let others = others.join(", ");
+    eprint_line(&format!(
+        "note: {} is trained on and saved; {others} adds to the base and stays as it is, which is what LLaMA-Factory's merging \
+         computes, without its rounding. The result is made for both: load it with --adapter {others},OUTPUT",
+        trained.display()
+    ));
 }
 
 /// `bf16`, `fp16` or `fp32`.
@@ -311,6 +340,7 @@ fn deciding(config: &TrainConfig) -> BTreeMap<String, String> {
     let named = [
         ("the base model", config.model.name.clone()),
         ("the method", format!("{:?}", config.method)),
+        ("the quantisation", config.model.quantisation.map_or_else(String::new, |found| format!("{found:?}"))),
         ("the optimiser", format!("{:?}", config.optimiser)),
         ("the schedule", format!("{:?}", config.schedule)),
         ("the length", format!("{:?}", config.batch.length)),
@@ -336,29 +366,30 @@ fn check_layout(steps: &RowSteps, now: &BTreeMap<String, String>, layout: &Layou
     Ok(())
 }
 
-fn schedule(config: &TrainConfig, total_steps: usize) -> Schedule {
+fn schedule(config: &TrainConfig, learning_rate: f64, total_steps: usize) -> Schedule {
     Schedule {
-        kind: match config.schedule.kind {
-            config::ScheduleKind::Constant => ScheduleKind::Constant,
-            config::ScheduleKind::ConstantWithWarmup => ScheduleKind::ConstantWithWarmup,
-            config::ScheduleKind::Linear => ScheduleKind::Linear,
-            config::ScheduleKind::Cosine => ScheduleKind::Cosine,
-        },
-        learning_rate: config.optimiser.learning_rate,
+        kind: config.schedule.kind(learning_rate),
+        learning_rate,
         warmup_steps: config.schedule.warmup.steps(total_steps),
         total_steps,
     }
 }
 
-fn optimiser(config: &TrainConfig) -> OptimiserSettings {
+fn optimiser(config: &TrainConfig, model: &Model) -> OptimiserSettings {
     let settings = &config.optimiser;
     OptimiserSettings {
-        beta_1: settings.beta1,
-        beta_2: settings.beta2,
-        epsilon: settings.epsilon,
+        kind: match &settings.kind {
+            OptimiserKind::AdamMini { .. } => OptimiserKind::AdamMini { head_dim: model.layout().head_dim },
+            kind => kind.clone(),
+        },
         weight_decay: settings.weight_decay,
         max_gradient_norm: settings.max_grad_norm,
         pure_bf16: config.levers.pure_bf16.map(|rounding| PureBf16 { rounding, seed: config.machine.seed ^ ROUNDING }),
+        clipping: settings.clipping,
+        layer_decay: settings.layer_decay,
+        in_backward: settings.in_backward,
+        seed: config.machine.seed,
+        ..OptimiserSettings::adamw(settings.beta1, settings.beta2, settings.epsilon)
     }
 }
 
@@ -381,15 +412,29 @@ fn confirm(device: &Device, decoder: &Decoder, steps: &RowSteps, trainer: &Train
         noise: trainer.noise,
         ..Step::default()
     };
-    while device.attempt(|| drop(accumulate(device, decoder, &[steps.fullest()], &step))).is_err() {
+    let parameters = decoder.parameters();
+    let release = || parameters.iter().for_each(|parameter| device.release(&parameter.gradient));
+    let by_block = matches!(trainer.optimiser.kind, OptimiserKind::Badam(_));
+    let tried = || {
+        if !by_block {
+            parameters.allocate_gradients(device);
+        }
+        accumulate_freeing(device, decoder, &[steps.fullest()], &step, &mut |index, _| {
+            if let Some(parameter) = parameters.get(index).filter(|_| by_block) {
+                device.release(&parameter.gradient);
+            }
+        });
+    };
+    while device.attempt(tried).is_err() {
+        release();
         let Some(budget) = steps.halve_budget() else { break };
         eprint_line(&format!("note: the longest rows do not fit at once: parts have at most {budget} tokens"));
     }
-    decoder.parameters().zero_gradients(device);
+    release();
 }
 
-fn warn_long_rows(model: &Model, steps: &RowSteps) {
-    let longest = steps.longest_row();
+fn warn_long_rows(model: &Model, steps: &RowSteps, prompt_rows: usize) {
+    let longest = steps.longest_row() + prompt_rows;
     if let Some(most) = model.checkpoint.model.decoder.max_positions.filter(|most| longest > *most) {
         eprint_line(&format!(
             "warning: the longest row has {longest} tokens, and the model was made for {most}; lower cutoff_len"

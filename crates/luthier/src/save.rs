@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
-use luthier_model::adapter::peft::{CONFIG_FILE, WEIGHTS_FILE};
-use luthier_model::adapter::{AdapterSettings, adapter_config, adapter_shard};
+use luthier_model::adapter::{CONFIG_FILE, WEIGHTS_FILE, adapter_shard};
 use luthier_model::checkpoint::{INDEX_FILE, TensorSpec, WEIGHTS_FILE as MODEL_FILE, plan_shards, write_shard};
-use luthier_model::{LoraSettings, Tuning};
 use luthier_tensor::{DType, Device, Tensor};
 
 use crate::model::data_tokenizer;
@@ -28,9 +26,10 @@ pub(crate) fn save(run: &Run, base_model: &str, folder: &Path) -> Result<Vec<Str
 
 /// Writes what was trained into a folder that exists and returns the names of the files.
 pub(crate) fn write(run: &Run, base_model: &str, folder: &Path) -> Result<Vec<String>, Failure> {
-    match &run.tuning {
-        Tuning::Lora(settings) => save_adapter(run, settings, base_model, folder),
-        _ => save_model(run, folder),
+    let (base_model, revision) = hub::name_and_revision(base_model);
+    match run.tuning.adapter_config(base_model, revision) {
+        Some(config) => save_adapter(run, &config, folder),
+        None => save_model(run, folder),
     }
 }
 
@@ -80,33 +79,17 @@ fn is_ours(name: &str) -> bool {
     is_shard || [WEIGHTS_FILE, CONFIG_FILE, INDEX_FILE, MODEL_FILE, "chat_template.jinja"].contains(&name)
 }
 
-fn save_adapter(run: &Run, settings: &LoraSettings, base_model: &str, folder: &Path) -> Result<Vec<String>, Failure> {
-    let continued = run.continued.as_ref();
-    let (base_model, revision) = hub::name_and_revision(base_model);
-    let settings = AdapterSettings {
-        rank: settings.rank,
-        alpha: settings.alpha,
-        dropout: f64::from(settings.dropout),
-        rslora: settings.rslora,
-        target_modules: settings.targets.clone(),
-        modules_to_save: settings.saved_modules.clone(),
-        rank_pattern: continued.map(|found| found.rank_pattern.clone()).unwrap_or_default(),
-        alpha_pattern: continued.map(|found| found.alpha_pattern.clone()).unwrap_or_default(),
-        base_model,
-        revision,
-    };
-    let config = adapter_config(&settings);
-    let trained = trained(run);
-    let dims = run.decoder.parameters().iter().map(|parameter| (parameter.name.as_str(), parameter.dims.as_slice()));
-    let shard = adapter_shard(dims);
+fn save_adapter(run: &Run, config: &[u8], folder: &Path) -> Result<Vec<String>, Failure> {
+    let tensors = run.decoder.adapter_tensors();
+    let shard = adapter_shard(tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.dims.as_slice())));
     luthier_files::write_atomically(&folder.join(WEIGHTS_FILE), |writer| {
-        write_shard(&shard, writer, &mut |spec, writer| match trained.get(spec.name.as_str()) {
-            Some(tensor) => write_numbers(&run.device, tensor, spec.dtype, writer),
+        write_shard(&shard, writer, &mut |spec, writer| match tensors.iter().find(|tensor| tensor.name == spec.name) {
+            Some(tensor) => write_numbers(&run.device, &tensor.value, spec.dtype, writer),
             None => Err(std::io::Error::other(format!("no tensor {}", spec.name))),
         })
     })?;
     let mut names = vec![WEIGHTS_FILE.to_owned()];
-    for (name, bytes) in tokenizer_files(run).chain([(CONFIG_FILE, &*config)]) {
+    for (name, bytes) in tokenizer_files(run).chain([(CONFIG_FILE, config)]) {
         luthier_files::write_atomically(&folder.join(name), |writer| writer.write_all(bytes))?;
         names.push(name.to_owned());
     }

@@ -42,7 +42,7 @@ pub(crate) struct Setting {
     pub(crate) alone: &'static str,
     /// The heading it stands under.
     pub(crate) group: Group,
-    /// Where it matters, as `key: value`; empty for everywhere.
+    /// Where it matters, as `key: value`, or several of them with ` or ` between; empty for everywhere.
     pub(crate) applies_to: &'static str,
     /// What Luthier does with it.
     pub(crate) status: Status,
@@ -52,6 +52,21 @@ pub(crate) struct Setting {
     pub(crate) ours: bool,
     /// Where default or meaning are not LLaMA-Factory's, on purpose.
     pub(crate) differs: Option<Difference>,
+}
+
+impl Setting {
+    /// The keys and values of which one must be so for the setting to matter; none: it always does. Read from texts such as
+    /// `finetuning_type: lora, ia3 or oft` and `finetuning_type: freeze or use_llama_pro: true`.
+    fn conditions(&self) -> impl Iterator<Item = (&'static str, &'static str)> + use<> {
+        let mut key = "";
+        self.applies_to.split(" or ").flat_map(|part| part.split(", ")).filter(|part| !part.is_empty()).map(
+            move |part| {
+                let (named, value) = part.split_once(": ").unwrap_or((key, part));
+                key = named;
+                (named, value)
+            },
+        )
+    }
 }
 
 /// What Luthier does with a setting.
@@ -237,9 +252,10 @@ impl Settings {
     fn beside_the_point(&self) -> Vec<String> {
         let mut found: Vec<(&str, Vec<&str>)> = Vec::new();
         for setting in SETTINGS.iter().filter(|setting| setting.status == Status::Honoured) {
-            let Some((key, wanted)) = setting.applies_to.split_once(": ") else { continue };
+            let mut conditions = setting.conditions().peekable();
             let (value, origin) = &self.values[setting.name];
-            if origin.is_none() || *value == setting.default_value() || self.text(key) == Some(wanted) {
+            let applies = conditions.peek().is_none() || conditions.any(|(key, wanted)| self.is(key, wanted));
+            if origin.is_none() || *value == setting.default_value() || applies {
                 continue;
             }
             match found.iter_mut().find(|(known, _)| *known == setting.applies_to) {
@@ -252,6 +268,12 @@ impl Settings {
             format!("{} {have} no effect without {condition}", names.join(", "))
         };
         found.into_iter().map(sentence).collect()
+    }
+
+    /// Whether a setting has the value that this text means.
+    fn is(&self, name: &str, wanted: &str) -> bool {
+        let wanted = find(name).and_then(|setting| setting.parse(&Raw::Text(wanted.to_owned())).ok());
+        wanted.as_ref() == Some(&self.values[name].0)
     }
 
     /// The value of a setting of the table, and where it was given if it was.
@@ -301,6 +323,13 @@ impl Settings {
     pub(crate) fn weights(&self, name: &str) -> &[(&'static str, f64)] {
         match &self.values[name].0 {
             Value::Weights(value) => value,
+            _ => &[],
+        }
+    }
+
+    pub(crate) fn options(&self, name: &str) -> &[(String, String)] {
+        match &self.values[name].0 {
+            Value::Options(value) => value,
             _ => &[],
         }
     }
@@ -403,8 +432,8 @@ mod tests {
 
     #[test]
     fn conditions_name_a_setting_and_a_value() {
-        for setting in SETTINGS.iter().filter(|setting| !setting.applies_to.is_empty()) {
-            let (key, value) = setting.applies_to.split_once(": ").expect(setting.name);
+        let conditions = |setting: &'static Setting| setting.conditions().map(move |condition| (setting, condition));
+        for (setting, (key, value)) in SETTINGS.iter().flat_map(conditions) {
             assert!(
                 find(key).is_some_and(|found| found.parse(&Raw::Text(value.to_owned())).is_ok()),
                 "{}",

@@ -68,13 +68,13 @@ pub(crate) fn train(mut config: TrainConfig, environment: &Environment, resume: 
     }
     let quarantine = config.data.quarantine.clone().unwrap_or_else(|| folder.join(datasets::QUARANTINE_FILE));
     datasets::quarantine(&quarantine, &run.facts.broken)?.iter().for_each(|note| eprint_line(&format!("note: {note}")));
-    let mut trainer = Trainer::new(&run.device, &run.decoder, run.trainer);
+    let mut trainer = Trainer::new(&run.device, &run.decoder, run.trainer.clone());
     let newest = found.as_ref().map(|found| found.path.clone());
     let mut journal = Vec::new();
     if let Some(found) = found {
+        trainer.resume(found.state.progress.clone());
         found.restore(&run.device, run.decoder.parameters(), Some(trainer.optimiser()))?;
         eprint_line(&format!("note: going on from {} after step {first} of {}", found.path.display(), run.steps.total));
-        trainer.resume(found.state.progress);
         journal = found.journal;
     }
     let mut older = Vec::new();

@@ -2,6 +2,7 @@
 //! is measured against.
 
 use luthier_model::Tuning;
+use luthier_model::adapter::{PromptKind, is_adapters_own};
 use luthier_train::MicroBatch;
 
 use crate::run::Run;
@@ -30,22 +31,40 @@ fn linear_per_token(run: &Run) -> f64 {
     let checkpoint = &run.model.checkpoint;
     let names = &checkpoint.model.names;
     let trained: Vec<&str> = run.decoder.parameters().iter().map(|parameter| parameter.name.as_str()).collect();
-    let lowest = trained.iter().filter_map(|name| layer_of(name)).min().unwrap_or(usize::MAX);
-    let embeds = trained.iter().any(|name| name.contains(names.embedding));
-    let inputs: Vec<&str> = names.query_key_value.iter().filter_map(|name| name.split("{}").nth(1)).collect();
+    // A learned prefix is reached through every layer, a learned prompt through their inputs too.
+    let (lowest, embeds) = match &run.tuning {
+        Tuning::Prompt(prompt) => (0, prompt.config.kind != PromptKind::Prefix),
+        _ => (
+            trained.iter().filter_map(|name| layer_of(name)).min().unwrap_or(usize::MAX),
+            trained.iter().any(|name| name.contains(names.embedding)),
+        ),
+    };
+    // The modules of a layer in the order of the forward pass: a product gives its input a gradient where something before
+    // it is trained.
+    let stages: [&[&str]; 6] = [
+        &[names.attention_norm],
+        names.query_key_value,
+        &[names.attention_output],
+        &[names.feed_forward_norm],
+        names.gate_up,
+        &[names.down],
+    ];
+    let is_of = |name: &str, path: &str| path.split("{}").nth(1).is_some_and(|path| name.contains(path));
+    let stage = |name: &str| stages.iter().position(|paths| paths.iter().any(|path| is_of(name, path)));
+    let lowest_stage =
+        trained.iter().filter(|name| layer_of(name) == Some(lowest)).filter_map(|name| stage(name)).min();
     let mut sum = 0.0;
     for (name, tensor) in checkpoint.tensors.iter().filter(|(_, tensor)| tensor.dims().len() == 2) {
         let Some(layer) = layer_of(name) else { continue };
         let size = tensor.tensor().len() as f64;
-        // The lowest layer's first projections have nothing below them that is trained.
-        let bottom = layer == lowest && !embeds && inputs.iter().any(|input| name.contains(input));
+        let reached = embeds || layer > lowest || layer == lowest && stage(name) > lowest_stage;
         sum += size;
-        sum += if layer >= lowest && !bottom || embeds { size } else { 0.0 };
+        sum += if reached { size } else { 0.0 };
         sum += if trained.contains(&name.as_str()) { size } else { 0.0 };
     }
-    if let Tuning::Lora(_) = &run.tuning {
+    if run.tuning.is_adapter() {
         // An adapter's two matrices: forward, to the input, and their own gradients.
-        let adapters = run.decoder.parameters().iter().filter(|parameter| parameter.name.contains(".lora_"));
+        let adapters = run.decoder.parameters().iter().filter(|parameter| is_adapters_own(&parameter.name));
         sum += adapters.map(|parameter| 3.0 * parameter.value.len() as f64).sum::<f64>();
     }
     sum

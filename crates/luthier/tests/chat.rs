@@ -77,6 +77,7 @@ const SAID: &str = "\
 /retry           answer the last message again, with another seed
 /set KEY VALUE   change temperature, top_k, top_p, min_p, repetition_penalty, seed or max_new_tokens,
                  add a text to stop (/set stop none takes all away); without KEY show them
+/adapter NAMES   go on with these adapters, added; all and none are names too; without NAMES list them
 /save FILE       save the conversation as JSON that can be trained on
 /exit            end (as Ctrl-D)
 A message that begins with a slash is written with two. Ctrl-C stops an answer.
@@ -302,7 +303,7 @@ fn a_message_that_the_template_refuses() {
 fn wrong_arguments() {
     let folder = folder();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
-    write("bad.yaml", "model_name_or_path: model\nnum_beams: 4\nquantization_bit: 4\nlora_rnk: 8\ntemperature: hot\n");
+    write("bad.yaml", "model_name_or_path: model\nnum_beams: 4\nlora_rnk: 8\ntemperature: hot\n");
     #[track_caller]
     fn fails(folder: &Path, arguments: &[&str], code: i32, stderr: &str) {
         let found = run(folder, &[&["chat"], arguments].concat(), "");
@@ -320,11 +321,9 @@ fn wrong_arguments() {
         &["bad.yaml", "do_sample=perhaps"],
         1,
         "error: bad.yaml, line 2: num_beams is refused: answers are drawn token by token, and not searched for\n\
-         error: bad.yaml, line 3: quantization_bit is refused: weights are not quantised while loading yet; a GGUF file is \
-         trained as it is\n\
-         error: bad.yaml, line 4: there is no setting \"lora_rnk\"; did you mean \"lora_rank\"? (`luthier train --help` lists \
+         error: bad.yaml, line 3: there is no setting \"lora_rnk\"; did you mean \"lora_rank\"? (`luthier train --help` lists \
          all)\n\
-         error: bad.yaml, line 5: temperature is \"hot\"; expected a number of 0 or more\n\
+         error: bad.yaml, line 4: temperature is \"hot\"; expected a number of 0 or more\n\
          error: command line: do_sample is \"perhaps\"; expected true or false\n",
     );
     fails(

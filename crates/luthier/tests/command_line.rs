@@ -57,14 +57,14 @@ fn an_unknown_key_names_the_nearest() {
 #[test]
 fn a_refused_key_says_why() {
     train(
-        "\nfp8: true\nquantization_bit: 4\nrope_scaling: {a: [b]}\n",
-        &["use_dora=true"],
+        "\nfp8: true\nsplit_special_tokens: true\nrope_scaling: {a: [b]}\n",
+        &["shift_attn=true"],
         "error: train.yaml, line 5: fp8 is refused: Luthier does not have it yet, and without it the result would differ\n\
-         error: train.yaml, line 6: quantization_bit is refused: weights are not quantised while loading yet; a GGUF file \
-         is trained as it is\n\
+         error: train.yaml, line 6: split_special_tokens is refused: Luthier does not have it yet, and without it the result \
+         would differ\n\
          error: train.yaml, line 7: rope_scaling is refused: the scaling of the model's own config.json is used; another is \
          not there yet\n\
-         error: command line: use_dora is refused: Luthier does not have it yet, and without it the result would differ\n",
+         error: command line: shift_attn is refused: Luthier does not have it yet, and without it the result would differ\n",
     );
     train(
         "stage: dpo\n",
@@ -81,7 +81,9 @@ fn a_bad_value_says_what_was_expected() {
         "error: train.yaml, line 4: learning_rate is \"fast\"; expected a number of 0 or more\n\
          error: train.yaml, line 5: lora_rank is \"0\"; expected a whole number from 1 to 65536\n\
          error: train.yaml, line 6: bf16 is \"maybe\"; expected true or false\n\
-         error: train.yaml, line 7: lr_scheduler_type is \"cosin\"; expected linear, cosine, constant or constant_with_warmup\n\
+         error: train.yaml, line 7: lr_scheduler_type is \"cosin\"; expected linear, cosine, cosine_with_restarts, \
+         polynomial, constant, constant_with_warmup, inverse_sqrt, cosine_with_min_lr, cosine_warmup_with_min_lr or \
+         warmup_stable_decay\n\
          error: command line: max_steps is [1, 2]; expected a whole number of -1 or more\n",
     );
     train(

@@ -55,7 +55,7 @@ fn check(name: &str, place: &Place, words: &[&str]) {
 fn help() {
     let place = Place::new();
     check("help", &place, &["--help"]);
-    for command in ["quickstart", "generate", "chat", "export", "bench", "plan", "env", "template"] {
+    for command in ["quickstart", "generate", "chat", "export", "expand", "bench", "plan", "env", "template"] {
         check(&format!("help_{command}"), &place, &[command, "--help"]);
     }
     check("help_data_preview", &place, &["data", "preview", "--help"]);

@@ -117,13 +117,13 @@ fn an_adapter_is_merged_into_a_folder() {
         "merge: 14 of 21 tensors change, in f32, rounded once to f32\n\
          numbers: f32, as most of the base's\n\
          writing merged: 0.00 GB in 21 tensors\n\
-         replaying 16 prompts through both models\n"
+         replaying 32 prompts through both models\n"
     );
     let lines: Vec<&str> = stdout.lines().collect();
     assert_eq!(lines[0], format!("exported to merged: {}", files.join(", ")));
     assert_eq!(
         lines[1],
-        "replay of 16 prompts through the chat template, the base with its adapter unmerged against the exported files:"
+        "replay of 32 prompts through the chat template, the base with its adapter unmerged against the exported files:"
     );
     let [far, agreement, before, after] = replay(&stdout);
     assert!(far < 1e-4 && agreement == 100.0 && (before - after).abs() < 1e-2, "{stdout}");
@@ -178,9 +178,9 @@ fn a_gguf_file_with_its_modelfile() {
     assert_eq!(
         stderr,
         "merge: 14 of 21 tensors change, in f32, rounded once to q8_0\n\
-         numbers: quantised from f32 to q8_0, 8 bits in blocks of 32 with one scale each\n\
+         numbers: quantised from f32 to q8_0: 8 bits in blocks of 32 with one scale each\n\
          writing small.gguf: 0.00 GB in 21 tensors\n\
-         replaying 16 prompts through both models\n\
+         replaying 32 prompts through both models\n\
          note: Modelfile: the chat template is chatml's, written as Ollama's TEMPLATE\n\
          next: ollama create small -f ./small.Modelfile\n"
     );
@@ -208,6 +208,36 @@ fn a_gguf_file_with_its_modelfile() {
     // And to another GGUF file, in a folder of its own.
     export(folder.path(), &["--model", "small.gguf", "--output", "again", "--format", "gguf", "--outtype", "f16"]);
     assert_eq!(names(&folder.path().join("again")), ["README.md", "again-F16.gguf"]);
+}
+
+/// A quantised file is tuned and written back as it was: types, bytes, metadata; what is quantised anew is said.
+#[test]
+fn a_quantised_file_keeps_the_type_of_each_tensor() {
+    let folder = folder();
+    let (_, stderr) = export(folder.path(), &["--model", "model", "--output", "base.gguf", "--outtype", "q4_0"]);
+    assert!(
+        stderr.starts_with(
+            "numbers: quantised from f32 to q4_0: 15 q4_0, 5 f32, 1 q8_0\n\
+             note: 1 matrix is stored in q8_0 instead of q6_k: its rows are no multiple of 256 numbers\n"
+        ),
+        "{stderr}"
+    );
+    let (_, stderr) = export(folder.path(), &["--model", "base.gguf", "--output", "copy.gguf"]);
+    assert!(stderr.starts_with("numbers: all 21 tensors of the base are copied byte for byte\n"), "{stderr}");
+    let arguments = ["--model", "base.gguf", "--adapter", "adapter", "--output", "tuned"];
+    let (stdout, stderr) = export(folder.path(), &[&arguments[..], &["--format", "gguf"]].concat());
+    assert!(
+        stderr.starts_with(
+            "merge: 14 of 21 tensors change, in f32, rounded once to the type that each has in the base\n\
+             numbers: 14 q4_0 are quantised anew, each to the type that it had; the other 7 are copied byte for byte\n"
+        ),
+        "{stderr}"
+    );
+    assert_eq!(names(&folder.path().join("tuned")), ["README.md", "tuned-Q4_0.gguf"]);
+    assert!(replay(&stdout)[0] > 0.0 && stdout.contains("\n  mean change by the adapter "), "{stdout}");
+    let sizes = ["base.gguf", "copy.gguf", "tuned/tuned-Q4_0.gguf"].map(|name| fs::metadata(folder.path().join(name)));
+    let [base, copy, tuned] = sizes.map(|size| size.unwrap().len());
+    assert!(base == copy && copy == tuned, "{base}, {copy}, {tuned}");
 }
 
 #[test]
@@ -279,8 +309,8 @@ fn wrong_arguments() {
          export --help` lists all)\n\
          error: merge.yaml, line 2: export_legacy_format is refused: it writes pickles, which can execute code while they are \
          loaded; safetensors are written\n\
-         error: merge.yaml, line 3: export_quantization_bit is refused: models are not quantised with data yet; --format gguf \
-         --outtype q8_0 stores 8 bits without\n\
+         error: merge.yaml, line 3: export_quantization_bit is refused: GPTQ, which quantises with data, is not built in; --format \
+         gguf --outtype q4_k_m stores 4 bits without, q8_0 8 bits\n\
          error: merge.yaml, line 4: export_size is \"many\"; expected gigabytes of one file, more than 0\n",
     );
     fails(folder.path(), &["merge.yaml", "--model", "model"], 2, CONFLICT);

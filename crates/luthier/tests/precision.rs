@@ -67,6 +67,10 @@ fn each_of_them_trains_and_goes_on_to_the_same_bytes() {
         "pure_bf16: true\nneftune_noise_alpha: 5\nlora_dropout: 0.1",
         "gradient_checkpointing: selective\nfinetuning_type: freeze\nfreeze_trainable_layers: 1",
         "gradient_checkpointing: on\nneftune_noise_alpha: 5\nbatch_size: auto",
+        "gradient_checkpointing: selective\nneftune_noise_alpha: 5\nfinetuning_type: prompt\nfp16: true",
+        "pure_bf16: true\nfinetuning_type: full\noptimizer_in_bwd: true\nmax_grad_norm: 0",
+        "fp16: true\nloss_scale: 1.0e25\nloss_scale_backoff: 0.01\nfinetuning_type: full\nuse_badam: true\n\
+         badam_switch_interval: 2",
     ] {
         let folder = folder(lines);
         succeeds(&folder, &[]);

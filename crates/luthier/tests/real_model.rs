@@ -11,7 +11,7 @@ use luthier_data::{
     ChatTemplate, Dataset, Example, GgufTokenizer, Message, ReadOptions, Role, SftOptions, Specials, TemplateOptions,
     Tokenizer, Truncation, tokenize_sft,
 };
-use luthier_model::{Checkpoint, Decoder, Generator, LoraAdapter, Tuning};
+use luthier_model::{Adapter, Checkpoint, Decoder, Generator, Tuning};
 use luthier_tensor::{CpuOptions, Device, Isa, Precision, Tape};
 use luthier_train::{MicroBatch, Row, evaluate};
 use serde_json::Value;
@@ -37,7 +37,7 @@ struct Real {
 }
 
 impl Real {
-    fn open(adapter: Option<&LoraAdapter>) -> Self {
+    fn open(adapter: Option<&Adapter>) -> Self {
         let isa = std::env::var("LUTHIER_CPU").map_or_else(|_| Isa::detect(), |name| Isa::named(&name).unwrap());
         let options = CpuOptions { threads: 2, isa, memory_bytes: 8 << 30, poison: false };
         let device = Device::cpu(options, None).unwrap();

@@ -199,6 +199,28 @@ fn entries() {
 }
 
 #[test]
+fn what_the_template_does_not_write() {
+    let chat = |middle: &str| {
+        format!(
+            "{{\"messages\": [{{\"role\": \"user\", \"content\": \"Hi?\"}}, {middle}{{\"role\": \"assistant\", \"content\": \
+             \"Ho.\"}}]}}\n"
+        )
+    };
+    let lines = [
+        chat(""),
+        chat("{\"role\": \"system\", \"content\": \"Be short.\"}, "),
+        chat("{\"role\": \"user\", \"content\": \"You?\"}, "),
+        chat(""),
+    ];
+    let rows = lines.concat();
+    let words = ["dataset=rows.jsonl", "template=chatml", "--rows", "1"];
+    preview("records_that_the_template_refuses", &write("rows.jsonl", &rows), &words);
+    preview("the_first_refused_one_where_strict", &write("rows.jsonl", &rows), &[&words[..], &["--strict"]].concat());
+    let most = [lines[1].as_str(), &lines[2], &lines[0]].concat();
+    preview("a_template_that_refuses_most", &write("rows.jsonl", &most), &words);
+}
+
+#[test]
 fn a_folder_with_splits_and_two_datasets_by_turns() {
     let change = |place: &Place| {
         place.folder("hub/data").write("hub/data/train-00000-of-00002.jsonl", GOOD);

@@ -97,7 +97,7 @@ fn an_unknown_architecture() {
     fs::write(&path, text).expect("written");
     check(
         &folder,
-        "error: model/config.json: the model type `eliza` is not supported; supported are arcee, baichuan, granite, \
+        "error: model/config.json: the model type `eliza` is not supported; supported are arcee, baichuan, gemma2, granite, \
          helium, hunyuan_v1_dense, internlm2, llama, minicpm, mistral, phi3, qwen2, qwen3, seed_oss, smollm3\n",
     );
 }

@@ -154,7 +154,7 @@ fn settings() {
     wrong("stage_unknown", nothing, &with(&["stage=sfft"]));
     wrong("two_precisions", nothing, &with(&["bf16=true", "fp16=true"]));
     wrong("evaluated_without_data", nothing, &with(&["eval_strategy=steps"]));
-    wrong("cannot_be_honoured", nothing, &with(&["use_galore=true", "quantization_bit=4"]));
+    wrong("cannot_be_honoured", nothing, &with(&["add_tokens=one", "resize_vocab=true"]));
 }
 
 #[test]

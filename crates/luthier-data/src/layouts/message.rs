@@ -76,6 +76,9 @@ pub(crate) fn read(layout: &MessagesLayout, value: &Value) -> Result<Message, St
     if message.role != Role::Assistant && !message.tool_calls.is_empty() {
         return Err("it calls tools, which only the assistant does".to_owned());
     }
+    if message.role == Role::Tool {
+        message.tool_call_id = object.get("tool_call_id").and_then(Value::as_str).map(str::to_owned);
+    }
     message.weight = weight(object)?;
     Ok(message)
 }
@@ -140,7 +143,8 @@ fn tool_call(call: &Value) -> Result<ToolCall, String> {
             .map_err(|error| format!("the arguments of the call of {name} are not JSON: {error}"))?,
         Some(value) => value.clone(),
     };
-    Ok(ToolCall { name: name.to_owned(), arguments })
+    let id = call.get("id").and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned);
+    Ok(ToolCall { id, ..ToolCall::new(name, arguments) })
 }
 
 /// A part of a content that is a list: text, a thought or a call.

@@ -7,7 +7,7 @@
 use super::{NamedTemplate, Piece, PieceTurn};
 use crate::error::Error;
 use crate::tokenizer::{Specials, Tokenizer};
-use crate::truncate::Turn;
+use crate::truncate::{Ending, Turn};
 
 impl NamedTemplate {
     /// The token that ends replies.
@@ -77,20 +77,28 @@ impl NamedTemplate {
                 continue;
             };
             let mut reply = self.ids(&turn.reply, tokenizer)?;
+            let mut ending = Ending::Reply;
             let end = match end_position(&reply, &ends, tokenizer)? {
                 Some(end) => end,
                 None => match prompts.get_mut(number + 1) {
                     Some(next) if next.first().is_some_and(|id| ends.contains(id)) => {
                         reply.push(next.remove(0));
+                        if self.row.efficient_eos {
+                            ending = Ending::NextPrompt;
+                        }
                         reply.len() - 1
                     }
                     next => {
-                        added += usize::from(next.is_some() || !self.row.efficient_eos);
+                        if next.is_none() && self.row.efficient_eos {
+                            ending = Ending::Row;
+                        } else {
+                            added += 1;
+                        }
                         self.add_end(&mut reply, &turn.reply, content_end, tokenizer)?
                     }
                 },
             };
-            encoded.push(Turn { prompt, reply, end });
+            encoded.push(Turn { prompt, reply, end, ending });
         }
         Ok((encoded, added))
     }

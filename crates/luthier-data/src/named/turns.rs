@@ -94,7 +94,7 @@ fn without_thought(text: &str, (open, close): (&str, &str)) -> String {
 
 impl NamedTemplate {
     fn problem(&self, problem: String) -> Error {
-        Error::Template { name: self.name.to_owned(), problem }
+        Error::Refused { name: self.name.to_owned(), problem }
     }
 
     /// The messages after the system message, with thoughts written out.

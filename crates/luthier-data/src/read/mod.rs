@@ -4,6 +4,7 @@
 //! A value that cannot be read is handed on with the reason where the next one can still be found (a line). Where it cannot (a
 //! file that is cut off), reading ends with an error that says so.
 
+mod allowance;
 mod arrow;
 mod csv;
 mod decompress;
@@ -231,6 +232,31 @@ mod tests {
             "lz4.arrow: it is damaged: it is compressed with LZ4, which is not read; write it with zstd or without, after \
              record 0"
         );
+    }
+
+    /// The rows of a table that has many of them, and the error at its end.
+    fn count(name: &str) -> (usize, Result<(), String>) {
+        let mut rows = 0;
+        let bytes = table(name);
+        let read = reader(name, name, Box::new(&bytes[..]), &mut |_| {
+            rows += 1;
+            ControlFlow::Continue(())
+        });
+        (rows, read.map_err(|error| error.to_string()))
+    }
+
+    #[test]
+    fn few_bytes_may_stand_for_many_rows_but_not_without_end() {
+        assert!(table("large/million.parquet").len() < 10_000);
+        assert_eq!(count("large/million.parquet"), (1_000_000, Ok(())));
+        for name in ["large/nothing.parquet", "large/nothing.arrow"] {
+            let (rows, error) = count(name);
+            let error = error.expect_err("it is refused");
+            assert!(
+                rows < 5_000_000 && error.contains("it unpacks to more than 1000 times its size"),
+                "{rows} {error}"
+            );
+        }
     }
 
     /// No cut and no changed byte of a table makes the reader panic or take memory without end.

@@ -37,3 +37,13 @@ for c in ["zstd", "lz4"]:
 views = pa.schema([("instruction", pa.string_view()), ("output", pa.large_string()), ("number", pa.int16()), ("history", pa.large_list(pa.list_(pa.string(), -1)))])
 with ipc.new_stream(str(out / "views.arrow"), views) as w:
     w.write_table(pa.Table.from_pylist([{k: r[k] for k in views.names} for r in rows], schema=views))
+# Few bytes that stand for many rows: well, and not.
+large = out / "large"; large.mkdir(exist_ok=True)
+long = pa.array(["You are a helpful assistant that answers in one short sentence, whatever it is asked, and in verse."]).dictionary_encode()
+many = pa.DictionaryArray.from_arrays(pa.array([0] * 10**6, pa.int32()), long.dictionary)
+table = pa.table({"instruction": many.cast(pa.string()), "output": many.cast(pa.string())})
+pq.write_table(table, large / "million.parquet", compression="zstd", row_group_size=10**6, max_rows_per_page=10**8, data_page_size=10**9)
+nothing = pa.table({"instruction": pa.nulls(3 * 10**7, pa.string())})
+pq.write_table(nothing, large / "nothing.parquet", compression="zstd", row_group_size=3 * 10**7, max_rows_per_page=10**8, data_page_size=10**9, write_page_index=False, write_statistics=False)
+with ipc.new_stream(str(large / "nothing.arrow"), pa.schema([("instruction", pa.null())])) as w:
+    w.write_batch(pa.record_batch({"instruction": pa.nulls(10**8)}))

@@ -84,7 +84,7 @@ fn ends_with_path(module: &str, name: &str) -> bool {
 }
 
 /// The number of the first pattern that matches the end of the path, as PEFT's `get_pattern_key`.
-pub(super) fn pattern_entry(
+pub(crate) fn pattern_entry(
     file: &str,
     key: &str,
     patterns: &[(String, f64)],

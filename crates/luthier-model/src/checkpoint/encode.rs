@@ -1,10 +1,10 @@
-//! Numbers as files store them: rounded once, to the nearest, as the programs that read the files would have done it.
+//! Numbers as files store them: rounded once, to the nearest, as the programs that read the files would have done it; in
+//! blocks, with the scales that leave the least error.
 
-use luthier_tensor::{DType, bf16_bits, f16_bits};
+use luthier_tensor::{DType, Device, bf16_bits, encode_blocks, f16_bits};
 
 /// A number that the storage type has no place for.
-#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-#[error("the number {number} is too large for {dtype}; use bf16 or f32")]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OutOfRange {
     /// The number.
     pub number: f32,
@@ -12,51 +12,60 @@ pub struct OutOfRange {
     pub dtype: DType,
 }
 
-/// Little-endian bytes of `values` in `dtype`: f32, bf16, f16 or q8_0. For q8_0 their count is a multiple of 32.
+impl std::fmt::Display for OutOfRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { number, dtype } = self;
+        match number.is_finite() {
+            true => write!(f, "the number {number} is too large for {dtype}; use bf16 or f32"),
+            false => write!(f, "{number} has no place in blocks of {dtype}; the model or its adapter is damaged"),
+        }
+    }
+}
+
+impl std::error::Error for OutOfRange {}
+
+/// Little-endian bytes of `values` in `dtype`: f32, bf16, f16, or blocks, of which the values are a whole number.
 ///
 /// # Errors
-/// When a finite number would become infinite, or a block of q8_0 is not finite.
+/// When a finite number would become infinite, or blocks are to hold one that is not finite.
 ///
 /// # Panics
-/// When `dtype` is none of the four, or blocks are not whole: a caller chooses both, no input does.
+/// When `dtype` is for ids, or blocks are not whole: a caller chooses both, no input does.
 pub fn encode(values: &[f32], dtype: DType) -> Result<Vec<u8>, OutOfRange> {
+    encode_with(values, dtype, || {
+        let mut bytes = vec![0; dtype.bytes(values.len())];
+        encode_blocks(dtype, values, &mut bytes);
+        bytes
+    })
+}
+
+/// As [`encode`], with blocks made by the device's threads: the same bytes.
+pub(crate) fn encode_on(device: &Device, values: &[f32], dtype: DType) -> Result<Vec<u8>, OutOfRange> {
+    encode_with(values, dtype, || device.encode(values, dtype))
+}
+
+fn encode_with(values: &[f32], dtype: DType, blocks: impl FnOnce() -> Vec<u8>) -> Result<Vec<u8>, OutOfRange> {
+    const FIRST_TOO_LARGE: f32 = 65_520.0;
+    let refuse = |beyond: &dyn Fn(f32) -> bool| match values.iter().find(|value| beyond(**value)) {
+        Some(&number) => Err(OutOfRange { number, dtype }),
+        None => Ok(()),
+    };
     Ok(match dtype {
         DType::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
         DType::Bf16 => values.iter().flat_map(|&value| bf16_bits(value).to_le_bytes()).collect(),
         DType::F16 => {
-            const FIRST_TOO_LARGE: f32 = 65_520.0;
-            let beyond = |value: &&f32| value.is_finite() && value.abs() >= FIRST_TOO_LARGE;
-            if let Some(&number) = values.iter().find(beyond) {
-                return Err(OutOfRange { number, dtype });
-            }
+            refuse(&|value| value.is_finite() && value.abs() >= FIRST_TOO_LARGE)?;
             values.iter().flat_map(|&value| f16_bits(value).to_le_bytes()).collect()
         }
-        DType::Q8_0 => {
-            let (blocks, rest) = values.as_chunks::<32>();
-            assert!(rest.is_empty(), "{} numbers are no whole number of blocks", values.len());
-            let mut bytes = Vec::with_capacity(blocks.len() * dtype.block_bytes());
-            for block in blocks {
-                q8_0_block(block, &mut bytes)?;
-            }
-            bytes
+        DType::U32 => panic!("{dtype} is never written"),
+        _ => {
+            // Scales and minima are f16. Of codes around zero the scale is a fraction of the largest number; a limit that
+            // holds for all formats but q8_0 is low enough for any of them and far above any weight.
+            let most = if dtype == DType::Q8_0 { 127.0 * FIRST_TOO_LARGE } else { FIRST_TOO_LARGE };
+            refuse(&|value| !value.is_finite() || value.abs() >= most)?;
+            blocks()
         }
-        other => panic!("{other} is never written"),
     })
-}
-
-/// A scale in f16 and 32 codes; the codes follow from the scale before it is rounded, as in ggml's
-/// `quantize_row_q8_0_ref`.
-fn q8_0_block(block: &[f32; 32], bytes: &mut Vec<u8>) -> Result<(), OutOfRange> {
-    let largest = block.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-    let scale = largest / 127.0;
-    if let Some(&number) = block.iter().find(|value| !value.is_finite() || scale >= 65_520.0) {
-        return Err(OutOfRange { number, dtype: DType::Q8_0 });
-    }
-    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-    bytes.extend(f16_bits(scale).to_le_bytes());
-    // `round` goes away from zero at halves, as C's does.
-    bytes.extend(block.iter().map(|value| (value * inverse).round() as i8 as u8));
-    Ok(())
 }
 
 #[cfg(test)]
@@ -79,7 +88,16 @@ mod tests {
         let error = encode(&[1.0, -70_000.0], DType::F16).expect_err("too large");
         assert_eq!(error.to_string(), "the number -70000 is too large for f16; use bf16 or f32");
         assert_eq!(encode(&[f32::INFINITY], DType::F16).expect("it is infinite already"), [0, 0x7c]);
-        assert!(encode(&[f32::NAN; 32], DType::Q8_0).is_err());
         assert_eq!(encode(&[1.0], DType::Bf16).expect("in range"), [0x80, 0x3f]);
+        for dtype in DType::BLOCKS {
+            for (number, says) in [(f32::NAN, "NaN has no place in "), (f32::NEG_INFINITY, "-inf has no place in ")] {
+                let mut values = [0.5; 512];
+                values[300] = number;
+                let error = encode(&values, dtype).expect_err("not finite").to_string();
+                assert!(error.starts_with(says) && error.contains(dtype.name()), "{error}");
+            }
+            assert!(encode(&[1e7; 256], dtype).is_err(), "{dtype}");
+            assert!(encode(&[6e4; 256], dtype).is_ok(), "{dtype}");
+        }
     }
 }

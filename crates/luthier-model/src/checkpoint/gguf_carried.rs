@@ -5,6 +5,7 @@ use super::files::ModelFiles;
 use super::gguf::Gguf;
 use super::gguf_model::{architecture, stored_tensors};
 use super::gguf_names::{Architecture, is_rotary_table};
+use super::gguf_storage::GgufFileType;
 use super::gguf_writer::GgufValue;
 use crate::error::Error;
 
@@ -13,11 +14,19 @@ use crate::error::Error;
 pub struct GgufCarried {
     pub(super) architecture: Architecture,
     pub(super) metadata: Vec<(String, GgufValue)>,
+    /// What most of the file's numbers are stored in, as it stands there.
+    pub(super) file_type: Option<GgufValue>,
     /// Name, dimensions and values.
     pub(super) tables: Vec<(String, Vec<usize>, Vec<f32>)>,
 }
 
 impl GgufCarried {
+    /// What the file says that most of its numbers are stored in, where it is known here.
+    pub fn file_type(&self) -> Option<GgufFileType> {
+        let Some(GgufValue::Raw { kind: 4, bytes }) = &self.file_type else { return None };
+        GgufFileType::ALL.into_iter().find(|named| named.number.to_le_bytes() == bytes[..])
+    }
+
     /// Reads them; `None` when the model is no GGUF file.
     ///
     /// # Errors
@@ -36,6 +45,8 @@ impl GgufCarried {
             kind,
             bytes: gguf.bytes[range.clone()].to_vec(),
         };
+        let file_type = gguf.raw.iter().find(|(key, ..)| key == "general.file_type");
+        let file_type = file_type.map(|(_, kind, range)| value(*kind, range));
         let metadata = gguf
             .raw
             .iter()
@@ -49,6 +60,6 @@ impl GgufCarried {
                 tables.push((name, tensor.dims().to_vec(), tensor.to_f32().unwrap_or_default()));
             }
         }
-        Ok(Some(Self { architecture: architecture(&gguf)?, metadata, tables }))
+        Ok(Some(Self { architecture: architecture(&gguf)?, metadata, file_type, tables }))
     }
 }

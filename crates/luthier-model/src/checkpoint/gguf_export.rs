@@ -7,6 +7,7 @@ use super::Checkpoint;
 use super::gguf_carried::GgufCarried;
 use super::gguf_names::permuted_row;
 use super::gguf_rope::{Rope, rope};
+use super::gguf_storage::{Choice, GgufStorage, Place};
 use super::gguf_target::{Target, window_note};
 use super::gguf_tokenizer::GgufTokenizer;
 use super::gguf_writer::GgufValue;
@@ -48,27 +49,22 @@ pub struct GgufPlan {
     pub notes: Vec<String>,
 }
 
-/// Plans a file. Vectors are stored in f32 and matrices as `outtype`, as llama.cpp's converter does; a matrix whose rows
-/// are no whole number of q8_0 blocks becomes f16. Of a model that was a GGUF file, `carried` gives metadata and tables, and
-/// of `tokenizer` a chat template is taken where the file had none.
+/// Plans a file. Vectors are stored in f32 and matrices as `storage` says; where the rows of one are no whole number of
+/// blocks, it is stored as llama.cpp would and a note says so. Of a model that was a GGUF file, `carried` gives metadata and
+/// tables, and of `tokenizer` a chat template is taken where the file had none.
 ///
 /// # Errors
 /// When llama.cpp would compute something else; the message says why.
 pub fn plan_gguf(
     checkpoint: &Checkpoint,
     name: &str,
-    outtype: DType,
+    storage: impl Into<GgufStorage>,
     tokenizer: &GgufTokenizer,
     carried: Option<&GgufCarried>,
 ) -> Result<GgufPlan, Error> {
     let model = &checkpoint.model.decoder;
     let mut plan = GgufPlan { metadata: Vec::new(), tensors: Vec::new(), notes: Vec::new() };
-    let file_type: u32 = match outtype {
-        DType::F32 => 0,
-        DType::F16 => 1,
-        DType::Q8_0 => 7,
-        _ => 32,
-    };
+    let storage = storage.into();
     let target = match carried {
         Some(carried) => {
             plan.metadata.clone_from(&carried.metadata);
@@ -99,13 +95,15 @@ pub fn plan_gguf(
         plan.tensors.extend(carried.tables.iter().map(table));
     }
     plan.metadata.push(("general.quantization_version".into(), GgufValue::U32(2)));
-    plan.metadata.push(("general.file_type".into(), GgufValue::U32(file_type)));
-    let mut list = List { checkpoint, target, outtype, tensors: &mut plan.tensors, narrow: 0 };
+    let file_type = match storage {
+        GgufStorage::Named(named) => Some(GgufValue::U32(named.number)),
+        GgufStorage::AsBase => carried.and_then(|carried| carried.file_type.clone()),
+    };
+    plan.metadata.extend(file_type.map(|value| ("general.file_type".into(), value)));
+    let choice = Choice::new(storage, checkpoint, target);
+    let mut list = List { checkpoint, target, choice, tensors: &mut plan.tensors };
     list.all();
-    if list.narrow > 0 {
-        let narrow = list.narrow;
-        plan.notes.push(format!("{narrow} matrices are stored in f16: their rows are no whole number of q8_0 blocks"));
-    }
+    plan.notes.extend(list.choice.notes());
     Ok(plan)
 }
 
@@ -189,10 +187,8 @@ fn tokenizer_metadata(tokenizer: &GgufTokenizer) -> Vec<(String, GgufValue)> {
 struct List<'a> {
     checkpoint: &'a Checkpoint,
     target: Target,
-    outtype: DType,
+    choice: Choice<'a>,
     tensors: &'a mut Vec<GgufTensor>,
-    /// Matrices that q8_0 has no blocks for.
-    narrow: usize,
 }
 
 impl List<'_> {
@@ -260,20 +256,19 @@ impl List<'_> {
             if let (Some(rows), Some(first)) = (&rows, dims.first_mut()) {
                 *first = rows.len();
             }
-            let columns = dims.last().copied().unwrap_or(1);
-            let dtype = match self.outtype {
-                _ if dims.len() < 2 => DType::F32,
-                DType::Q8_0 if !columns.is_multiple_of(DType::Q8_0.block_len()) => {
-                    self.narrow += 1;
-                    DType::F16
-                }
-                outtype => outtype,
-            };
+            let (layer, part) = placed(name);
+            let dtype = self.choice.dtype(&Place { part, layer, source: &source, dims: &dims });
             let spec = TensorSpec { name: format!("{name}.{suffix}"), dtype, dims };
             let source = GgufSource::Model { name: source, rows: rows.clone() };
             self.tensors.push(GgufTensor { spec, source });
         }
     }
+}
+
+/// The layer of a module of a file, 0 where it is in none, and what it is there.
+fn placed(name: &str) -> (usize, &str) {
+    let within = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
+    within.map_or((0, name), |(layer, part)| (layer.parse().unwrap_or(0), part))
 }
 
 /// The rows of queries, keys and values in one fused projection.

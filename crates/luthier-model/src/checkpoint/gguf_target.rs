@@ -47,6 +47,15 @@ const TARGETS: &[(&str, Target)] = &[
     ("smollm3", target("smollm3", true, [false; 3], false)),
 ];
 
+/// Families that stay folders, each with the reason.
+const FOLDERS: &[(&str, &str)] =
+    &[("gemma2", "the GGUF form of Gemma 2 (norms plus one, bounds, windows) is not written yet; export a folder")];
+
+/// The families that cannot be written, each with the reason.
+pub fn folder_families() -> impl Iterator<Item = (&'static str, &'static str)> {
+    FOLDERS.iter().copied()
+}
+
 /// The families that can be written, each with the name of its architecture in llama.cpp.
 pub fn gguf_families() -> impl Iterator<Item = (&'static str, &'static str)> {
     TARGETS.iter().map(|(family, target)| (*family, target.name))
@@ -72,6 +81,9 @@ impl Target {
 fn family_target(checkpoint: &Checkpoint) -> Result<Target, Error> {
     let family = checkpoint.model.decoder.model_type.as_str();
     let known = TARGETS.iter().find(|(name, _)| *name == family).map(|(_, target)| *target);
+    if let Some((_, reason)) = FOLDERS.iter().find(|(name, _)| *name == family) {
+        return Err(refusal(&checkpoint.label, "model_type", family, *reason));
+    }
     known.ok_or_else(|| {
         let names: Vec<&str> = TARGETS.iter().map(|(name, _)| *name).collect();
         let reason = format!("llama.cpp has no architecture for it; known are {}; export a folder", names.join(", "));

@@ -81,15 +81,25 @@ fn write_list(kind: u32, count: usize, out: &mut Vec<u8>) {
     out.extend((count as u64).to_le_bytes());
 }
 
-/// ggml's number of a storage type that is written.
+/// ggml's number of a storage type.
 fn type_number(dtype: DType) -> Option<u32> {
-    match dtype {
-        DType::F32 => Some(0),
-        DType::F16 => Some(1),
-        DType::Q8_0 => Some(8),
-        DType::Bf16 => Some(30),
-        _ => None,
-    }
+    Some(match dtype {
+        DType::F32 => 0,
+        DType::F16 => 1,
+        DType::Q4_0 => 2,
+        DType::Q4_1 => 3,
+        DType::Q5_0 => 6,
+        DType::Q5_1 => 7,
+        DType::Q8_0 => 8,
+        DType::Q2K => 10,
+        DType::Q3K => 11,
+        DType::Q4K => 12,
+        DType::Q5K => 13,
+        DType::Q6K => 14,
+        DType::Bf16 => 30,
+        DType::Mxfp4 => 39,
+        _ => return None,
+    })
 }
 
 /// Everything before the numbers.

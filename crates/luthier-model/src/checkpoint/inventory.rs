@@ -27,6 +27,7 @@ pub fn needed_tensors(model: &ModelDescription) -> Vec<(String, Vec<usize>)> {
             list.vector(&at(names.key_norm), decoder.head_dim);
         }
         list.linear(&at(names.attention_output), hidden, query, decoder.biases.attention_output);
+        names.attention_output_norm.iter().for_each(|name| list.vector(&at(name), hidden));
         list.vector(&at(names.feed_forward_norm), hidden);
         let inner = decoder.intermediate_size;
         let widths: &[usize] = match decoder.feed_forward {
@@ -37,6 +38,7 @@ pub fn needed_tensors(model: &ModelDescription) -> Vec<(String, Vec<usize>)> {
             list.linear(&at(name), rows, hidden, decoder.biases.feed_forward);
         }
         list.linear(&at(names.down), hidden, inner, decoder.biases.feed_forward);
+        names.down_norm.iter().for_each(|name| list.vector(&at(name), hidden));
     }
     list.vector(names.final_norm, hidden);
     if !decoder.tied_head {

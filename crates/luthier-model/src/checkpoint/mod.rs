@@ -2,6 +2,7 @@
 //! bytes; weights are not copied unless they lie badly.
 
 mod encode;
+mod expand;
 mod files;
 mod gguf;
 mod gguf_carried;
@@ -10,10 +11,12 @@ mod gguf_export;
 mod gguf_model;
 mod gguf_names;
 mod gguf_rope;
+mod gguf_storage;
 mod gguf_target;
 mod gguf_tokenizer;
 mod gguf_writer;
 mod inventory;
+mod quantise;
 mod safetensors;
 mod scratch;
 mod stored;
@@ -27,16 +30,20 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::families::{ModelDescription, describe};
 
+pub(crate) use encode::encode_on;
 pub use encode::{OutOfRange, encode};
+pub use expand::{ExpandedLayer, expanded_layers};
 pub(crate) use files::parse_json;
 pub use files::{INDEX_FILE, ModelFiles, WEIGHTS_FILE, shard_names};
 pub use gguf_carried::GgufCarried;
 pub use gguf_export::{GgufPlan, GgufSource, GgufTensor, plan_gguf};
-pub use gguf_target::gguf_families;
+pub use gguf_storage::{GgufFileType, GgufStorage};
+pub use gguf_target::{folder_families, gguf_families};
 pub use gguf_tokenizer::GgufTokenizer;
 pub use gguf_writer::{GgufValue, gguf_bytes, write_gguf};
 pub use inventory::needed_tensors;
-pub use safetensors::read_safetensors;
+pub use quantise::{Quantisation, Quantiser};
+pub use safetensors::{read_safetensors, read_state};
 pub use stored::StoredTensor;
 pub use writer::{Shard, TensorSpec, index_json, plan_shards, write_shard};
 

@@ -17,7 +17,24 @@ const FORMAT: &str = "safetensors";
 pub fn read_safetensors(
     file: &str,
     bytes: &SharedBytes,
+    ignore: impl FnMut(&str) -> bool,
+) -> Result<Vec<(String, StoredTensor)>, Error> {
+    read(file, bytes, ignore, false)
+}
+
+/// As [`read_safetensors`], of a training's state, which may hold codes of eight bits too.
+///
+/// # Errors
+/// As there.
+pub fn read_state(file: &str, bytes: &SharedBytes) -> Result<Vec<(String, StoredTensor)>, Error> {
+    read(file, bytes, |_| false, true)
+}
+
+fn read(
+    file: &str,
+    bytes: &SharedBytes,
     mut ignore: impl FnMut(&str) -> bool,
+    has_codes: bool,
 ) -> Result<Vec<(String, StoredTensor)>, Error> {
     let content = (**bytes).as_ref();
     let (header, metadata) = SafeTensors::read_metadata(content).map_err(|error| refusal(file, content, &error))?;
@@ -31,6 +48,7 @@ pub fn read_safetensors(
             Dtype::F32 => DType::F32,
             Dtype::BF16 => DType::Bf16,
             Dtype::F16 => DType::F16,
+            Dtype::U8 if has_codes => DType::U8,
             other => {
                 return Err(Error::TensorType {
                     file: file.to_string(),

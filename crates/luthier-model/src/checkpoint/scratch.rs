@@ -1,7 +1,7 @@
 //! A model before any training: the tensors that its configuration asks for, with values drawn from a seed.
 //!
 //! As transformers starts every family here (`PreTrainedModel._init_weights`): matrices are normal with mean 0 and the
-//! standard deviation `initializer_range`, the row of the padding token is 0, norms are 1, biases 0. A value is a function
+//! standard deviation `initializer_range`, the row of the padding token is 0, norms multiply by 1, biases 0. A value is a function
 //! of seed, tensor name and index alone. They are not PyTorch's own random numbers, which depend on its version.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::f64::consts::TAU;
 
 use luthier_tensor::DType;
 
-use super::{Checkpoint, ModelFiles, StoredTensor, needed_tensors};
+use super::{Checkpoint, ModelFiles, Quantiser, StoredTensor, needed_tensors};
 use crate::error::Error;
 use crate::families::{describe, raw::Raw};
 use crate::tuning::{mix, stream};
@@ -21,9 +21,11 @@ impl Checkpoint {
     /// A model that begins with random weights; weights among `files` are not read. They are stored as `dtype` or
     /// `torch_dtype` of the configuration says, else in f32.
     ///
+    /// With a `quantiser` each tensor is quantised before the next is drawn, so that the model never lies in memory as it is drawn.
+    ///
     /// # Errors
-    /// When `config.json` is missing or wrong, or the family is not supported.
-    pub fn from_scratch(files: &ModelFiles, seed: u64) -> Result<Self, Error> {
+    /// When `config.json` is missing or wrong, the family is not supported, or a tensor cannot be quantised.
+    pub fn from_scratch(files: &ModelFiles, seed: u64, quantiser: Option<&Quantiser>) -> Result<Self, Error> {
         let file = files.path("config.json");
         let Some(config) = files.json("config.json")? else {
             return Err(Error::MissingFile {
@@ -45,14 +47,23 @@ impl Checkpoint {
             Some("float16") => DType::F16,
             _ => DType::F32,
         };
+        let threads = quantiser.map_or(1, |quantiser| quantiser.threads);
         let mut tensors = BTreeMap::new();
         for (name, dims) in needed_tensors(&model) {
-            let mut values = starting_values(seed, &name, &dims, deviation);
+            let mut values = starting_values(seed, &name, &dims, deviation, threads);
+            if dims.len() == 1 && !name.ends_with(".bias") {
+                values.fill(1.0 - model.decoder.norm_offset);
+            }
             if let Some(padding) = padding.map(|id| id as usize).filter(|id| name == embedding && *id < dims[0]) {
                 values[padding * dims[1]..(padding + 1) * dims[1]].fill(0.0);
             }
             let tensor = StoredTensor::from_values(&name, &values, &dims, dtype)?;
-            tensors.insert(name, tensor);
+            drop(values);
+            let quantised = match quantiser {
+                Some(quantiser) => quantiser.apply(&model, &files.label, &name, &tensor)?,
+                None => None,
+            };
+            tensors.insert(name, quantised.unwrap_or(tensor));
         }
         let mut checkpoint = Self::settled(files, &file, &file, config, tensors, Vec::new(), None)?;
         let note = format!(
@@ -64,20 +75,26 @@ impl Checkpoint {
     }
 }
 
-/// The values of one tensor; what has one dimension is a norm or a bias.
-fn starting_values(seed: u64, name: &str, dims: &[usize], deviation: f64) -> Vec<f32> {
+/// The values of one tensor; what has one dimension is a norm or a bias, which start elsewhere or at 0.
+fn starting_values(seed: u64, name: &str, dims: &[usize], deviation: f64, threads: usize) -> Vec<f32> {
     let count = dims.iter().product();
     match dims {
-        [_] if name.ends_with(".bias") => vec![0.0; count],
-        [_] => vec![1.0; count],
+        [_] => vec![0.0; count],
         _ => {
             let name = stream(seed, name);
-            let mut values = Vec::with_capacity(count + 1);
-            for pair in 0..count.div_ceil(2) {
-                let (one, other) = normal_pair(name, pair as u64);
-                values.extend([(one * deviation) as f32, (other * deviation) as f32]);
-            }
-            values.truncate(count);
+            let mut values = vec![0.0; count];
+            let each = count.div_ceil(threads.max(1)).next_multiple_of(2).max(2);
+            std::thread::scope(|scope| {
+                for (part, values) in values.chunks_mut(each).enumerate() {
+                    scope.spawn(move || {
+                        for (pair, values) in (part * each / 2..).zip(values.chunks_mut(2)) {
+                            let (one, other) = normal_pair(name, pair as u64);
+                            let pair = [(one * deviation) as f32, (other * deviation) as f32];
+                            values.copy_from_slice(&pair[..values.len()]);
+                        }
+                    });
+                }
+            });
             values
         }
     }
@@ -114,7 +131,7 @@ mod tests {
 
     #[test]
     fn matrices_are_normal_norms_one_biases_and_padding_zero() {
-        let checkpoint = Checkpoint::from_scratch(&files(|_| ()), 42).expect("made");
+        let checkpoint = Checkpoint::from_scratch(&files(|_| ()), 42, None).expect("made");
         let values = |name: &str| checkpoint.tensors[name].to_f32().expect("floats");
         assert!(values("model.layers.1.input_layernorm.weight").iter().all(|value| *value == 1.0));
         assert!(values("model.layers.1.self_attn.q_proj.bias").iter().all(|value| *value == 0.0));
@@ -135,7 +152,7 @@ mod tests {
     #[test]
     fn seeds_and_names_draw_apart() {
         let draw = |seed, name: &str| {
-            Checkpoint::from_scratch(&files(|_| ()), seed).expect("made").tensors[name].to_f32().expect("floats")
+            Checkpoint::from_scratch(&files(|_| ()), seed, None).expect("made").tensors[name].to_f32().expect("floats")
         };
         let name = "model.layers.0.mlp.up_proj.weight";
         assert_eq!(draw(1, name), draw(1, name));
@@ -151,14 +168,14 @@ mod tests {
             ("dtype", "float32", DType::F32),
         ] {
             let files = files(|config| config[key] = value.into());
-            let checkpoint = Checkpoint::from_scratch(&files, 0).expect("made");
+            let checkpoint = Checkpoint::from_scratch(&files, 0, None).expect("made");
             assert!(checkpoint.tensors.values().all(|tensor| tensor.dtype() == expected), "{value}");
         }
     }
 
     #[test]
     fn a_deviation_below_zero_is_refused() {
-        let error = Checkpoint::from_scratch(&files(|config| config["initializer_range"] = (-1).into()), 0);
+        let error = Checkpoint::from_scratch(&files(|config| config["initializer_range"] = (-1).into()), 0, None);
         assert_eq!(
             error.err().map(|error| error.to_string()).as_deref(),
             Some("new/config.json: `initializer_range` is -1; expected a number of 0 or more")

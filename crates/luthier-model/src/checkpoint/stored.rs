@@ -12,9 +12,11 @@ pub struct StoredTensor {
     bytes: SharedBytes,
     offset: usize,
     dtype: DType,
-    dims: Vec<usize>,
-    tensor: Tensor,
-    file: Arc<str>,
+    pub(super) dims: Vec<usize>,
+    pub(super) tensor: Tensor,
+    pub(super) file: Arc<str>,
+    /// Whether it was quantised while it was read.
+    pub(super) quantised: bool,
 }
 
 impl StoredTensor {
@@ -45,7 +47,7 @@ impl StoredTensor {
             Tensor::from_shared(Arc::clone(&bytes), offset, length, dtype, rows, columns).map_err(|error| {
                 Error::Damaged { file: file.to_string(), format: "weight", reason: format!("tensor `{name}`: {error}") }
             })?;
-        Ok(Self { bytes, offset, dtype, dims, tensor, file: Arc::clone(file) })
+        Ok(Self { bytes, offset, dtype, dims, tensor, file: Arc::clone(file), quantised: false })
     }
 
     /// A tensor of `dims` that a program computed.
@@ -59,7 +61,13 @@ impl StoredTensor {
     /// As [`from_f32`](Self::from_f32), rounded once to bf16 or f16 where that is wanted.
     pub(crate) fn from_values(name: &str, values: &[f32], dims: &[usize], dtype: DType) -> Result<Self, Error> {
         let bytes: Vec<u8> = match dtype {
-            DType::Bf16 => values.iter().flat_map(|&value| luthier_tensor::bf16_bits(value).to_le_bytes()).collect(),
+            DType::Bf16 => {
+                let mut bytes = vec![0; 2 * values.len()];
+                for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+                    *bytes = luthier_tensor::bf16_bits(*value).to_le_bytes();
+                }
+                bytes
+            }
             DType::F16 => values.iter().flat_map(|&value| luthier_tensor::f16_bits(value).to_le_bytes()).collect(),
             _ => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
         };

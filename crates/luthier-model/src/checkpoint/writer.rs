@@ -14,7 +14,7 @@ use crate::error::Error;
 pub struct TensorSpec {
     /// Its name.
     pub name: String,
-    /// How its numbers are stored: f32, bf16 or f16; in GGUF also q8_0.
+    /// How its numbers are stored: f32, bf16 or f16; in GGUF also blocks.
     pub dtype: DType,
     /// Its dimensions, outermost first.
     pub dims: Vec<usize>,
@@ -31,6 +31,7 @@ impl TensorSpec {
             DType::F32 => Some("F32"),
             DType::Bf16 => Some("BF16"),
             DType::F16 => Some("F16"),
+            DType::U8 => Some("U8"),
             _ => None,
         }
     }

@@ -58,9 +58,11 @@ pub(super) const LLAMA_NAMES: ModuleNames = ModuleNames {
     query_norm: "model.layers.{}.self_attn.q_norm",
     key_norm: "model.layers.{}.self_attn.k_norm",
     attention_output: "model.layers.{}.self_attn.o_proj",
+    attention_output_norm: None,
     feed_forward_norm: "model.layers.{}.post_attention_layernorm",
     gate_up: &["model.layers.{}.mlp.gate_proj", "model.layers.{}.mlp.up_proj"],
     down: "model.layers.{}.mlp.down_proj",
+    down_norm: None,
     final_norm: "model.norm",
     head: "lm_head",
 };
@@ -97,13 +99,17 @@ pub(super) fn decoder(config: &Raw<'_>, model_type: &str, defaults: &Defaults) -
         key_value_heads,
         head_dim,
         attention_scale: (head_dim as f64).powf(-0.5) as f32,
+        attention_soft_cap: None,
         norm_epsilon: config.positive_or("rms_norm_eps", defaults.norm_epsilon)? as f32,
+        norm_offset: 0.0,
         query_key_norm: QueryKeyNorm::None,
         rotary,
         feed_forward: FeedForward::Gated(activation(config, defaults.activation)?),
         embedding_scale: 1.0,
+        prompt_scale: 1.0,
         residual_scale: 1.0,
         logit_scale: 1.0,
+        logit_soft_cap: None,
         tied_head: config.flag_or("tie_word_embeddings", defaults.tied_head)?,
         biases: Biases::default(),
         layers: vec![LayerConfig::default(); layers],
@@ -142,7 +148,12 @@ fn heads(config: &Raw<'_>, hidden_size: usize, defaults: &Defaults) -> Result<(u
 
 /// `hidden_act`, by the names of transformers' table.
 pub(super) fn activation(config: &Raw<'_>, default: &str) -> Result<Activation, Error> {
-    Ok(match config.text("hidden_act")?.unwrap_or(default) {
+    activation_of(config, "hidden_act", default)
+}
+
+/// As [`activation`], where the family's key is another.
+pub(super) fn activation_of(config: &Raw<'_>, key: &str, default: &str) -> Result<Activation, Error> {
+    Ok(match config.text(key)?.unwrap_or(default) {
         "silu" | "swish" => Activation::Silu,
         "gelu" | "gelu_python" => Activation::Gelu,
         "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_accurate" => Activation::GeluTanh,
@@ -150,7 +161,7 @@ pub(super) fn activation(config: &Raw<'_>, default: &str) -> Result<Activation, 
         "relu2" => Activation::ReluSquared,
         _ => {
             let known = "known are silu, gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, relu and relu2";
-            return Err(config.unsupported("hidden_act", known));
+            return Err(config.unsupported(key, known));
         }
     })
 }

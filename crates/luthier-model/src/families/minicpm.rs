@@ -17,6 +17,7 @@ pub(super) fn family(config: &Raw<'_>) -> Result<(DecoderConfig, ModuleNames), E
     let attention = config.flag_or("attention_bias", false)?;
     model.biases = Biases { query_key_value: attention, attention_output: attention, feed_forward: false };
     model.embedding_scale = config.positive_or("scale_emb", 1.0)? as f32;
+    model.prompt_scale = model.embedding_scale;
     let layers = model.layers.len() as f64;
     model.residual_scale = (config.positive_or("scale_depth", 1.0)? / layers.sqrt()) as f32;
     model.logit_scale = (config.positive_or("dim_model_base", 1.0)? / model.hidden_size as f64) as f32;

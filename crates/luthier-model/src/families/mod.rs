@@ -4,6 +4,7 @@
 mod arcee;
 mod baichuan;
 mod common;
+mod gemma2;
 mod granite;
 mod helium;
 mod hunyuan_v1_dense;
@@ -31,6 +32,7 @@ type Family = fn(&Raw<'_>) -> Result<(DecoderConfig, ModuleNames), Error>;
 const FAMILIES: &[(&str, Family)] = &[
     ("arcee", arcee::family),
     ("baichuan", baichuan::family),
+    ("gemma2", gemma2::family),
     ("granite", granite::family),
     ("helium", helium::family),
     ("hunyuan_v1_dense", hunyuan_v1_dense::family),
@@ -44,6 +46,28 @@ const FAMILIES: &[(&str, Family)] = &[
     ("seed_oss", seed_oss::family),
     ("smollm3", smollm3::family),
 ];
+
+/// The highest rate of AdamW that a family's model was pre-trained with, and where that is published.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PretrainingRate {
+    /// The rate.
+    pub rate: f64,
+    /// Who says so, of which model.
+    pub source: &'static str,
+}
+
+/// Published rates, by `model_type`. The others of [`FAMILIES`] are not published, or belong to parameters that are scaled
+/// by width, as MiniCPM's.
+const PRETRAINING_RATES: &[(&str, PretrainingRate)] = &[
+    ("baichuan", PretrainingRate { rate: 2e-4, source: "Yang et al. 2023, Baichuan 2 of 7B" }),
+    ("llama", PretrainingRate { rate: 3e-4, source: "Touvron et al. 2023, LLaMA of 7B" }),
+    ("smollm3", PretrainingRate { rate: 2e-4, source: "Hugging Face 2025, SmolLM3" }),
+];
+
+/// The rate that the family of this `model_type` was pre-trained with, where it is published.
+pub fn pretraining_rate(model_type: &str) -> Option<PretrainingRate> {
+    PRETRAINING_RATES.iter().find(|(name, _)| *name == model_type).map(|(_, rate)| *rate)
+}
 
 /// The `model_type`s that can be read, in alphabetical order.
 pub fn supported_families() -> impl Iterator<Item = &'static str> {

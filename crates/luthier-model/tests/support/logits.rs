@@ -1,7 +1,7 @@
 //! What a model computes, for comparing two of them.
 
 use luthier_model::checkpoint::Checkpoint;
-use luthier_model::{Decoder, LoraAdapter, Tuning};
+use luthier_model::{Adapter, Decoder, Tuning};
 use luthier_tensor::{CpuOptions, Device, Isa, Precision, Segment, Tape};
 
 /// One thread of the instruction set that `LUTHIER_CPU` names, else of the best one; fresh memory is NaN.
@@ -11,7 +11,7 @@ pub fn device() -> Device {
 }
 
 /// The logits of some 24 tokens, in f32.
-pub fn logits(checkpoint: &Checkpoint, adapter: Option<&LoraAdapter>) -> Vec<f32> {
+pub fn logits(checkpoint: &Checkpoint, adapter: Option<&Adapter>) -> Vec<f32> {
     let device = device();
     let decoder = Decoder::new(&device, checkpoint, &Tuning::Nothing, adapter).unwrap();
     let ids: Vec<u32> = (0..24).map(|place| (place * 37 + 5) % 128).collect();

@@ -73,6 +73,10 @@ fn value_and_slope<L: Lanes>(activation: Activation, x: L) -> (L, L) {
         Activation::GeluTanh => by_lane(x, gelu_tanh),
         Activation::Relu => by_lane(x, |x| if x > 0.0 { (x, 1.0) } else { (0.0, 0.0) }),
         Activation::ReluSquared => by_lane(x, |x| if x > 0.0 { (x * x, 2.0 * x) } else { (0.0, 0.0) }),
+        Activation::Tanh => by_lane(x, |x| {
+            let value = tanh(x);
+            (value, 1.0 - value * value)
+        }),
     }
 }
 

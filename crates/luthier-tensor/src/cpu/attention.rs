@@ -6,6 +6,7 @@
 use super::Cpu;
 use super::element::{Element, Rows, with_element};
 use super::gemm::{Compute, Kernels, Layout, Operand};
+use super::head::{Cap, tanh_lanes};
 use super::lanes::{LaneTask, Lanes, each_vector};
 use super::math::{exp, sum_over};
 use super::pool::with_scratch;
@@ -23,6 +24,8 @@ pub(crate) struct AttentionShape<'a> {
     pub(crate) scale: f32,
     /// A query sees this many positions, its own included.
     pub(crate) window: Option<usize>,
+    /// The bound of the scores: `cap * tanh(score / cap)`.
+    pub(crate) soft_cap: Option<f32>,
     pub(crate) segments: &'a [Segment],
 }
 
@@ -206,11 +209,16 @@ fn shares_keys(segments: &[Segment], sources: &[KeySource]) -> bool {
 }
 
 fn operand<E: Element>(rows: Rows<E>, row: usize, column: usize, layout: Layout) -> Operand {
-    Operand { address: rows.at(row, column).cast_const().cast(), dtype: E::DTYPE, stride: rows.stride(), layout }
+    Operand {
+        address: rows.at(row, column).cast_const().cast(),
+        coding: E::DTYPE.into(),
+        stride: rows.stride(),
+        layout,
+    }
 }
 
 fn scratch_operand(address: *const f32, stride: usize, layout: Layout) -> Operand {
-    Operand { address: address.cast(), dtype: crate::DType::F32, stride, layout }
+    Operand { address: address.cast(), coding: crate::DType::F32.into(), stride, layout }
 }
 
 /// Scratch memory that a task takes at most, forward or backward.
@@ -242,6 +250,13 @@ struct Forward<'a, E> {
 }
 
 impl<E: Element> Forward<'_, E> {
+    /// Bounds scores, and returns the factor that they still need.
+    fn bound(&self, row: &mut [f32]) -> f32 {
+        let Some(cap) = self.shape.soft_cap else { return self.shape.scale };
+        self.cpu.isa.lanes(Cap { row, scale: self.shape.scale, cap });
+        1.0
+    }
+
     /// The queries of one block in the heads of one key head.
     fn block(&self, segment: &Segment, first: usize, key_head: usize) {
         let (layout, kernels) = (&self.shape.layout, &self.kernels);
@@ -284,7 +299,7 @@ impl<E: Element> Forward<'_, E> {
                             let row = std::slice::from_raw_parts_mut(scores.add(query * KEYS), keys_seen);
                             let state = member * QUERIES + query;
                             let (maximum, denominator) = (&mut maxima[state], &mut denominators[state]);
-                            let (visible, scale) = (tile.visible(position + query), self.shape.scale);
+                            let (visible, scale) = (tile.visible(position + query), self.bound(row));
                             let factor = self.cpu.isa.lanes(Soften { row, visible, scale, maximum, denominator });
                             if factor != 1.0 {
                                 sums[query * width..][..width].iter_mut().for_each(|sum| *sum *= factor);
@@ -440,7 +455,8 @@ impl<E: Element> Backward<'_, E> {
                                 let log_sum = self.log_sums.at(first + query, head).read();
                                 let delta = self.delta.at(first + query, head).read();
                                 let (visible, scale) = (tile.visible(position + query), self.shape.scale);
-                                self.cpu.isa.lanes(Slope { row, slope, visible, scale, log_sum, delta });
+                                let soft_cap = self.shape.soft_cap;
+                                self.cpu.isa.lanes(Slope { row, slope, visible, scale, soft_cap, log_sum, delta });
                             }
                             let by_query = |address| scratch_operand(address, KEYS, Layout::KContiguous);
                             let by_key = |address| scratch_operand(address, KEYS, Layout::KStrided);
@@ -489,6 +505,7 @@ struct Slope<'a> {
     slope: &'a mut [f32],
     visible: (usize, usize),
     scale: f32,
+    soft_cap: Option<f32>,
     log_sum: f32,
     delta: f32,
 }
@@ -497,7 +514,7 @@ impl LaneTask for Slope<'_> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Self { row, slope, visible: (first, end), scale, log_sum, delta } = self;
+        let Self { row, slope, visible: (first, end), scale, soft_cap, log_sum, delta } = self;
         let end = end.max(first);
         for values in [&mut *row, &mut *slope] {
             values[..first].fill(0.0);
@@ -505,6 +522,27 @@ impl LaneTask for Slope<'_> {
         }
         let (row, slope) = (&mut row[first..end], &mut slope[first..end]);
         let (factor, offset, delta) = (L::splat(scale), L::splat(-log_sum), L::splat(delta));
+        if let Some(cap) = soft_cap {
+            let (one, cap, inverse) = (L::splat(1.0), L::splat(cap), L::splat(scale / cap));
+            each_vector!(
+                row.len(),
+                |i| {
+                    let tanh = tanh_lanes(L::load(&row[i..]).mul(inverse));
+                    let weight = tanh.mul_add(cap, offset).exp();
+                    let bounded = weight.mul(one.sub(tanh.mul(tanh))).mul(factor);
+                    bounded.mul(L::load(&slope[i..]).sub(delta)).store(&mut slope[i..]);
+                    weight.store(&mut row[i..]);
+                },
+                {
+                    let tanh = tanh_lanes(L::load_some(&row[i..]).mul(inverse));
+                    let weight = tanh.mul_add(cap, offset).exp();
+                    let bounded = weight.mul(one.sub(tanh.mul(tanh))).mul(factor);
+                    bounded.mul(L::load_some(&slope[i..]).sub(delta)).store_some(&mut slope[i..]);
+                    weight.store_some(&mut row[i..]);
+                }
+            );
+            return;
+        }
         each_vector!(
             row.len(),
             |i| {

@@ -9,11 +9,16 @@ const GRAIN: usize = 16;
 
 impl Cpu {
     pub(crate) fn fill_zero(&self, tensor: &Tensor) {
+        self.fill_byte(tensor, 0);
+    }
+
+    /// Sets every byte.
+    pub(crate) fn fill_byte(&self, tensor: &Tensor, byte: u8) {
         const PIECE: usize = 1 << 18;
         let (address, bytes) = (Rows::<u8>::bytes(tensor), tensor.bytes());
         self.pool.run_rows(bytes, PIECE, |range| {
             // SAFETY: each task has its own range of the tensor's bytes; zero bytes are the number zero in every type.
-            unsafe { address.at(0, range.start).write_bytes(0, range.len()) };
+            unsafe { address.at(0, range.start).write_bytes(byte, range.len()) };
         });
     }
 
@@ -25,8 +30,13 @@ impl Cpu {
     pub(crate) fn read(&self, tensor: &Tensor, values: &mut [f32]) {
         for (row, values) in values.chunks_mut(tensor.columns().max(1)).enumerate() {
             // SAFETY: the row is there by the tensor's shape.
-            unsafe { decode_row(tensor.dtype(), row_address(tensor, row), 0, values.len(), values.as_mut_ptr()) };
+            unsafe { decode_row(tensor.coding(), row_address(tensor, row), 0, values.len(), values.as_mut_ptr()) };
         }
+    }
+
+    pub(crate) fn read_bytes(&self, tensor: &Tensor, bytes: &mut [u8]) {
+        // SAFETY: the caller made it as long as the tensor; a device's memory and the caller's slice do not overlap.
+        unsafe { bytes.as_mut_ptr().copy_from_nonoverlapping(tensor.address(), bytes.len()) };
     }
 
     pub(crate) fn read_ids(&self, tensor: &Tensor, ids: &mut [u32]) {
@@ -107,6 +117,68 @@ impl Cpu {
                         || {
                             for (sum, number) in sums.iter_mut().zip(row) {
                                 *sum = E::store(sum.load() + number.load());
+                            }
+                        },
+                    );
+                }
+            });
+        });
+    }
+
+    /// `out[i] = input[i][first..]`, as many columns as `out` has, of one storage type.
+    pub(crate) fn take_columns(&self, input: &Tensor, first: usize, out: &Tensor) {
+        assert!(first + out.columns() <= input.columns() && out.rows() <= input.rows(), "{out:?} of {input:?}");
+        with_element!(out.dtype(), E, {
+            let (rows, out) = (Rows::<E>::of(input), Rows::<E>::of_mut(out));
+            let count = out.width();
+            self.pool.run_rows(input.rows(), GRAIN, |range| {
+                for row in range {
+                    // SAFETY: rows and columns are there by the assertion; each row belongs to one task.
+                    unsafe { out.row_mut(row).copy_from_slice(rows.part(row, first, count)) };
+                }
+            });
+        });
+    }
+
+    /// `target[i][first..] += addition[i]`, of one storage type.
+    pub(crate) fn add_to_columns(&self, target: &Tensor, first: usize, addition: &Tensor) {
+        let fits = first + addition.columns() <= target.columns() && addition.rows() <= target.rows();
+        assert!(fits, "{addition:?} into {target:?}");
+        with_element!(target.dtype(), E, {
+            let (sums, rows) = (Rows::<E>::of_mut(target), Rows::<E>::of(addition));
+            let count = rows.width();
+            self.pool.run_rows(addition.rows(), GRAIN, |range| {
+                for row in range {
+                    // SAFETY: as above.
+                    let (sums, row) = unsafe { (sums.part_mut(row, first, count), rows.row(row)) };
+                    for (sum, number) in sums.iter_mut().zip(row) {
+                        *sum = E::store(sum.load() + number.load());
+                    }
+                }
+            });
+        });
+    }
+
+    /// `out = base + factor * input`, of one shape and storage type; without a base, zero stands for it.
+    pub(crate) fn add_scaled(&self, base: Option<&Tensor>, input: &Tensor, factor: f32, out: &Tensor) {
+        with_element!(out.dtype(), E, {
+            let (base, rows, out) = (base.map(Rows::<E>::of), Rows::<E>::of(input), Rows::<E>::of_mut(out));
+            self.pool.run_rows(input.rows(), GRAIN, |range| {
+                for row in range {
+                    // SAFETY: rows are there by the tensors' shapes; each row belongs to one task.
+                    let (input, out) = unsafe { (rows.row(row), out.row_mut(row)) };
+                    // SAFETY: as above.
+                    let base = base.map(|base| unsafe { base.row(row) });
+                    self.isa.run(
+                        #[inline(always)]
+                        || match base {
+                            Some(base) => {
+                                for ((out, base), input) in out.iter_mut().zip(base).zip(input) {
+                                    *out = E::store(base.load() + factor * input.load());
+                                }
+                            }
+                            None => {
+                                out.iter_mut().zip(input).for_each(|(out, x)| *out = E::store(factor * x.load()));
                             }
                         },
                     );
@@ -202,7 +274,7 @@ impl Cpu {
     }
 
     fn copy_rows(&self, table: &Tensor, out: &Tensor, source: impl Fn(usize) -> usize + Sync, scale: f32) {
-        let (dtype, width) = (table.dtype(), table.dtype().bytes(table.columns()));
+        let (coding, width) = (table.coding(), table.dtype().bytes(table.columns()));
         let table = Rows::<u8>::bytes(table);
         with_element!(out.dtype(), E, {
             let rows = Rows::<E>::of_mut(out);
@@ -216,11 +288,11 @@ impl Cpu {
                         || {
                             if let Some(out) = f32_slice(out) {
                                 // SAFETY: as above.
-                                unsafe { decode_row(dtype, address, 0, out.len(), out.as_mut_ptr()) };
+                                unsafe { decode_row(coding, address, 0, out.len(), out.as_mut_ptr()) };
                                 out.iter_mut().for_each(|number| *number *= scale);
                             } else {
                                 // SAFETY: as above.
-                                unsafe { decode_row(dtype, address, 0, numbers.len(), numbers.as_mut_ptr()) };
+                                unsafe { decode_row(coding, address, 0, numbers.len(), numbers.as_mut_ptr()) };
                                 for (out, number) in out.iter_mut().zip(&numbers) {
                                     *out = E::store(number * scale);
                                 }

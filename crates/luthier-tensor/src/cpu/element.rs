@@ -90,6 +90,11 @@ impl Rows<u8> {
         let width = tensor.bytes();
         Self { address: tensor.address().cast_mut(), stride: width, width }
     }
+
+    /// The same, for writing.
+    pub(crate) fn bytes_mut(tensor: &Tensor) -> Self {
+        Self { address: tensor.address_mut(), ..Self::bytes(tensor) }
+    }
 }
 
 impl<E> Rows<E> {

@@ -9,9 +9,10 @@
 //! output; what it reads as padding is its own zeros.
 
 pub(crate) mod decode;
-mod decode_run;
+pub(super) mod decode_run;
 mod driver;
 mod epilogue;
+pub(crate) mod four_bits;
 mod kernel;
 #[cfg(target_arch = "x86_64")]
 mod kernel_amx;
@@ -25,12 +26,14 @@ mod pack;
 mod pack_avx512;
 mod packed;
 mod plan;
+mod strip;
 #[cfg(test)]
 mod tests;
 
 use crate::DType;
 use crate::cpu::isa::Isa;
 use crate::cpu::pool::Pool;
+pub(crate) use decode::Coding;
 use kernel::MicroKernel;
 pub(crate) use packed::Kernels;
 
@@ -48,7 +51,7 @@ pub(crate) enum Layout {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Operand {
     pub(crate) address: *const u8,
-    pub(crate) dtype: DType,
+    pub(crate) coding: Coding,
     /// In numbers.
     pub(crate) stride: usize,
     pub(crate) layout: Layout,
@@ -120,14 +123,19 @@ unsafe impl Send for Epilogue {}
 unsafe impl Sync for Epilogue {}
 
 impl Operand {
+    /// How its numbers are stored.
+    pub(crate) fn dtype(&self) -> DType {
+        self.coding.dtype
+    }
+
     /// The operand that begins at `row` and `k`. In the contiguous direction that is a block's start.
     pub(crate) fn at(&self, row: usize, k: usize) -> Self {
         let (strided, contiguous) = match self.layout {
             Layout::KContiguous => (row, k),
             Layout::KStrided => (k, row),
         };
-        debug_assert!(contiguous.is_multiple_of(self.dtype.block_len()), "a block is not divided");
-        let bytes = strided * self.dtype.bytes(self.stride) + self.dtype.bytes(contiguous);
+        debug_assert!(contiguous.is_multiple_of(self.dtype().block_len()), "a block is not divided");
+        let bytes = strided * self.dtype().bytes(self.stride) + self.dtype().bytes(contiguous);
         Self { address: self.address.wrapping_add(bytes), ..*self }
     }
 }

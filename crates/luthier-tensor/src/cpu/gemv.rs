@@ -4,7 +4,7 @@
 //! A sum is 64 interleaved chains, so its last bits may differ from [`gemm`](super::gemm::gemm)'s; they depend neither on
 //! the other rows nor on the number of threads. Its tests stand with those of the other products.
 
-use super::gemm::decode::{bf16_to_f32, decode_row, f16_to_f32, f32_to_bf16, f32_to_f16};
+use super::gemm::decode::{bf16_to_f32, decode_row, decode_row_with, f16_to_f32, f32_to_bf16, f32_to_f16};
 use super::gemm::{Epilogue, Layout, Output, Product};
 use super::isa::Isa;
 use super::pool::Pool;
@@ -48,7 +48,7 @@ pub(crate) unsafe fn gemv(
         for row in 0..m {
             let line = &mut x[offset..][..*k];
             // SAFETY: the row holds k numbers, and so does its place in x.
-            unsafe { decode_row(a.dtype, a.at(row, 0).address, 0, *k, line.as_mut_ptr()) };
+            unsafe { decode_row(a.coding, a.at(row, 0).address, 0, *k, line.as_mut_ptr()) };
             offset += padded(*k);
         }
     }
@@ -85,13 +85,13 @@ unsafe fn dot(isa: Isa, products: &[Product], x: &[f32], m: usize, column: usize
         for first in (0..*k).step_by(CHUNK) {
             let count = CHUNK.min(k - first);
             let used = count.next_multiple_of(CHAINS);
-            let in_place = b.dtype == DType::F32 && count == CHUNK && weight.addr().is_multiple_of(4);
+            let in_place = b.dtype() == DType::F32 && count == CHUNK && weight.addr().is_multiple_of(4);
             let line = if in_place {
                 weight.wrapping_add(4 * first).cast::<[f32; CHUNK]>()
             } else {
                 decoded[count..used].fill(0.0);
                 // SAFETY: the weight's row holds the numbers.
-                unsafe { decode_row(b.dtype, weight, first, count, decoded.as_mut_ptr()) };
+                unsafe { decode_row_with(isa, b.coding, weight, first, count, decoded.as_mut_ptr()) };
                 &raw const decoded
             };
             // SAFETY: a whole chunk of f32, in the weight or decoded.

@@ -22,6 +22,8 @@ pub(crate) struct HeadRows<'a> {
     pub(crate) targets: &'a Tensor,
     /// f32 `[tokens, STATE]`
     pub(crate) state: &'a Tensor,
+    /// The bound of the logits, which are given bounded.
+    pub(crate) soft_cap: Option<f32>,
 }
 
 /// The loss's gradient by what the head found.
@@ -44,8 +46,21 @@ impl Cpu {
         }
     }
 
+    /// `logits = cap * tanh(logits / cap)`, f32 of any shape.
+    pub(crate) fn cap_softly(&self, logits: &Tensor, cap: f32) {
+        let rows = Rows::<f32>::of_mut(logits);
+        self.pool.run_rows(logits.rows(), GRAIN, |range| {
+            for row in range {
+                // SAFETY: rows are there by the tensor's shape; each row belongs to one task.
+                let row = unsafe { rows.row_mut(row) };
+                self.isa.lanes(Cap { row, scale: 1.0, cap });
+            }
+        });
+    }
+
     /// Folds logits f32 `[tokens, block]` of ids from `first` on into the state. With `sums`, f32 `[tokens, hidden]`, they
-    /// become exponentials relative to the row's maximum, and a row of `sums` is scaled to the new maximum.
+    /// become exponentials relative to the row's maximum, each times the slope of its bound, and a row of `sums` is scaled to
+    /// the new maximum.
     pub(crate) fn head_fold(&self, head: &HeadRows, logits: &Tensor, first: usize, sums: Option<&Tensor>) {
         let (logits_rows, state) = (Rows::<f32>::of_mut(logits), Rows::<f32>::of_mut(head.state));
         // SAFETY: one u32 for each row.
@@ -55,8 +70,8 @@ impl Cpu {
             for row in range {
                 // SAFETY: rows are there by the tensors' shapes; each row belongs to one task.
                 let (logits, state) = unsafe { (logits_rows.row_mut(row), state.row_mut(row)) };
-                let (target, keep) = (targets[row] as usize, sums.is_some());
-                let factor = self.isa.lanes(Fold { logits, state, target, first, keep });
+                let (target, keep, soft_cap) = (targets[row] as usize, sums.is_some(), head.soft_cap);
+                let factor = self.isa.lanes(Fold { logits, state, target, first, keep, soft_cap });
                 if let Some(sums) = sums
                     && factor != 1.0
                 {
@@ -90,7 +105,8 @@ impl Cpu {
         }
     }
 
-    /// `unit[t] = scale * (weight[target] - sums[t] / denominator)`: the gradient of the target's log-probability.
+    /// `unit[t] = scale * (slope * weight[target] - sums[t] / denominator)`: the gradient of the target's log-probability;
+    /// the slope is that of the bound, or 1.
     pub(crate) fn head_unit(&self, head: &HeadRows, weight: &Tensor, sums: &Tensor, scale: f32, unit: &Tensor) {
         let (state, sums_rows) = (Rows::<f32>::of(head.state), Rows::<f32>::of(sums));
         // SAFETY: one u32 for each row.
@@ -107,12 +123,12 @@ impl Cpu {
                     let (state, sums, out) = unsafe {
                         let id = (targets[row] as usize).min(weight.rows() - 1);
                         let address = weights.at(0, id * width).cast_const();
-                        decode_row(weight.dtype(), address, 0, target.len(), target.as_mut_ptr());
+                        decode_row(weight.coding(), address, 0, target.len(), target.as_mut_ptr());
                         (state.row(row), sums_rows.row(row), out.row_mut(row))
                     };
-                    let inverse = 1.0 / state[1];
+                    let (inverse, slope) = (1.0 / state[1], head.soft_cap.map_or(1.0, |cap| slope(state[4], cap)));
                     for ((out, target), sum) in out.iter_mut().zip(&target).zip(sums) {
-                        *out = E::store(scale * (target - sum * inverse));
+                        *out = E::store(scale * (slope * target - sum * inverse));
                     }
                 }
             });
@@ -136,9 +152,14 @@ impl Cpu {
         // SAFETY: one u32 for each row.
         let targets = unsafe { std::slice::from_raw_parts(head.targets.address().cast::<u32>(), logits.rows()) };
         self.pool.run_rows(logits.rows(), GRAIN, |range| {
+            // What the slopes of the bound are made of.
+            let mut bounded = vec![0.0f32; if head.soft_cap.is_some() { logits.columns() } else { 0 }];
             for row in range {
                 // SAFETY: rows are there by the tensors' shapes; each row belongs to one task.
                 let (logits, out, by) = unsafe { (logits_rows.row_mut(row), outputs.row(row), coefficients.row(row)) };
+                if head.soft_cap.is_some() {
+                    bounded.copy_from_slice(logits);
+                }
                 let (log_sum, entropy) = (out[1], out[3]);
                 // SAFETY: as above.
                 let by_chosen = chosen.map_or(0.0, |chosen| unsafe { chosen.sum(row, vocabulary) });
@@ -150,6 +171,9 @@ impl Cpu {
                 if let Some(chosen) = chosen {
                     // SAFETY: as above.
                     unsafe { chosen.add_to(row, first, logits) };
+                }
+                if let Some(cap) = head.soft_cap {
+                    logits.iter_mut().zip(&bounded).for_each(|(logit, &bounded)| *logit *= slope(bounded, cap));
                 }
             }
         });
@@ -173,6 +197,41 @@ impl Cpu {
     }
 }
 
+/// `row = cap * tanh(scale * row / cap)`.
+pub(super) struct Cap<'a> {
+    pub(super) row: &'a mut [f32],
+    pub(super) scale: f32,
+    pub(super) cap: f32,
+}
+
+impl LaneTask for Cap<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { row, scale, cap } = self;
+        let (factor, cap) = (L::splat(scale / cap), L::splat(cap));
+        each_vector!(
+            row.len(),
+            |i| tanh_lanes(L::load(&row[i..]).mul(factor)).mul(cap).store(&mut row[i..]),
+            tanh_lanes(L::load_some(&row[i..]).mul(factor)).mul(cap).store_some(&mut row[i..])
+        );
+    }
+}
+
+/// `1 - 2 / (1 + e^2x)`: absolute error below 3e-7.
+#[inline(always)]
+pub(super) fn tanh_lanes<L: Lanes>(x: L) -> L {
+    let (one, two) = (L::splat(1.0), L::splat(2.0));
+    one.sub(two.mul(one.add(x.mul(two).exp()).reciprocal()))
+}
+
+/// The slope of `cap * tanh(x / cap)` where its value is `bounded`.
+#[inline(always)]
+fn slope(bounded: f32, cap: f32) -> f32 {
+    let tanh = bounded / cap;
+    1.0 - tanh * tanh
+}
+
 /// Folds one row in; returns the factor that sums relative to the old maximum need.
 struct Fold<'a> {
     logits: &'a mut [f32],
@@ -180,13 +239,14 @@ struct Fold<'a> {
     target: usize,
     first: usize,
     keep: bool,
+    soft_cap: Option<f32>,
 }
 
 impl LaneTask for Fold<'_> {
     type Output = f32;
     #[inline(always)]
     fn run<L: Lanes>(self) -> f32 {
-        let Self { logits, state, target, first, keep } = self;
+        let Self { logits, state, target, first, keep, soft_cap } = self;
         if let Some(logit) = target.checked_sub(first).and_then(|id| logits.get(id)) {
             state[4] = *logit;
         }
@@ -213,6 +273,7 @@ impl LaneTask for Fold<'_> {
             state[5] = (first + place) as f32;
         }
         let offset = L::splat(-new);
+        let (one, inverse_cap) = (L::splat(1.0), soft_cap.map(|cap| L::splat(1.0 / cap)));
         let (mut sum, mut weighted) = (L::splat(0.0), L::splat(0.0));
         let (mut rest, mut weighted_rest) = (0.0, 0.0);
         each_vector!(
@@ -223,7 +284,14 @@ impl LaneTask for Fold<'_> {
                 sum = sum.add(weight);
                 weighted = weight.mul_add(logit, weighted);
                 if keep {
-                    weight.store(&mut logits[i..]);
+                    let kept = match inverse_cap {
+                        Some(inverse_cap) => {
+                            let tanh = logit.mul(inverse_cap);
+                            weight.mul(one.sub(tanh.mul(tanh)))
+                        }
+                        None => weight,
+                    };
+                    kept.store(&mut logits[i..]);
                 }
             },
             {
@@ -232,7 +300,7 @@ impl LaneTask for Fold<'_> {
                     rest += weight;
                     weighted_rest += weight * *logit;
                     if keep {
-                        *logit = weight;
+                        *logit = weight * soft_cap.map_or(1.0, |cap| slope(*logit, cap));
                     }
                 }
             }

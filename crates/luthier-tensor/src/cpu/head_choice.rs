@@ -144,7 +144,7 @@ impl Cpu {
                         || {
                             let address = bytes.at(0, id * width).cast_const();
                             // SAFETY: the id is one of the vocabulary.
-                            unsafe { decode_row(weight.dtype(), address, 0, numbers.len(), numbers.as_mut_ptr()) };
+                            unsafe { decode_row(weight.coding(), address, 0, numbers.len(), numbers.as_mut_ptr()) };
                             sums.iter_mut().zip(&numbers).for_each(|(sum, number)| *sum += factor * number);
                         },
                     );

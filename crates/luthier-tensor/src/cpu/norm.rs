@@ -1,5 +1,5 @@
-//! RMS norm of rows. From: Zhang & Sennrich 2019, equation 4. Backward reads the input and one number a row; the
-//! normalised row is never kept.
+//! RMS norm of rows, whose factors are the weight's numbers or, in some families, these plus one. From: Zhang & Sennrich
+//! 2019, equation 4. Backward reads the input and one number a row; the normalised row is never kept.
 
 use super::Cpu;
 use super::element::{Element, Rows, with_element};
@@ -20,10 +20,12 @@ pub(crate) struct RowNorm<'a> {
     /// f32 `[1, rows]`: 1 / root of the mean square; written by forward, read by backward.
     pub(crate) inverse_rms: &'a Tensor,
     pub(crate) epsilon: f32,
+    /// Added to each number of the weight.
+    pub(crate) offset: f32,
 }
 
 impl Cpu {
-    /// `output = input * inverse_rms * weight`, row by row.
+    /// `output = input * inverse_rms * (weight + offset)`, row by row.
     pub(crate) fn rms_norm(&self, norm: &RowNorm, output: &Tensor) {
         with_element!(norm.input.dtype(), E, {
             let (input, output) = (Rows::<E>::of(norm.input), Rows::<E>::of_mut(output));
@@ -33,7 +35,7 @@ impl Cpu {
                     // SAFETY: rows are there by the tensors' shapes; each row belongs to one task.
                     let (x, y, w, r) =
                         unsafe { (input.row(row), output.row_mut(row), weight.row(0), inverse.part_mut(0, row, 1)) };
-                    r[0] = self.isa.lanes(ForwardRow { x, w, y, epsilon: norm.epsilon });
+                    r[0] = self.isa.lanes(ForwardRow { x, w, y, epsilon: norm.epsilon, offset: norm.offset });
                 }
             });
         });
@@ -61,9 +63,13 @@ impl Cpu {
                         let (inverse, y) = (inverse.row(0)[row], output.map(|output| output.row_mut(row)));
                         (input.row(row), upstream.row(row), weight.row(0), inverse, gradient.row_mut(row), y)
                     };
+                    let offset = norm.offset;
                     match y {
-                        Some(y) => self.isa.lanes(BackwardRow::<_, true> { x, w, r, dy, dx, accumulate, y }),
-                        None => self.isa.lanes(BackwardRow::<_, false> { x, w, r, dy, dx, accumulate, y: &mut [] }),
+                        Some(y) => self.isa.lanes(BackwardRow::<_, true> { x, w, offset, r, dy, dx, accumulate, y }),
+                        None => {
+                            let y = &mut [];
+                            self.isa.lanes(BackwardRow::<_, false> { x, w, offset, r, dy, dx, accumulate, y });
+                        }
                     }
                 }
             });
@@ -123,13 +129,14 @@ pub(super) struct ForwardRow<'a, E> {
     pub(super) w: &'a [f32],
     pub(super) y: &'a mut [E],
     pub(super) epsilon: f32,
+    pub(super) offset: f32,
 }
 
 impl<E: Element> LaneTask for ForwardRow<'_, E> {
     type Output = f32;
     #[inline(always)]
     fn run<L: Lanes>(self) -> f32 {
-        let Self { x, w, y, epsilon } = self;
+        let Self { x, w, y, epsilon, offset } = self;
         let mut squares = L::splat(0.0);
         each_vector!(
             x.len(),
@@ -143,20 +150,21 @@ impl<E: Element> LaneTask for ForwardRow<'_, E> {
             }
         );
         let inverse = 1.0 / (squares.sum() / x.len() as f32 + epsilon).sqrt();
-        let factor = L::splat(inverse);
+        let (factor, offset) = (L::splat(inverse), L::splat(offset));
         each_vector!(
             x.len(),
-            |i| L::load(&x[i..]).mul(L::load(&w[i..]).mul(factor)).store(&mut y[i..]),
-            L::load_some(&x[i..]).mul(L::load_some(&w[i..x.len()]).mul(factor)).store_some(&mut y[i..])
+            |i| L::load(&x[i..]).mul(L::load(&w[i..]).add(offset).mul(factor)).store(&mut y[i..]),
+            L::load_some(&x[i..]).mul(L::load_some(&w[i..x.len()]).add(offset).mul(factor)).store_some(&mut y[i..])
         );
         inverse
     }
 }
 
-/// `dx (+)= r * (dy * w) - x * r^3 / n * sum(dy * w * x)`; with `OUTPUT`, `y = x * r * w` besides.
+/// `dx (+)= r * (dy * w) - x * r^3 / n * sum(dy * w * x)`, w with the offset; with `OUTPUT`, `y = x * r * w` besides.
 pub(super) struct BackwardRow<'a, E, const OUTPUT: bool> {
     pub(super) x: &'a [E],
     pub(super) w: &'a [f32],
+    pub(super) offset: f32,
     pub(super) r: f32,
     pub(super) dy: &'a [E],
     pub(super) dx: &'a mut [E],
@@ -168,20 +176,20 @@ impl<E: Element, const OUTPUT: bool> LaneTask for BackwardRow<'_, E, OUTPUT> {
     type Output = ();
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Self { x, w, r, dy, dx, accumulate, y } = self;
+        let Self { x, w, offset, r, dy, dx, accumulate, y } = self;
         let count = x.len();
-        let mut dot = L::splat(0.0);
+        let (mut dot, offset) = (L::splat(0.0), L::splat(offset));
         each_vector!(
             count,
-            |i| dot = L::load(&dy[i..]).mul(L::load(&w[i..])).mul_add(L::load(&x[i..]), dot),
-            dot = L::load_some(&dy[i..]).mul(L::load_some(&w[i..])).mul_add(L::load_some(&x[i..]), dot)
+            |i| dot = L::load(&dy[i..]).mul(L::load(&w[i..]).add(offset)).mul_add(L::load(&x[i..]), dot),
+            dot = L::load_some(&dy[i..]).mul(L::load_some(&w[i..]).add(offset)).mul_add(L::load_some(&x[i..]), dot)
         );
         let r_lanes = L::splat(r);
         let factor = L::splat(-dot.sum() * r * r * r / count as f32);
         each_vector!(
             count,
             |i| {
-                let (x, w) = (L::load(&x[i..]), L::load(&w[i..]).mul(r_lanes));
+                let (x, w) = (L::load(&x[i..]), L::load(&w[i..]).add(offset).mul(r_lanes));
                 let gradient = x.mul_add(factor, L::load(&dy[i..]).mul(w));
                 let sum = if accumulate { L::load(&dx[i..]).add(gradient) } else { gradient };
                 sum.store(&mut dx[i..]);
@@ -190,7 +198,7 @@ impl<E: Element, const OUTPUT: bool> LaneTask for BackwardRow<'_, E, OUTPUT> {
                 }
             },
             {
-                let (x, w) = (L::load_some(&x[i..]), L::load_some(&w[i..]).mul(r_lanes));
+                let (x, w) = (L::load_some(&x[i..]), L::load_some(&w[i..]).add(offset).mul(r_lanes));
                 let gradient = x.mul_add(factor, L::load_some(&dy[i..]).mul(w));
                 let sum = if accumulate { L::load_some(&dx[i..]).add(gradient) } else { gradient };
                 sum.store_some(&mut dx[i..]);

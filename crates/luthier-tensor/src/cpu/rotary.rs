@@ -132,8 +132,17 @@ impl Cpu {
                     }
                     let dx = &mut Scratch::load(x).0[..width];
                     let y = &mut [][..];
-                    BackwardRow::<f32, false> { x: &*x, w: weight, r: inverse, dy: &*g, dx, accumulate: false, y }
-                        .run::<Plain>();
+                    BackwardRow::<f32, false> {
+                        x: &*x,
+                        w: weight,
+                        offset: 0.0,
+                        r: inverse,
+                        dy: &*g,
+                        dx,
+                        accumulate: false,
+                        y,
+                    }
+                    .run::<Plain>();
                     if norm.after_rotation {
                         rotate_head(&mut dx[..2 * c.len()], c, s, -1.0, shape.interleaved);
                     }
@@ -181,7 +190,7 @@ impl Scratch {
 /// Writes the normalised head and returns 1 / root of its mean square.
 #[inline(always)]
 fn normalise(x: &[f32], w: &[f32], y: &mut [f32], epsilon: f32) -> f32 {
-    ForwardRow { x, w, y, epsilon }.run::<Plain>()
+    ForwardRow { x, w, y, epsilon, offset: 0.0 }.run::<Plain>()
 }
 
 #[inline(always)]

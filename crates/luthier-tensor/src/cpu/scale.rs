@@ -25,6 +25,21 @@ pub(crate) struct ScaledRows<'a> {
     pub(crate) addend: Option<&'a Tensor>,
 }
 
+/// What divides magnitudes: norms of the rows of W + scale * B A.
+pub(crate) struct Magnitudes<'a> {
+    /// f32 `[1, out]`
+    pub(crate) magnitudes: &'a Tensor,
+    /// f32 `[1, out]`: |W|^2 of each row.
+    pub(crate) squares: &'a Tensor,
+    /// f32 `[rank, out]`: A W^T.
+    pub(crate) crossed: &'a Tensor,
+    /// f32 `[rank, rank]`: A A^T.
+    pub(crate) gram: &'a Tensor,
+    /// f32 `[out, rank]`: B.
+    pub(crate) up: Option<&'a Tensor>,
+    pub(crate) scale: f32,
+}
+
 impl Cpu {
     /// `tensor[t][first + c] *= factor * vector[c]`. vector f32 `[1, n]`.
     pub(crate) fn scale_columns(&self, tensor: &Tensor, first: usize, vector: &Tensor, factor: f32) {
@@ -135,10 +150,60 @@ impl Cpu {
                 // SAFETY: rows are there by the tensors' shapes; each sum belongs to one task.
                 let (a, sum) = unsafe {
                     let address = b_bytes.at(0, row * b_width).cast_const();
-                    decode_row(b.dtype(), address, 0, numbers.len(), numbers.as_mut_ptr());
+                    decode_row(b.coding(), address, 0, numbers.len(), numbers.as_mut_ptr());
                     (a_rows.row(row), &mut out.part_mut(0, row, 1)[0])
                 };
                 *sum += sum_over(a.len(), |column| a[column] * numbers[column]);
+            }
+        });
+    }
+
+    /// `sums[i] += sum of squares of row i`. matrix in any storage type, sums f32 `[1, rows]`.
+    pub(crate) fn row_squares(&self, matrix: &Tensor, sums: &Tensor) {
+        let out = Rows::<f32>::of_mut(sums);
+        let (bytes, width) = (Rows::<u8>::bytes(matrix), matrix.dtype().bytes(matrix.columns()));
+        self.pool.run_rows(matrix.rows(), GRAIN, |range| {
+            let mut numbers = vec![0.0; matrix.columns()];
+            for row in range {
+                // SAFETY: rows are there by the tensors' shapes; each sum belongs to one task.
+                let sum = unsafe {
+                    let address = bytes.at(0, row * width).cast_const();
+                    decode_row(matrix.coding(), address, 0, numbers.len(), numbers.as_mut_ptr());
+                    &mut out.part_mut(0, row, 1)[0]
+                };
+                *sum += sum_over(numbers.len(), |column| numbers[column] * numbers[column]);
+            }
+        });
+    }
+
+    /// `factors[i] = magnitudes[i] / norm of row i`, and the inverse norms. Both f32 `[1, out]`.
+    pub(crate) fn divide_by_norms(&self, of: &Magnitudes, factors: &Tensor, inverse_norms: &Tensor) {
+        let rank = of.up.map_or(0, Tensor::columns);
+        let (factors, inverses) = (Rows::<f32>::of_mut(factors), Rows::<f32>::of_mut(inverse_norms));
+        let (crossed, gram, up) = (Rows::<f32>::of(of.crossed), Rows::<f32>::of(of.gram), of.up.map(Rows::<f32>::of));
+        // SAFETY: vectors have this one row, and they are other memory than what is written.
+        let (magnitudes, squares) =
+            unsafe { (Rows::<f32>::of(of.magnitudes).row(0), Rows::<f32>::of(of.squares).row(0)) };
+        self.pool.run_rows(magnitudes.len(), GRAIN, |range| {
+            for row in range {
+                let scale = f64::from(of.scale);
+                let mut square = f64::from(squares[row]);
+                if let Some(up) = up {
+                    // SAFETY: rows are there by the tensors' shapes.
+                    let up = unsafe { up.row(row) };
+                    for first in 0..rank {
+                        // SAFETY: the same.
+                        let (crossed, gram) = unsafe { (crossed.row(first)[row], gram.row(first)) };
+                        let along: f64 = gram.iter().zip(up).map(|(gram, up)| f64::from(*gram) * f64::from(*up)).sum();
+                        square += scale * f64::from(up[first]) * (2.0 * f64::from(crossed) + scale * along);
+                    }
+                }
+                let inverse = 1.0 / square.max(0.0).sqrt();
+                // SAFETY: each number belongs to one task.
+                unsafe {
+                    factors.part_mut(0, row, 1)[0] = (f64::from(magnitudes[row]) * inverse) as f32;
+                    inverses.part_mut(0, row, 1)[0] = inverse as f32;
+                }
             }
         });
     }

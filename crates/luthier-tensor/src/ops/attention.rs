@@ -24,6 +24,8 @@ pub struct AttentionOptions {
     pub scale: f32,
     /// A query sees this many positions, its own included.
     pub window: Option<usize>,
+    /// Scores are bounded: `cap * tanh(score / cap)`. From: Gemma Team 2024 (Gemma 2), section 2.
+    pub soft_cap: Option<f32>,
     /// Queries and their keys; source i of a range is `others[i - 1]`.
     pub segments: Arc<[Segment]>,
 }
@@ -46,7 +48,8 @@ impl AttentionOptions {
     }
 
     fn shape(&self) -> AttentionShape<'_> {
-        AttentionShape { layout: self.layout, scale: self.scale, window: self.window, segments: &self.segments }
+        let Self { layout, scale, window, soft_cap, segments } = self;
+        AttentionShape { layout: *layout, scale: *scale, window: *window, soft_cap: *soft_cap, segments }
     }
 }
 

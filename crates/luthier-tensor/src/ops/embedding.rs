@@ -15,7 +15,7 @@ impl<'a> Tape<'a> {
         }
         let additions = Additions::to([table]);
         let wanted = self.wants(&[], &additions);
-        let Some(gradient) = table.gradient.clone().filter(|_| wanted) else {
+        let Some(gradient) = table.live().gradient.filter(|_| wanted) else {
             return Var::constant(out);
         };
         let out = self.reached(out);

@@ -3,6 +3,7 @@
 //! differentiated, forward also forms each token's unit gradient W_y - sum_v p_v W_v, so that backward only scales it and
 //! the vocabulary is walked once. From: Wijmans et al. 2024 (cut cross-entropy).
 
+use super::Norm;
 use super::linear::{add_product, columns_of, part, rows_of};
 use crate::cpu::gemm::{Compute, Epilogue, Product};
 use crate::cpu::{HeadCoefficients, HeadRows, IdRows, RowNorm, STATE, UnitRows};
@@ -23,14 +24,14 @@ const DIFFERENTIABLE: usize = 4;
 /// What the head is made of and asked for.
 #[derive(Clone, Debug)]
 pub struct HeadOptions {
-    /// f32 `[1, hidden]`: the norm before the head.
-    pub norm: Weight,
-    /// Added to the norm's mean square.
-    pub epsilon: f32,
+    /// The norm before the head.
+    pub norm: Norm,
     /// `[vocabulary, hidden]`, in any storage type.
     pub weight: Weight,
     /// Factor of the logits.
     pub scale: f32,
+    /// Logits are bounded: `cap * tanh(logit / cap)`. From: Gemma Team 2024 (Gemma 2), section 2.
+    pub soft_cap: Option<f32>,
     /// Whether backward may get coefficients for more than the log-probability.
     pub differentiate_all: bool,
 }
@@ -94,10 +95,13 @@ impl<'a> Tape<'a> {
         device.run("head", |cpu| cpu.gather(hidden.value(), positions, &input));
         let inverse_rms = device.empty(DType::F32, 1, count);
         let frozen = !options.weight.is_trained();
-        let additions = Additions::to([&options.norm, &options.weight]);
+        let additions = Additions::to([&options.norm.weight, &options.weight]);
         let wanted = self.wants(&[hidden], &additions);
-        let unit = wanted && frozen && !options.differentiate_all;
-        let head = Head { options: options.clone(), compute: self.precision().compute(), input, inverse_rms };
+        // The unit gradient of other ids would need their logits where these are capped.
+        let simple = options.soft_cap.is_none() || request.ids.is_none();
+        let unit = wanted && frozen && simple && !options.differentiate_all;
+        let options = HeadOptions { norm: options.norm.live(), weight: options.weight.live(), ..options.clone() };
+        let head = Head { options, compute: self.precision().compute(), input, inverse_rms };
         let values = device.empty(DType::F32, count, OUTPUTS);
         let top = (request.top_k > 0).then(|| TopK {
             ids: device.empty(DType::U32, count, request.top_k),
@@ -158,7 +162,10 @@ impl<'a> Tape<'a> {
                 }
                 None => {
                     let coefficients = by_values.unwrap_or_else(|| device.zeros(DType::F32, count, DIFFERENTIABLE));
-                    head.backward(gradients, &targets, &values, &coefficients, by_chosen.as_ref())
+                    let wanted = hidden_slot.is_some() || head.options.norm.weight.is_trained();
+                    let by = HeadUpstream { coefficients: &coefficients, chosen: by_chosen.as_ref(), wanted };
+                    let Some(gradient) = head.backward(gradients, &targets, &values, &by) else { return };
+                    gradient
                 }
             };
             head.finish_backward(gradients, &gradient, &positions, hidden_slot, rows);
@@ -180,6 +187,7 @@ impl<'a> Tape<'a> {
             let product = Product { a: rows_of(&normed, 0), b: rows_of(&options.weight.value, 0), k: width };
             let scaled = Epilogue { scale: options.scale, ..Epilogue::NONE };
             cpu.multiply_few(head.compute, count, logits.columns(), &[product], part(&logits, 0), &scaled);
+            options.soft_cap.iter().for_each(|&cap| cpu.cap_softly(&logits, cap));
         });
         logits
     }
@@ -207,6 +215,16 @@ struct Found {
     chosen: Option<(Tensor, Tensor)>,
 }
 
+/// The loss's gradient with respect to what the head gave.
+struct HeadUpstream<'t> {
+    /// f32 `[tokens, 4]`, of the values.
+    coefficients: &'t Tensor,
+    /// Ids, and coefficients of their log-probabilities.
+    chosen: Option<&'t (Tensor, Tensor)>,
+    /// Whether anything below the matrix is trained.
+    wanted: bool,
+}
+
 struct Head {
     options: HeadOptions,
     compute: Compute,
@@ -216,12 +234,7 @@ struct Head {
 
 impl Head {
     fn norm(&self) -> RowNorm<'_> {
-        RowNorm {
-            input: &self.input,
-            weight: &self.options.norm.value,
-            inverse_rms: &self.inverse_rms,
-            epsilon: self.options.epsilon,
-        }
+        self.options.norm.rows(&self.input, &self.inverse_rms)
     }
 
     fn normalise(&self, device: &Device) -> Tensor {
@@ -245,6 +258,7 @@ impl Head {
             let product = Product { a: rows_of(h, 0), b: rows_of(block, 0), k: h.columns() };
             let scaled = Epilogue { scale: self.options.scale, ..Epilogue::NONE };
             cpu.multiply(self.compute, h.rows(), block.rows(), &[product], part(&logits, 0), &scaled);
+            self.options.soft_cap.iter().for_each(|&cap| cpu.cap_softly(&logits, cap));
         });
         logits
     }
@@ -257,7 +271,7 @@ impl Head {
         let tokens = h.rows();
         let weight = &self.options.weight.value;
         let state = device.empty(DType::F32, tokens, STATE);
-        let rows = HeadRows { targets: &found.targets, state: &state };
+        let rows = HeadRows { targets: &found.targets, state: &state, soft_cap: self.options.soft_cap };
         let sums = found.unit.as_ref().map(|_| device.zeros(DType::F32, tokens, h.columns()));
         let buffer = self.buffer(device, tokens);
         let top = found.top.as_ref().map(|(ids, numbers)| IdRows { ids, numbers });
@@ -290,32 +304,30 @@ impl Head {
         });
     }
 
-    /// The gradient with respect to the normalised rows; adds to the matrix's own. `chosen`: ids, and coefficients of their
-    /// log-probabilities.
+    /// The gradient with respect to the normalised rows, where it is wanted; adds to the matrix's own.
     fn backward(
         &self,
         gradients: &Gradients,
         targets: &Tensor,
         values: &Tensor,
-        coefficients: &Tensor,
-        chosen: Option<&(Tensor, Tensor)>,
-    ) -> Tensor {
+        by: &HeadUpstream<'_>,
+    ) -> Option<Tensor> {
         let device = &gradients.device;
         let weight = &self.options.weight;
         let (count, width) = (self.input.rows(), self.input.columns());
-        debug_assert_eq!(coefficients.columns(), DIFFERENTIABLE);
+        debug_assert_eq!(by.coefficients.columns(), DIFFERENTIABLE);
         let normed = self.normalise(device);
-        let out = device.empty(self.input.dtype(), count, width);
+        let out = by.wanted.then(|| device.empty(self.input.dtype(), count, width));
         for start in (0..count).step_by(TOKENS) {
             let tokens = TOKENS.min(count - start);
             let cut = |tensor: &Tensor| tensor.slice_rows(start, tokens);
-            let (h, values, coefficients) = (cut(&normed), cut(values), cut(coefficients));
-            let chosen = chosen.map(|(ids, numbers)| (cut(ids), cut(numbers)));
+            let (h, values, coefficients) = (cut(&normed), cut(values), cut(by.coefficients));
+            let chosen = by.chosen.map(|(ids, numbers)| (cut(ids), cut(numbers)));
             let chosen = chosen.as_ref().map(|(ids, numbers)| IdRows { ids, numbers });
             let by = HeadCoefficients { values: &coefficients, chosen };
             let targets = part_of_vector(targets, start, tokens);
-            let rows = HeadRows { targets: &targets, state: &values };
-            let sums = device.zeros(DType::F32, tokens, width);
+            let rows = HeadRows { targets: &targets, state: &values, soft_cap: self.options.soft_cap };
+            let sums = out.as_ref().map(|_| device.zeros(DType::F32, tokens, width));
             let buffer = self.buffer(device, tokens);
             for (first, block) in self.blocks() {
                 let logits = self.logits_of(device, &h, &block, &buffer);
@@ -324,8 +336,10 @@ impl Head {
                     cpu.head_slope(&rows, &logits, first, vocabulary, &values, &by);
                 });
                 device.run("head backward", |cpu| {
-                    let product = Product { a: rows_of(&logits, 0), b: columns_of(&block, 0), k: block.rows() };
-                    add_product(cpu, self.compute, product, &sums, self.options.scale);
+                    if let Some(sums) = &sums {
+                        let product = Product { a: rows_of(&logits, 0), b: columns_of(&block, 0), k: block.rows() };
+                        add_product(cpu, self.compute, product, sums, self.options.scale);
+                    }
                     if let Some(gradient) = &weight.gradient {
                         let gradient = gradient.slice_rows(first, block.rows());
                         let product = Product { a: columns_of(&logits, 0), b: columns_of(&h, 0), k: tokens };
@@ -333,7 +347,9 @@ impl Head {
                     }
                 });
             }
-            device.run("convert", |cpu| cpu.convert(&sums, &cut(&out)));
+            if let (Some(sums), Some(out)) = (&sums, &out) {
+                device.run("convert", |cpu| cpu.convert(sums, &cut(out)));
+            }
         }
         out
     }
@@ -348,7 +364,7 @@ impl Head {
         rows: usize,
     ) {
         let device = gradients.device.clone();
-        if let Some(sums) = &self.options.norm.gradient {
+        if let Some(sums) = &self.options.norm.weight.gradient {
             device.run("head backward", |cpu| cpu.rms_norm_weight_gradient(&self.norm(), gradient, sums));
         }
         if hidden_slot.is_some() {

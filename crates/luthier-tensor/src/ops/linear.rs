@@ -1,22 +1,28 @@
-//! The linear layer with all that belongs to it: y = residual + scale * (r * (h W^T + sum_i s_i ((h A_i^T) * d_i) B_i^T *
-//! b_i) + bias), where h is the input as it is, normalised, or activated. Several projections of one input lie side by side
+//! The linear layer with all that belongs to it: y = residual + scale * (r * (m(h) W^T + sum_i s_i ((h A_i^T) * d_i) B_i^T *
+//! b_i) + bias), where h is the input as it is, normalised, or activated, and m a map of it. Several projections of one input lie side by side
 //! in one output. The normalised or activated input is not kept; backward makes it again. Parts that are not there cost
 //! nothing.
 
 mod adapter;
 mod backward;
+mod input_map;
 mod place;
+mod row_scale;
 
 use std::ops::Range;
 
-pub use adapter::{AdapterRows, AdapterTerm, RowScale};
+pub use adapter::{AdapterRows, AdapterTerm};
+pub use input_map::{InputMap, InputMapKind, RotationSeries};
+pub use row_scale::{RowScale, RowScaleKind};
 
+use super::Norm;
 use crate::cpu::gemm::{Addend, Compute, Epilogue, Layout, Operand, Output, Product};
-use crate::cpu::{Activated, Cpu, RowNorm, ScaledRows};
+use crate::cpu::{Activated, Cpu, ScaledRows};
 use crate::finality::Additions;
 use crate::{Activation, DType, Device, Tape, Tensor, Var, Weight};
 use backward::LinearBackward;
 use place::{fill_low, low_columns, place, scaled_low};
+use row_scale::Factors;
 
 /// What the projections multiply.
 #[derive(Clone, Copy, Debug)]
@@ -27,10 +33,8 @@ pub enum LinearInput<'v> {
     Normed {
         /// Before the norm.
         input: &'v Var,
-        /// f32 `[1, in]`
-        weight: &'v Weight,
-        /// Added to the mean square.
-        epsilon: f32,
+        /// The norm.
+        norm: &'v Norm,
     },
     /// `activation(gate) * up` of `[tokens, 2 * in]`, or `activation(up)` of `[tokens, in]`. Backward overwrites the
     /// input, so it must have no other reader.
@@ -55,19 +59,28 @@ pub struct Projection {
     pub terms: Vec<AdapterTerm>,
     /// Scales weight and terms together.
     pub row_scale: Option<RowScale>,
+    /// What the weight multiplies in place of the input. Terms see the input as it is.
+    pub input_map: Option<InputMap>,
 }
 
 impl Projection {
     /// A matrix and nothing else.
     pub fn new(weight: Weight) -> Self {
-        Self { weight, bias: None, terms: Vec::new(), row_scale: None }
+        Self { weight, bias: None, terms: Vec::new(), row_scale: None, input_map: None }
+    }
+
+    /// The bias, where the row scale scales it too.
+    fn scaled_bias(&self) -> Option<&Weight> {
+        let scales = self.row_scale.as_ref().is_some_and(|scale| matches!(scale.kind, RowScaleKind::BiasToo));
+        self.bias.as_ref().filter(|_| scales)
     }
 
     /// Its weights.
     pub fn weights(&self) -> impl Iterator<Item = &Weight> {
         let scale = self.row_scale.iter().map(|scale| &scale.vector);
         let terms = self.terms.iter().flat_map(AdapterTerm::weights);
-        std::iter::once(&self.weight).chain(&self.bias).chain(scale).chain(terms)
+        let map = self.input_map.iter().flat_map(InputMap::weights);
+        std::iter::once(&self.weight).chain(&self.bias).chain(scale).chain(map).chain(terms)
     }
 }
 
@@ -84,7 +97,7 @@ pub struct Residual<'v> {
 #[derive(Clone)]
 enum Kept {
     Plain(Tensor),
-    Normed { input: Tensor, weight: Weight, inverse_rms: Tensor, epsilon: f32 },
+    Normed { input: Tensor, norm: Norm, inverse_rms: Tensor },
     Activated { input: Tensor, how: Activated },
 }
 
@@ -92,7 +105,7 @@ impl Kept {
     /// The weight of the norm.
     fn weight(&self) -> Option<&Weight> {
         match self {
-            Self::Normed { weight, .. } => Some(weight),
+            Self::Normed { norm, .. } => Some(&norm.weight),
             Self::Plain(_) | Self::Activated { .. } => None,
         }
     }
@@ -101,10 +114,9 @@ impl Kept {
     fn make(&self, device: &Device, width: usize) -> Tensor {
         match self {
             Self::Plain(input) => input.clone(),
-            Self::Normed { input, weight, inverse_rms, epsilon } => {
+            Self::Normed { input, norm, inverse_rms } => {
                 let out = device.empty(input.dtype(), input.rows(), width);
-                let norm = RowNorm { input, weight: &weight.value, inverse_rms, epsilon: *epsilon };
-                device.run("norm", |cpu| cpu.rms_norm(&norm, &out));
+                device.run("norm", |cpu| cpu.rms_norm(&norm.rows(input, inverse_rms), &out));
                 out
             }
             Self::Activated { input, how } => {
@@ -141,9 +153,9 @@ impl<'a> Tape<'a> {
         let width = projections[0].weight.value.columns();
         let (source, kept) = match input {
             LinearInput::Plain(input) => (input, Kept::Plain(input.value().clone())),
-            LinearInput::Normed { input, weight, epsilon } => {
-                let inverse_rms = device.empty(DType::F32, 1, input.value().rows());
-                (input, Kept::Normed { input: input.value().clone(), weight: weight.clone(), inverse_rms, epsilon })
+            LinearInput::Normed { input, norm } => {
+                let inverse_rms = Norm::inverse_rms(&device, input.value());
+                (input, Kept::Normed { input: input.value().clone(), norm: norm.live(), inverse_rms })
             }
             LinearInput::Activated { input, activation, gated } => {
                 (input, Kept::Activated { input: input.value().clone(), how: Activated { activation, gated } })
@@ -151,9 +163,11 @@ impl<'a> Tape<'a> {
         };
         let tokens = source.value().rows();
         let placed = place(projections, self.adapters(), tokens);
-        // A norm's factors and the low-rank side are kept; else nobody needs h where nothing is computed.
-        let is_read =
-            computed || kept.weight().is_some() || placed.iter().any(|placed| placed.terms().next().is_some());
+        // A norm's factors, the low-rank side and unscaled sums are kept; else nobody needs h where nothing is computed.
+        let reads = |projection: &Projection| projection.row_scale.is_some() || projection.input_map.is_some();
+        let is_read = computed
+            || kept.weight().is_some()
+            || placed.iter().any(|placed| placed.terms().next().is_some() || reads(&placed.projection));
         let h = if is_read { kept.make(&device, width) } else { source.value().clone() };
         let out_columns = projections.iter().map(|projection| projection.weight.value.rows()).sum();
         let dropout = self.dropout().cloned();
@@ -166,13 +180,17 @@ impl<'a> Tape<'a> {
         let output = device.empty(storage, tokens, out_columns);
         let scale = residual.map_or(1.0, |residual| residual.scale);
         let base = residual.map(|residual| residual.base.value());
+        let factors: Vec<Option<Factors>> =
+            placed.iter().map(|placed| Factors::of(&device, &placed.projection)).collect();
         let mut unscaled = Vec::with_capacity(placed.len());
-        for placed in &placed {
+        for (placed, factors) in placed.iter().zip(&factors) {
             let (weight, first) = (&placed.projection.weight.value, placed.first);
             let bias = placed.projection.bias.as_ref().map(|bias| scaled_vector(&device, &bias.value, scale));
             let ups: Vec<Tensor> = placed.terms().map(|(term, _)| term.scaled_up(&device)).collect();
-            let row_scale = placed.projection.row_scale.as_ref();
-            let sums = row_scale.map(|_| device.empty(storage, tokens, weight.rows()));
+            let mapped = placed.mapped(&device, &h);
+            let h = mapped.as_ref().unwrap_or(&h);
+            let inner_bias = placed.projection.scaled_bias().map(|bias| &bias.value);
+            let sums = factors.as_ref().map(|_| device.empty(storage, tokens, weight.rows()));
             // Backward of a row scale needs the unscaled sums.
             let stretches = if computed || sums.is_some() { placed.stretches(tokens) } else { Vec::new() };
             for (rows, is_scaled) in stretches {
@@ -180,8 +198,7 @@ impl<'a> Tape<'a> {
                 let sums = sums.as_ref().filter(|_| is_scaled).map(|sums| cut(sums, &rows));
                 let (output, base) = (cut(&output, &rows), base.map(|base| cut(base, &rows)));
                 device.run("linear", |cpu| {
-                    let mut products =
-                        vec![Product { a: rows_of(&cut(&h, &rows), 0), b: rows_of(weight, 0), k: width }];
+                    let mut products = vec![Product { a: rows_of(&cut(h, &rows), 0), b: rows_of(weight, 0), k: width }];
                     for ((_, place), up) in placed.terms().zip(&ups) {
                         if let Some(low) = &scaled {
                             let (a, b) = (rows_of(&cut(low, &rows), place.column), rows_of(up, 0));
@@ -194,13 +211,17 @@ impl<'a> Tape<'a> {
                         addend: base.as_ref().map(|base| addend(base, first)),
                     };
                     let (target, epilogue) = match &sums {
-                        Some(sums) => (part(sums, 0), Epilogue::NONE),
+                        Some(sums) => {
+                            let bias = inner_bias.map(|bias| bias.address().cast());
+                            (part(sums, 0), Epilogue { bias, ..Epilogue::NONE })
+                        }
                         None => (part(&output, first), finished),
                     };
                     multiply(cpu, compute, rows.len(), weight.rows(), &products, target, &epilogue);
                 });
-                if let (Some(sums), Some(row_scale)) = (&sums, row_scale) {
-                    let (vector, bias, addend) = (&row_scale.vector.value, bias.as_ref(), base.as_ref());
+                if let (Some(sums), Some(factors)) = (&sums, factors) {
+                    let bias = bias.as_ref().filter(|_| inner_bias.is_none());
+                    let (vector, addend) = (&factors.vector, base.as_ref());
                     let scaled = ScaledRows { sums, vector, scale, bias, addend };
                     device.run("linear", |cpu| cpu.write_scaled(&scaled, &output, first));
                 }
@@ -219,6 +240,7 @@ impl<'a> Tape<'a> {
             kept,
             low,
             unscaled,
+            factors,
             width,
             scale,
             input_slot: source.slot(),
@@ -252,7 +274,7 @@ fn cut(tensor: &Tensor, rows: &Range<usize>) -> Tensor {
 /// `[rows, k]` whose k runs along the columns of `tensor` from `column` on.
 pub(super) fn rows_of(tensor: &Tensor, column: usize) -> Operand {
     let address = tensor.address().wrapping_add(tensor.dtype().bytes(column));
-    Operand { address, dtype: tensor.dtype(), stride: tensor.columns(), layout: Layout::KContiguous }
+    Operand { address, coding: tensor.coding(), stride: tensor.columns(), layout: Layout::KContiguous }
 }
 
 /// The columns of `tensor` from `column` on, each as a row whose k runs down.

@@ -72,7 +72,7 @@ impl<'a> Tape<'a> {
         let input = heads.value().clone();
         let output = self.device().empty(input.dtype(), input.rows(), input.columns());
         self.device().run("rotary", |cpu| cpu.normalise_and_rotate(&shape, &norm, &input, &output));
-        let sums = (weights.query.gradient.clone(), weights.key.gradient.clone());
+        let sums = (weights.query.live().gradient, weights.key.live().gradient);
         let additions = Additions::to([&weights.query, &weights.key]);
         if !self.wants(&[heads], &additions) {
             return Var::constant(output);

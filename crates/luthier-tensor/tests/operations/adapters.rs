@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::common::{Matrix, Random, check, device};
 use luthier_tensor::{
-    AdapterRows, AdapterTerm, Device, Dropout, LinearInput, Precision, Projection, Residual, RowScale, Tape, Usage,
-    Var, Weight,
+    AdapterRows, AdapterTerm, Device, Dropout, LinearInput, Norm, Precision, Projection, Residual, RowScale,
+    RowScaleKind, Tape, Usage, Var, Weight,
 };
 
 const WIDTH: usize = 33;
@@ -60,7 +60,7 @@ fn projection(device: &Device, shape: &Shape, matrices: &[Matrix], adapters: &[u
     let mut rest = matrices.iter().map(|matrix| matrix.trained(device));
     let mut next = || rest.next().unwrap();
     let (weight, bias) = (next(), next());
-    let row_scale = shape.scaled_by.map(|adapter| RowScale { vector: next(), adapter });
+    let row_scale = shape.scaled_by.map(|adapter| RowScale { vector: next(), kind: RowScaleKind::Factors, adapter });
     let terms = shape.terms.iter().map(|&(adapter, _)| {
         let (down, up) = (next(), next());
         let (rank_scale, out_scale) = if shape.vectors { (Some(next()), Some(next())) } else { (None, None) };
@@ -69,7 +69,7 @@ fn projection(device: &Device, shape: &Shape, matrices: &[Matrix], adapters: &[u
     });
     let terms = terms.filter(|term| adapters.contains(&term.adapter)).collect();
     let row_scale = row_scale.filter(|scale| adapters.contains(&scale.adapter));
-    Projection { weight, bias: Some(bias), terms, row_scale }
+    Projection { weight, bias: Some(bias), terms, row_scale, input_map: None }
 }
 
 type Selection = Arc<[AdapterRows]>;
@@ -194,7 +194,8 @@ impl Case {
         tape.set_dropout(Some(Dropout { seed: 5, tokens: device.upload_ids(&tokens) }));
         tape.set_adapters(selection);
         let x = tape.input(x);
-        let out = tape.linear(LinearInput::Normed { input: &x, weight: &norm, epsilon: 1e-5 }, &layers, None);
+        let norm = Norm::new(norm, 1e-5);
+        let out = tape.linear(LinearInput::Normed { input: &x, norm: &norm }, &layers, None);
         let output = device.download(out.value());
         let gradient = tape.backward(vec![(&out, upstream)], &[&x]).pop().unwrap().unwrap();
         let of_adapters = layers.iter().flat_map(|layer| layer.weights().skip(2));

@@ -2,8 +2,8 @@
 
 use crate::common::{Random, device};
 use luthier_tensor::{
-    Device, HeadLayout, HeadNormWeights, HeadOptions, HeadOrder, LinearInput, Precision, Projection, RotaryTables,
-    Tape, Tensor, Var, Weight,
+    Device, HeadLayout, HeadNormWeights, HeadOptions, HeadOrder, LinearInput, Norm, Precision, Projection,
+    RotaryTables, Tape, Tensor, Var, Weight,
 };
 
 const WIDTH: usize = 12;
@@ -47,7 +47,8 @@ impl Model {
     }
 
     fn layer(&self, tape: &mut Tape<'_>, hidden: &Var) -> Var {
-        let normed = LinearInput::Normed { input: hidden, weight: &self.norm, epsilon: 1e-5 };
+        let norm = Norm::new(self.norm.clone(), 1e-5);
+        let normed = LinearInput::Normed { input: hidden, norm: &norm };
         tape.linear(normed, std::slice::from_ref(&self.shared), None)
     }
 
@@ -72,10 +73,10 @@ impl Model {
         let tables = RotaryTables { cosine: angles.clone(), sine: angles, interleaved: false };
         let hidden = tape.rotary(hidden, layout, &tables, Some(&self.head_norm));
         let options = HeadOptions {
-            norm: self.final_norm.clone(),
-            epsilon: 1e-5,
+            norm: Norm::new(self.final_norm.clone(), 1e-5),
             weight: self.table.clone(),
             scale: 1.0,
+            soft_cap: None,
             differentiate_all: false,
         };
         let head = tape.head(&hidden, &options, &device.upload_ids(&[0, 2, 4]), &device.upload_ids(&[7, 8, 9]));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::common::{Matrix, Random, check, device};
 use luthier_tensor::{
     Activation, AdapterTerm, AttentionOptions, DType, Device, HeadLayout, HeadNormWeights, HeadOptions, HeadOrder,
-    KeyRange, KeyValues, LinearInput, Precision, Projection, Residual, RotaryTables, Segment, Tape, Tensor, Var,
+    KeyRange, KeyValues, LinearInput, Norm, Precision, Projection, Residual, RotaryTables, Segment, Tape, Tensor, Var,
     Weight,
 };
 
@@ -43,6 +43,7 @@ fn activate(activation: Activation, x: f64) -> f64 {
         }
         Activation::Relu => x.max(0.0),
         Activation::ReluSquared => x.max(0.0).powi(2),
+        Activation::Tanh => x.tanh(),
     }
 }
 
@@ -113,6 +114,7 @@ fn projections(device: &Device, matrices: &[[Matrix; 4]], scale: f32, joined: bo
             bias: Some(bias.trained(device)),
             terms: vec![AdapterTerm { site: 1, ..AdapterTerm::new(down, up.trained(device), scale) }],
             row_scale: None,
+            input_map: None,
         });
     }
     made
@@ -137,27 +139,59 @@ fn linear_with_norm_adapters_bias_and_residual() {
         let base = random.matrix(tokens, outs.iter().sum());
         let upstream = random.matrix(tokens, outs.iter().sum());
         let weights = projections(&device, &matrices, 1.5, joined);
-        let norm_weight = norm.trained(&device);
+        let normed = Norm { offset: 0.5, ..Norm::new(norm.trained(&device), EPSILON as f32) };
         let mut tape = Tape::new(&device, Precision::F32);
         let (x_var, base_var) = (tape.input(x.upload(&device)), tape.input(base.upload(&device)));
-        let input = LinearInput::Normed { input: &x_var, weight: &norm_weight, epsilon: EPSILON as f32 };
+        let input = LinearInput::Normed { input: &x_var, norm: &normed };
         let out = tape.linear(input, &weights, Some(Residual { base: &base_var, scale: 0.7 }));
         let output = device.download(out.value());
         let mut gradients = backward(tape, &out, &upstream.upload(&device), &[&x_var, &base_var]);
-        gradients.push(gradient(&device, &norm_weight));
+        gradients.push(gradient(&device, &normed.weight));
         gradients.extend(projection_gradients(&device, &weights));
         let inputs: Vec<Matrix> = [x, base, norm].into_iter().chain(matrices.into_iter().flatten()).collect();
-        let plain =
-            |m: &[Matrix]| plain_linear(&rms_norm(&m[0], &m[2]), &[&m[3..7], &m[7..11]], 1.5, Some((&m[1], 0.7)));
+        let plain = |m: &[Matrix]| {
+            plain_linear(&rms_norm(&m[0], &plus(&m[2], 0.5)), &[&m[3..7], &m[7..11]], 1.5, Some((&m[1], 0.7)))
+        };
         check(&format!("linear {tokens}x{width}"), &inputs, plain, &upstream, &output, &gradients);
+    }
+}
+
+fn plus(m: &Matrix, number: f64) -> Matrix {
+    Matrix { values: m.values.iter().map(|value| value + number).collect(), ..m.clone() }
+}
+
+#[test]
+fn a_normed_block_joins_the_stream() {
+    for (tokens, width) in [(1, 1), (5, 17), (7, 33)] {
+        let (mut random, device) = (Random::new(41), device(2));
+        let (base, x, norm) = (random.matrix(tokens, width), random.matrix(tokens, width), random.matrix(1, width));
+        let upstream = random.matrix(tokens, width);
+        let normed = Norm { offset: 1.0, ..Norm::new(norm.trained(&device), EPSILON as f32) };
+        let mut tape = Tape::new(&device, Precision::F32);
+        let (base_var, x_var) = (tape.input(base.upload(&device)), tape.input(x.upload(&device)));
+        let out = tape.add_normed(&base_var, &x_var, &normed);
+        let output = device.download(out.value());
+        let mut gradients = backward(tape, &out, &upstream.upload(&device), &[&base_var, &x_var]);
+        gradients.push(gradient(&device, &normed.weight));
+        let plain = |m: &[Matrix]| {
+            let mut out = rms_norm(&m[1], &plus(&m[2], 1.0));
+            out.values.iter_mut().zip(&m[0].values).for_each(|(out, base)| *out += base);
+            out
+        };
+        check(&format!("normed {tokens}x{width}"), &[base, x, norm], plain, &upstream, &output, &gradients);
     }
 }
 
 #[test]
 fn linear_after_each_activation() {
-    for activation in
-        [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::Relu, Activation::ReluSquared]
-    {
+    for activation in [
+        Activation::Silu,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Relu,
+        Activation::ReluSquared,
+        Activation::Tanh,
+    ] {
         for gated in [true, false] {
             let (mut random, device) = (Random::new(5), device(2));
             let (tokens, width) = (3, 17);
@@ -282,6 +316,7 @@ fn plain_attention(
     layout: HeadLayout,
     scale: f64,
     window: Option<usize>,
+    soft_cap: Option<f32>,
     segments: &[Segment],
 ) -> Matrix {
     let width = layout.head_dim;
@@ -310,7 +345,7 @@ fn plain_attention(
                             ),
                         };
                         let score: f64 = query.iter().zip(keys).map(|(q, k)| q * k).sum::<f64>() * scale;
-                        seen.push((score.exp(), values.to_vec()));
+                        seen.push((bound(score, soft_cap).exp(), values.to_vec()));
                     }
                 }
                 let total: f64 = seen.iter().map(|(weight, _)| weight).sum();
@@ -339,11 +374,11 @@ fn attention_over_ranges_of_keys() {
         Segment { rows: 5..8, first_position: 5, keys: vec![own(0..5, 0), own(5..8, 5)] },
         Segment { rows: 8..9, first_position: 5, keys: vec![own(0..5, 0), own(8..9, 5)] },
     ];
-    for (name, tokens, segments, window, order, head_dim) in [
-        ("packed", 20, packed.clone(), None, HeadOrder::Blocks, 5),
-        ("window", 20, packed, Some(4), HeadOrder::Groups, 8),
-        ("prefix", 8, with_prefix, None, HeadOrder::Blocks, 16),
-        ("shared prompt", 9, shared_prompt, None, HeadOrder::Groups, 3),
+    for (name, tokens, segments, window, soft_cap, order, head_dim) in [
+        ("packed", 20, packed.clone(), None, None, HeadOrder::Blocks, 5),
+        ("window", 20, packed, Some(4), Some(0.7), HeadOrder::Groups, 8),
+        ("prefix", 8, with_prefix, None, Some(1.3), HeadOrder::Blocks, 16),
+        ("shared prompt", 9, shared_prompt, None, None, HeadOrder::Groups, 3),
     ] {
         let (mut random, device) = (Random::new(13), device(2));
         let layout = HeadLayout { heads: 6, key_value_heads: 2, head_dim, order };
@@ -356,12 +391,12 @@ fn attention_over_ranges_of_keys() {
         let uses_other = segments.iter().any(|segment| segment.keys.iter().any(|range| range.source == 1));
         let others = [KeyValues { keys: key_var.clone(), values: value_var.clone() }];
         let others = if uses_other { &others[..] } else { &[] };
-        let options = AttentionOptions { layout, scale: 0.6, window, segments: segments.clone().into() };
+        let options = AttentionOptions { layout, scale: 0.6, window, soft_cap, segments: segments.clone().into() };
         let out = tape.attention(&input, others, &options);
         let output = device.download(out.value());
         let wanted: &[&Var] = if uses_other { &[&input, &key_var, &value_var] } else { &[&input] };
         let gradients = backward(tape, &out, &upstream.upload(&device), wanted);
-        let plain = |m: &[Matrix]| plain_attention(m, layout, 0.6, window, &segments);
+        let plain = |m: &[Matrix]| plain_attention(m, layout, 0.6, window, soft_cap, &segments);
         check(name, &[heads, keys, values], plain, &upstream, &output, &gradients);
     }
 }
@@ -375,14 +410,14 @@ fn attention_over_several_tiles() {
     let segments: Arc<[Segment]> = vec![Segment::alone(0..tokens)].into();
     let heads = random.matrix(tokens, layout.columns());
     let upstream = random.matrix(tokens, layout.output_columns());
-    for window in [None, Some(70)] {
+    for (window, soft_cap) in [(None, None), (Some(70), None), (None, Some(2.0))] {
         let mut tape = Tape::new(&device, Precision::F32);
         let input = tape.input(heads.upload(&device));
-        let options = AttentionOptions { layout, scale: 1.3, window, segments: Arc::clone(&segments) };
+        let options = AttentionOptions { layout, scale: 1.3, window, soft_cap, segments: Arc::clone(&segments) };
         let out = tape.attention(&input, &[], &options);
         let output = device.download(out.value());
         let gradients = backward(tape, &out, &upstream.upload(&device), &[&input]);
-        let plain = |m: &[Matrix]| plain_attention(m, layout, 1.3, window, &segments);
+        let plain = |m: &[Matrix]| plain_attention(m, layout, 1.3, window, soft_cap, &segments);
         // Differences at a few places only: each costs two passes over all pairs.
         let expected = plain(std::slice::from_ref(&heads));
         for (expected, &found) in expected.values.iter().zip(&output) {
@@ -403,12 +438,16 @@ fn attention_over_several_tiles() {
     }
 }
 
+fn bound(number: f64, soft_cap: Option<f32>) -> f64 {
+    soft_cap.map_or(number, |cap| f64::from(cap) * (number / f64::from(cap)).tanh())
+}
+
 /// The head's four differentiable outputs in f64.
-fn plain_head(m: &[Matrix], positions: &[u32], targets: &[u32], scale: f64) -> Matrix {
+fn plain_head(m: &[Matrix], positions: &[u32], targets: &[u32], scale: f64, soft_cap: Option<f32>) -> Matrix {
     let h = rms_norm(&m[0], &m[1]).times_transposed(&m[2]);
     let mut out = Matrix::zeros(positions.len(), 4);
     for (row, (&position, &target)) in positions.iter().zip(targets).enumerate() {
-        let logits: Vec<f64> = h.row(position as usize).iter().map(|logit| logit * scale).collect();
+        let logits: Vec<f64> = h.row(position as usize).iter().map(|logit| bound(logit * scale, soft_cap)).collect();
         let log_sum = logits.iter().map(|logit| logit.exp()).sum::<f64>().ln();
         out.set(row, 0, logits[target as usize] - log_sum);
         out.set(row, 1, log_sum);
@@ -424,7 +463,8 @@ fn head_with_all_its_outputs() {
     let (tokens, width, vocabulary) = (6, 17, 33);
     let (x, norm, weight) = (random.matrix(tokens, width), random.matrix(1, width), random.matrix(vocabulary, width));
     let (positions, targets) = ([0u32, 2, 5], [32u32, 0, 7]);
-    for (trained, all) in [(true, true), (true, false), (false, false), (false, true)] {
+    let ways = [(true, true), (true, false), (false, false), (false, true)];
+    for (soft_cap, (trained, all)) in [None, Some(1.5)].into_iter().flat_map(|cap| ways.map(|way| (cap, way))) {
         let mut upstream = random.matrix(positions.len(), 4);
         if !all {
             for row in 0..upstream.rows {
@@ -433,10 +473,10 @@ fn head_with_all_its_outputs() {
         }
         let head_weight = if trained { weight.trained(&device) } else { Weight::frozen(weight.upload(&device)) };
         let options = HeadOptions {
-            norm: norm.trained(&device),
-            epsilon: EPSILON as f32,
+            norm: Norm::new(norm.trained(&device), EPSILON as f32),
             weight: head_weight,
             scale: 0.8,
+            soft_cap,
             differentiate_all: all,
         };
         let mut tape = Tape::new(&device, Precision::F32);
@@ -445,13 +485,20 @@ fn head_with_all_its_outputs() {
         let values = device.download(head.values.value());
         let output: Vec<f32> = values.chunks(5).flat_map(|row| row[..4].to_vec()).collect();
         let mut gradients = backward(tape, &head.values, &upstream.upload(&device), &[&input]);
-        gradients.push(gradient(&device, &options.norm));
+        gradients.push(gradient(&device, &options.norm.weight));
         if trained {
             gradients.push(gradient(&device, &options.weight));
         }
-        let plain = |m: &[Matrix]| plain_head(m, &positions, &targets, 0.8);
+        let plain = |m: &[Matrix]| plain_head(m, &positions, &targets, 0.8, soft_cap);
         let inputs = [x.clone(), norm.clone(), weight.clone()];
-        check(&format!("head trained {trained} all {all}"), &inputs, plain, &upstream, &output, &gradients);
+        check(
+            &format!("head cap {soft_cap:?} trained {trained} all {all}"),
+            &inputs,
+            plain,
+            &upstream,
+            &output,
+            &gradients,
+        );
         let logits = rms_norm(&x, &norm).times_transposed(&weight);
         for (row, values) in values.chunks(5).enumerate() {
             let logits = logits.row(positions[row] as usize);

@@ -2,14 +2,19 @@
 //! derivative against central differences; and that asking changes no other byte.
 
 use crate::common::{Matrix, Random, check, device};
-use luthier_tensor::{DType, Device, HeadOptions, HeadRequest, Precision, Tape, Tensor, Usage, Var, Weight};
+use luthier_tensor::{DType, Device, HeadOptions, HeadRequest, Norm, Precision, Tape, Tensor, Usage, Var, Weight};
 
 const SCALE: f64 = 0.8;
 const NO_ID: u32 = u32::MAX;
 
+fn bound(logit: f64, soft_cap: Option<f32>) -> f64 {
+    soft_cap.map_or(logit, |cap| f64::from(cap) * (logit / f64::from(cap)).tanh())
+}
+
 fn options(device: &Device, norm: &Matrix, weight: &Matrix, trained: bool, differentiate_all: bool) -> HeadOptions {
     let weight = if trained { weight.trained(device) } else { Weight::frozen(weight.upload(device)) };
-    HeadOptions { norm: norm.trained(device), epsilon: 1e-5, weight, scale: SCALE as f32, differentiate_all }
+    let norm = Norm::new(norm.trained(device), 1e-5);
+    HeadOptions { norm, weight, scale: SCALE as f32, soft_cap: None, differentiate_all }
 }
 
 fn ids_of(device: &Device, ids: &[u32], tokens: usize) -> Tensor {
@@ -17,7 +22,7 @@ fn ids_of(device: &Device, ids: &[u32], tokens: usize) -> Tensor {
 }
 
 /// In f64: the four differentiable values, then the log-probabilities of `ids`, 0 for none.
-fn plain(m: &[Matrix], positions: &[u32], targets: &[u32], ids: &[u32]) -> Matrix {
+fn plain(m: &[Matrix], positions: &[u32], targets: &[u32], ids: &[u32], soft_cap: Option<f32>) -> Matrix {
     let count = positions.len();
     let n = ids.len() / count;
     let mut out = Matrix::zeros(count, 4 + n);
@@ -26,7 +31,7 @@ fn plain(m: &[Matrix], positions: &[u32], targets: &[u32], ids: &[u32]) -> Matri
         let square = x.iter().map(|v| v * v).sum::<f64>() / x.len() as f64;
         let h: Vec<f64> = x.iter().zip(&m[1].values).map(|(x, w)| x / (square + 1e-5).sqrt() * w).collect();
         let logit = |id: usize| m[2].row(id).iter().zip(&h).map(|(w, h)| w * h).sum::<f64>() * SCALE;
-        let logits: Vec<f64> = (0..m[2].rows).map(logit).collect();
+        let logits: Vec<f64> = (0..m[2].rows).map(|id| bound(logit(id), soft_cap)).collect();
         let log_sum = logits.iter().map(|logit| logit.exp()).sum::<f64>().ln();
         out.set(row, 0, logits[targets[row] as usize] - log_sum);
         out.set(row, 1, log_sum);
@@ -53,7 +58,8 @@ fn log_probabilities_of_given_ids() {
     // (vocabulary, width, targets, ids of each token): the target itself, an id twice, none, ids of the second block.
     let small = (33, 17, [32u32, 0, 7], vec![32u32, 5, 5, 31, 0, NO_ID, 30, 7, 1, 2, NO_ID, 6]);
     let large = (4099, 5, [4098u32, 0, 4095], vec![4098, 4096, 1, 4095, NO_ID, 4095, 0, 4097, 4097]);
-    for (vocabulary, width, targets, ids) in [small, large] {
+    let capped = (small.clone(), Some(0.9));
+    for ((vocabulary, width, targets, ids), soft_cap) in [(small, None), (large, None), capped] {
         for (trained, all, target_too) in
             [(true, true, true), (true, false, false), (false, false, true), (false, false, false), (false, true, true)]
         {
@@ -76,7 +82,7 @@ fn log_probabilities_of_given_ids() {
                     upstream.set(row, 4 + column, 1e6);
                 }
             }
-            let options = options(&device, &norm, &weight, trained, all);
+            let options = HeadOptions { soft_cap, ..options(&device, &norm, &weight, trained, all) };
             let mut tape = Tape::new(&device, Precision::F32);
             let input = tape.input(x.upload(&device));
             let request = HeadRequest { top_k: 0, ids: Some(ids_of(&device, &ids, positions.len())) };
@@ -100,10 +106,10 @@ fn log_probabilities_of_given_ids() {
             }
             let gradient = tape.backward(seeds, &[&input]).pop().unwrap().unwrap();
             let mut gradients =
-                vec![device.download(&gradient), device.download(options.norm.gradient.as_ref().unwrap())];
+                vec![device.download(&gradient), device.download(options.norm.weight.gradient.as_ref().unwrap())];
             let of_weight = options.weight.gradient.as_ref().map(|gradient| device.download(gradient));
-            let name = format!("{vocabulary} trained {trained} all {all} target {target_too}");
-            let plain = |m: &[Matrix]| plain(m, &positions, &targets, &ids);
+            let name = format!("{vocabulary} cap {soft_cap:?} trained {trained} all {all} target {target_too}");
+            let plain = |m: &[Matrix]| plain(m, &positions, &targets, &ids, soft_cap);
             let inputs = [x, norm, weight];
             if vocabulary < 100 {
                 gradients.extend(of_weight);
@@ -286,7 +292,8 @@ fn the_logits_of_a_batch_never_exist() {
     let (tokens, vocabulary, width) = (1000, 100_000, 8);
     let frozen = |rows: usize, columns: usize| Weight::frozen(device.empty(DType::F32, rows, columns));
     let (norm, weight) = (frozen(1, width), frozen(vocabulary, width));
-    let options = HeadOptions { norm, epsilon: 1e-5, weight, scale: 1.0, differentiate_all: true };
+    let norm = Norm::new(norm, 1e-5);
+    let options = HeadOptions { norm, weight, scale: 1.0, soft_cap: None, differentiate_all: true };
     let ids = device.empty(DType::U32, tokens, 64);
     let vector = device.empty(DType::U32, 1, tokens);
     let before = device.usage().live_bytes;

@@ -3,7 +3,7 @@
 
 use crate::common::{Random, device};
 use luthier_tensor::{
-    Activation, AttentionOptions, Device, HeadLayout, HeadOptions, HeadOrder, LinearInput, Precision, Projection,
+    Activation, AttentionOptions, Device, HeadLayout, HeadOptions, HeadOrder, LinearInput, Norm, Precision, Projection,
     Residual, Segment, Tape, Usage, Var, Weight,
 };
 
@@ -48,9 +48,11 @@ impl Layer {
         let mut tape = Tape::new(device, precision);
         let x = device.convert(&device.upload(input, tokens, WIDTH), precision.storage());
         let x = tape.input(x);
-        let normed = |input| LinearInput::Normed { input, weight: &self.norm, epsilon: 1e-5 };
+        let norm = Norm::new(self.norm.clone(), 1e-5);
+        let normed = |input| LinearInput::Normed { input, norm: &norm };
         let heads = tape.linear(normed(&x), std::slice::from_ref(&self.heads), None);
-        let options = AttentionOptions { layout: LAYOUT, scale: 0.3, window: None, segments: segments.into() };
+        let options =
+            AttentionOptions { layout: LAYOUT, scale: 0.3, window: None, soft_cap: None, segments: segments.into() };
         let attended = tape.attention(&heads, &[], &options);
         let plain = LinearInput::Plain(&attended);
         let hidden = tape.linear(plain, std::slice::from_ref(&self.output), Some(Residual { base: &x, scale: 1.0 }));
@@ -59,10 +61,10 @@ impl Layer {
         let hidden =
             tape.linear(activated, std::slice::from_ref(&self.down), Some(Residual { base: &hidden, scale: 1.0 }));
         let options = HeadOptions {
-            norm: self.norm.clone(),
-            epsilon: 1e-5,
+            norm: norm.clone(),
             weight: self.head.clone(),
             scale: 1.0,
+            soft_cap: None,
             differentiate_all: false,
         };
         let all: Vec<u32> = (0..tokens as u32).collect();
@@ -155,11 +157,12 @@ fn bf16_keeps_two_bytes_a_number() {
         let mut tape = Tape::new(&device, precision);
         let x = tape.input(device.empty(precision.storage(), tokens, WIDTH));
         let before = device.usage().live_bytes;
-        let normed = |input| LinearInput::Normed { input, weight: &layer.norm, epsilon: 1e-5 };
+        let norm = Norm::new(layer.norm.clone(), 1e-5);
+        let normed = |input| LinearInput::Normed { input, norm: &norm };
         let heads = tape.linear(normed(&x), std::slice::from_ref(&layer.heads), None);
         let segments = vec![Segment::alone(0..tokens)].into();
-        let attended =
-            tape.attention(&heads, &[], &AttentionOptions { layout: LAYOUT, scale: 1.0, window: None, segments });
+        let options = AttentionOptions { layout: LAYOUT, scale: 1.0, window: None, soft_cap: None, segments };
+        let attended = tape.attention(&heads, &[], &options);
         let plain = LinearInput::Plain(&attended);
         let hidden = tape.linear(plain, std::slice::from_ref(&layer.output), Some(Residual { base: &x, scale: 1.0 }));
         let wide = tape.linear(normed(&hidden), std::slice::from_ref(&layer.gate_up), None);

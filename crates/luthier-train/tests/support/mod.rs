@@ -1,10 +1,10 @@
 //! The committed checkpoints, and a device to run them on.
+#![allow(dead_code, reason = "not every test needs all of it")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use luthier_model::adapter::TargetModules;
 use luthier_model::checkpoint::ModelFiles;
 use luthier_model::{Checkpoint, LoraSettings, Tuning};
 use luthier_tensor::{CpuOptions, Device, Isa};
@@ -25,13 +25,5 @@ pub(crate) fn device() -> Device {
 }
 
 pub(crate) fn lora(dropout: f32) -> Tuning {
-    Tuning::Lora(LoraSettings {
-        rank: 3,
-        alpha: 6.0,
-        dropout,
-        rslora: false,
-        targets: TargetModules::AllLinear,
-        saved_modules: Vec::new(),
-        seed: 7,
-    })
+    Tuning::Lora(LoraSettings { alpha: 6.0, dropout, seed: 7, ..LoraSettings::of_rank(3) })
 }

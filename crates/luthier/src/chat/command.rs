@@ -15,6 +15,8 @@ pub(super) enum Line<'a> {
     /// With `None`: show them.
     Set(Option<(&'a str, &'a str)>),
     Save(&'a str),
+    /// With `None`: list them.
+    Adapter(Option<&'a str>),
     Exit,
     /// A sentence that says what was expected.
     Wrong(String),
@@ -28,6 +30,7 @@ pub(super) const HELP: &str = "\
 /retry           answer the last message again, with another seed
 /set KEY VALUE   change temperature, top_k, top_p, min_p, repetition_penalty, seed or max_new_tokens,
                  add a text to stop (/set stop none takes all away); without KEY show them
+/adapter NAMES   go on with these adapters, added; all and none are names too; without NAMES list them
 /save FILE       save the conversation as JSON that can be trained on
 /exit            end (as Ctrl-D)
 A message that begins with a slash is written with two. Ctrl-C stops an answer.";
@@ -56,6 +59,8 @@ impl<'a> Line<'a> {
                 Some((key, value)) => Self::Set(Some((key, value.trim()))),
                 None => Self::Wrong(format!("/set {rest}: expected a value, as in /set temperature 0.7")),
             },
+            ("adapter", "") => Self::Adapter(None),
+            ("adapter", names) => Self::Adapter(Some(names)),
             ("save", "") => Self::Wrong("/save: expected the name of a file".to_owned()),
             ("save", file) => Self::Save(file),
             ("exit" | "quit", "") => Self::Exit,
@@ -86,6 +91,8 @@ mod tests {
             ("/set temperature 0.5", Set(Some(("temperature", "0.5")))),
             ("/set top_k=3", Set(Some(("top_k", "3")))),
             ("/set", Set(None)),
+            ("/adapter", Adapter(None)),
+            ("/adapter poet cook", Adapter(Some("poet cook"))),
             ("/save my file.json", Save("my file.json")),
             ("/quit", Exit),
         ] {

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use luthier_data::{Message, Role};
+use luthier_model::adapter::Chosen;
 use luthier_model::{Decoder, Generator, Tuning};
 use luthier_tensor::Precision;
 use serde_json::json;
@@ -20,11 +21,13 @@ use self::command::{HELP, Line};
 use self::input::Input;
 use self::settings::ChatSettings;
 use self::speaker::{Answer, Common, End, Speaker};
-use crate::config::{check_adapter, check_model};
+use crate::adapters::Adapters;
+use crate::config::check_model;
 use crate::generate::PrecisionArgument;
 use crate::hub::{Wanted, locate};
 use crate::machine::{Processor, available_bytes};
 use crate::model::Model;
+use crate::quantised::QuantisationArguments;
 use crate::sampling::{KEYS, Sampling, SamplingArguments};
 use crate::{Environment, eprint_line, fail, print_text, signals};
 
@@ -40,9 +43,12 @@ pub(crate) struct Arguments {
     /// A Hugging Face folder, a GGUF file, or org/name of the Hugging Face hub (org/name@revision, org/name:file.gguf)
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
-    /// A PEFT adapter: a folder, or org/name of the hub
+    /// A PEFT adapter: a folder, or org/name of the hub; several with commas between are added, and /adapter switches
     #[arg(long, value_name = "ADAPTER")]
     adapter: Option<String>,
+    /// How much each adapter counts, such as 0.7,0.3 [default: 1 each]
+    #[arg(long, value_name = "WEIGHTS", allow_hyphen_values = true)]
+    adapter_weights: Option<String>,
     /// Answer each message without and with the adapter, side by side, with the same seed
     #[arg(long)]
     compare: bool,
@@ -65,6 +71,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     threads: Option<u16>,
     #[command(flatten)]
+    quantisation: QuantisationArguments,
+    #[command(flatten)]
     sampling: SamplingArguments,
 }
 
@@ -75,22 +83,25 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     }
     let find = |setting: &str, text: &str, wanted| locate(setting, text, wanted, &settings.hub, &environment.hub);
     let model_path = find(settings.model_setting, &settings.model, Wanted::Model)?;
-    let adapter_path = settings.adapter.as_deref().map(|text| find("adapter", text, Wanted::Adapter)).transpose()?;
-    let mut problems = Vec::new();
-    problems.extend(check_model(&model_path, settings.model_setting).err());
-    problems.extend(adapter_path.as_deref().and_then(|path| check_adapter(path, "adapter").err()));
-    if !problems.is_empty() {
-        return Err(fail(problems));
-    }
+    let problems = check_model(&model_path, settings.model_setting).err().into_iter().collect();
+    let adapters = Adapters::read(
+        "adapter",
+        settings.adapter.as_deref(),
+        arguments.adapter_weights.as_deref(),
+        &|text| find("adapter", text, Wanted::Adapter),
+        problems,
+    )?;
     signals::listen_in_between()?;
     let processor = Processor::choose(settings.threads, environment)?;
     let (precision, _) = processor.precision(settings.precision);
-    let model = Model::open(&model_path)?;
+    let model = Model::open(&model_path)?.with(settings.quantisation, processor.threads)?;
     for note in &model.checkpoint.model.notes {
         eprint_line(&format!("note: {note}"));
     }
-    let adapter = adapter_path.as_deref().map(luthier_files::read_adapter).transpose()?;
-    let tokenizer = model.tokenizer_with(adapter_path.as_deref())?;
+    if let Some(note) = QuantisationArguments::note(adapters.last_path(), settings.quantisation) {
+        eprint_line(&format!("note: {note}"));
+    }
+    let tokenizer = model.tokenizer_with(adapters.last_path())?;
     let template = model.template(&settings.template, &tokenizer)?;
     for note in template.notes() {
         eprint_line(&format!("note: {note}"));
@@ -103,23 +114,34 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     ends.extend(template.end_ids(&tokenizer));
 
     let device = processor.device(None)?;
-    let plain = (arguments.compare || adapter.is_none())
+    let plain = (arguments.compare || adapters.is_empty())
         .then(|| Decoder::new(&device, &model.checkpoint, &Tuning::Nothing, None))
         .transpose()?;
-    let adapted = adapter
-        .as_ref()
-        .map(|adapter| Decoder::new(&device, &model.checkpoint, &Tuning::Nothing, Some(adapter)))
+    let adapted = (!adapters.is_empty())
+        .then(|| Decoder::with_adapters(&device, &model.checkpoint, &Tuning::Nothing, &adapters.loaded()))
         .transpose()?;
+    // Those that cannot be in use together wait for /adapter.
+    let chosen = match adapters.all() {
+        Ok(all) => all,
+        Err(error) => {
+            eprint_line(&format!("note: {error:#}; the first adapter is in use, and /adapter switches"));
+            Some([0].into())
+        }
+    };
     let decoders: Vec<(&'static str, &Decoder)> =
         [("without adapter", plain.as_ref()), ("with adapter", adapted.as_ref())]
             .into_iter()
             .filter_map(|(title, decoder)| Some((title, decoder?)))
             .collect();
-    let capacity = capacity(&model, precision, arguments.context, decoders.len())?;
-    let speakers = decoders
+    let prompt_rows = adapted.as_ref().map_or(0, Decoder::prompt_rows);
+    let capacity = capacity(&model, precision, arguments.context, decoders.len(), prompt_rows)?;
+    let mut speakers: Vec<Speaker<'_>> = decoders
         .into_iter()
         .map(|(title, decoder)| Speaker::new(title, Generator::new(&device, decoder, precision, capacity)))
         .collect();
+    if let Some(adapted) = speakers.last_mut().filter(|_| chosen.is_some()) {
+        adapted.choose(chosen.clone());
+    }
 
     let decided = if of_model.is_empty() {
         String::new()
@@ -130,7 +152,11 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
         "model: {} ({}){}, {}, a context of {capacity} tokens",
         model.files.label,
         model.checkpoint.model.decoder.model_type,
-        adapter_path.as_deref().map(|path| format!(", adapter {}", path.display())).unwrap_or_default(),
+        match adapters.paths.as_slice() {
+            [] => String::new(),
+            [path] => format!(", adapter {}", path.display()),
+            _ => format!(", adapters {}", adapters.sum(&chosen)),
+        },
         match precision {
             Precision::F32 => "fp32",
             Precision::Bf16 => "bf16",
@@ -147,6 +173,8 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
     };
     let mut chat = Chat {
         common,
+        adapters: &adapters,
+        chosen,
         speakers,
         system: settings.system.clone(),
         sampling,
@@ -162,13 +190,21 @@ pub(crate) fn run(arguments: &Arguments, environment: &Environment) -> anyhow::R
 }
 
 /// How long a conversation may become: what was asked for, else what the model was made for, and what fits into memory.
-fn capacity(model: &Model, precision: Precision, wanted: Option<u32>, speakers: usize) -> anyhow::Result<usize> {
+fn capacity(
+    model: &Model,
+    precision: Precision,
+    wanted: Option<u32>,
+    speakers: usize,
+    prompt_rows: usize,
+) -> anyhow::Result<usize> {
     let decoder = &model.checkpoint.model.decoder;
     let layout = model.layout();
     let width = 2 * layout.key_value_heads * layout.head_dim * decoder.layers.len();
     let token_bytes = (precision.storage().bytes(width) * speakers).max(1) as u64;
     let fits = available_bytes().map_or(usize::MAX, |free| (free / 2 / token_bytes) as usize);
-    let made_for = decoder.max_positions.unwrap_or(USUAL_CONTEXT);
+    // A learned prefix or prompt takes its positions first.
+    let fits = fits.saturating_sub(prompt_rows);
+    let made_for = decoder.max_positions.unwrap_or(USUAL_CONTEXT).saturating_sub(prompt_rows);
     match wanted.map(|wanted| wanted as usize) {
         Some(wanted) if wanted > fits => anyhow::bail!(
             "--context: {wanted} tokens need a cache of {:.1} GB, and memory for {fits} is free; ask for fewer",
@@ -194,6 +230,9 @@ fn capacity(model: &Model, precision: Precision, wanted: Option<u32>, speakers: 
 /// A conversation in progress.
 struct Chat<'a> {
     common: Common<'a>,
+    adapters: &'a Adapters,
+    /// Adapters in use.
+    chosen: Chosen,
     speakers: Vec<Speaker<'a>>,
     system: Option<String>,
     sampling: Sampling,
@@ -241,6 +280,20 @@ impl Chat<'_> {
                 self.begin_again();
                 eprint_line("the system message is set, and the conversation begins again");
             }
+            Line::Adapter(_) if self.adapters.is_empty() => {
+                eprint_line("no adapter is loaded; luthier chat --adapter A,B loads some");
+            }
+            Line::Adapter(None) => eprint_line(&self.adapters.list(&self.chosen)),
+            Line::Adapter(Some(words)) => match self.adapters.named(words) {
+                Ok(chosen) => {
+                    if let Some(speaker) = self.speakers.last_mut() {
+                        speaker.choose(chosen.clone());
+                    }
+                    eprint_line(&format!("in use: {}", self.adapters.sum(&chosen)));
+                    self.chosen = chosen;
+                }
+                Err(error) => eprint_line(&format!("/adapter: {error:#}")),
+            },
             Line::Undo => match self.take_back() {
                 Some(message) => eprint_line(&format!("taken back: {message}")),
                 None => eprint_line("there is nothing to take back"),

@@ -4,12 +4,14 @@
 use std::path::Path;
 
 use super::Arguments;
-use crate::config::{Precision, TemplateSettings};
+use luthier_model::checkpoint::Quantisation;
+
+use crate::config::{Precision, TemplateSettings, quantisation as of_settings};
 use crate::eprint_line;
 use crate::hub::{HubSettings, Token};
 use crate::sampling::{KEYS, Sampling};
 use crate::settings::file::{self, Entry, FileError, Raw};
-use crate::settings::{Origin, Problem, find, unknown, words};
+use crate::settings::{Origin, Problem, Settings, find, unknown, words};
 
 /// A chat that cannot be wrong in itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +24,8 @@ pub(super) struct ChatSettings {
     pub(super) system: Option<String>,
     pub(super) precision: Precision,
     pub(super) threads: Option<usize>,
+    /// How the base is stored; `None`: as in the files.
+    pub(super) quantisation: Option<Quantisation>,
     pub(super) hub: HubSettings,
     /// What the file and `key=value` say about sampling, in their order: key, text, place.
     sampling: Vec<(&'static str, String, String)>,
@@ -113,6 +117,8 @@ struct Reader {
     system: Option<String>,
     precision: Option<Precision>,
     threads: Option<usize>,
+    /// Settings of the quantisation, as they would be typed.
+    quantisation: Vec<String>,
     hub: HubSettings,
     sampling: Vec<(&'static str, String, String)>,
     do_sample: Option<bool>,
@@ -127,16 +133,15 @@ impl Reader {
             Raw::Null => return,
             Raw::Text(text) => text.trim().to_owned(),
             Raw::List(items) if items.len() == 1 => items[0].trim().to_owned(),
-            Raw::List(_) if key == "stop" => String::new(),
+            Raw::List(_) if ["stop", "adapter_name_or_path"].contains(&key) => String::new(),
             Raw::List(_) | Raw::Map(_) | Raw::Nested => return self.expected(key, raw, origin, "one text"),
         };
         let names = KEYS.iter().find(|known| **known == key);
         match key {
             "model_name_or_path" => self.model = Some(text),
-            "adapter_name_or_path" if text.contains(',') => {
-                self.expected(key, raw, origin, "one adapter (several are not merged yet)");
+            "adapter_name_or_path" => {
+                self.adapter = Some(if let Raw::List(items) = raw { items.join(",") } else { text });
             }
-            "adapter_name_or_path" => self.adapter = Some(text),
             "template" => self.template.name = Some(text),
             "tool_format" => self.template.tool_format = Some(text),
             "enable_thinking" | "preserve_thinking" => match text.to_ascii_lowercase().as_str() {
@@ -162,6 +167,9 @@ impl Reader {
                 Ok(threads @ 1..=4096) => self.threads = Some(threads),
                 _ => self.expected(key, raw, origin, "a whole number from 1 to 4096"),
             },
+            "quantization_bit" | "quantization_type" | "quantization_method" | "double_quantization" => {
+                self.quantisation.push(format!("{key}={text}"));
+            }
             "model_revision" => self.hub.revision = Some(text).filter(|text| text != "main"),
             "cache_dir" => self.hub.cache = Some(text.into()),
             "hf_hub_token" => self.hub.token = Token::new(&text),
@@ -216,6 +224,10 @@ impl Reader {
         if !problems.is_empty() {
             return Err(problems);
         }
+        // As a training reads them, whatever the method is.
+        let read = Settings::from_words(&self.quantisation)
+            .and_then(|settings| of_settings(&settings).map_err(|found| vec![found]));
+        let of_file = read?;
         let precision = arguments.precision.map(Precision::from).or(self.precision);
         let name = arguments.template.clone().or(self.template.name.clone()).filter(|template| !template.is_empty());
         Ok(ChatSettings {
@@ -226,6 +238,7 @@ impl Reader {
             system: arguments.system.clone().or(self.system).filter(|system| !system.is_empty()),
             precision: precision.unwrap_or(Precision::Auto),
             threads: arguments.threads.map(usize::from).or(self.threads),
+            quantisation: arguments.quantisation.quantisation().or(of_file),
             hub: self.hub,
             sampling: self.sampling,
             do_sample: self.do_sample,

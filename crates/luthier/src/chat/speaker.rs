@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use luthier_data::{ChatTemplate, Message, Role, Tokenizer};
 use luthier_model::Generator;
+use luthier_model::adapter::Chosen;
 
 use crate::sampling::Sampling;
 use crate::stop::StopFilter;
@@ -51,6 +52,11 @@ pub(super) struct Answer {
 impl<'m> Speaker<'m> {
     pub(super) fn new(title: &'static str, generator: Generator<'m>) -> Self {
         Self { title, generator, turns: Vec::new() }
+    }
+
+    /// Goes on with these adapters; the conversation stays.
+    pub(super) fn choose(&mut self, chosen: Chosen) {
+        self.generator.choose(chosen);
     }
 
     /// Answers the last message and puts the answer into the conversation. `show` gets the text as it becomes certain.

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::method::ADAPTERS;
 use super::*;
 use crate::hub::{HubSettings, Token};
 use crate::settings::{Problem, Settings, differences, either};
@@ -32,7 +33,7 @@ impl TrainConfig {
             data: check.data(stage, &mut notices),
             batch: check.batch(),
             optimiser: check.optimiser(),
-            schedule: check.schedule(),
+            schedule: check.schedule(&mut notices),
             machine: check.machine(),
             levers: check.levers(),
             output: check.output(&mut notices),
@@ -42,6 +43,7 @@ impl TrainConfig {
             notices,
             differences: None,
         };
+        check.levers_of_optimiser(&config);
         config.differences = differences::note(settings, config.evaluation.is_some());
         if check.problems.is_empty() { Ok(config) } else { Err(check.problems) }
     }
@@ -68,7 +70,7 @@ impl Check<'_> {
         self.problems.push(Problem(format!("{}{}", self.settings.place(name), sentence.as_ref())));
     }
 
-    fn required(&mut self, name: &str, expected: &str) -> PathBuf {
+    pub(super) fn required(&mut self, name: &str, expected: &str) -> PathBuf {
         let text = self.settings.text(name).unwrap_or_default();
         if text.is_empty() {
             self.problem(name, format!("{name} is missing; expected {expected}"));
@@ -80,7 +82,7 @@ impl Check<'_> {
         self.settings.whole(name).and_then(|value| usize::try_from(value).ok()).unwrap_or_default()
     }
 
-    fn optional_count(&self, name: &str) -> Option<usize> {
+    pub(super) fn optional_count(&self, name: &str) -> Option<usize> {
         self.settings.whole(name).and_then(|value| usize::try_from(value).ok())
     }
 
@@ -94,17 +96,13 @@ impl Check<'_> {
 
     fn model(&mut self) -> ModelSettings {
         let model = self.required("model_name_or_path", "a Hugging Face folder, a GGUF file, or org/name of the hub");
-        let adapters = self.settings.names("adapter_name_or_path");
-        let count = adapters.len();
-        let adapter = adapters.first().map(PathBuf::from);
-        if count > 1 {
-            self.problem(
-                "adapter_name_or_path",
-                format!("adapter_name_or_path names {count} adapters; expected one (several are not merged yet)"),
-            );
-        }
-        if adapter.is_some() && self.settings.text("finetuning_type") != Some("lora") {
-            self.problem("adapter_name_or_path", "adapter_name_or_path needs finetuning_type: lora");
+        // The last is trained on; LLaMA-Factory merges those before it.
+        let mut beside: Vec<PathBuf> = self.settings.names("adapter_name_or_path").iter().map(PathBuf::from).collect();
+        let adapter = beside.pop();
+        let method = self.settings.text("finetuning_type").unwrap_or_default();
+        if adapter.is_some() && !ADAPTERS.contains(&method) {
+            let sentence = format!("adapter_name_or_path needs finetuning_type: {}", either(&ADAPTERS));
+            self.problem("adapter_name_or_path", sentence);
         }
         let from_scratch = self.is_on("train_from_scratch");
         if from_scratch && self.settings.text("finetuning_type") != Some("full") {
@@ -119,49 +117,11 @@ impl Check<'_> {
             cache: text("cache_dir").map(PathBuf::from),
             token: text("hf_hub_token").and_then(Token::new),
         };
-        ModelSettings { name: model.display().to_string(), model, from_scratch, adapter, hub }
-    }
-
-    fn method(&mut self) -> Method {
-        match self.settings.text("finetuning_type") {
-            Some("full") => Method::Full,
-            Some("freeze") => {
-                let layers = self.settings.whole("freeze_trainable_layers").unwrap_or_default();
-                if layers == 0 {
-                    self.problem(
-                        "freeze_trainable_layers",
-                        "freeze_trainable_layers is 0, so nothing would be trained; expected a number of layers",
-                    );
-                }
-                let count = usize::try_from(layers.unsigned_abs()).unwrap_or(usize::MAX);
-                Method::Freeze(if layers < 0 { FreezeLayers::First(count) } else { FreezeLayers::Last(count) })
-            }
-            _ => Method::Lora(self.lora()),
-        }
-    }
-
-    fn lora(&mut self) -> LoraSettings {
-        let rank = self.count("lora_rank");
-        // As LLaMA-Factory reads it, an alpha of 0 is none.
-        let alpha = self.settings.number("lora_alpha").filter(|alpha| *alpha > 0.0).unwrap_or(2.0 * rank as f64);
-        let dropout = self.number("lora_dropout");
-        if dropout >= 1.0 {
-            self.problem("lora_dropout", "lora_dropout is 1, so nothing would be left; expected less than 1");
-        }
-        let names = self.settings.names("lora_target");
-        let targets =
-            if names.iter().any(|name| name == "all") { Targets::All } else { Targets::Named(names.to_vec()) };
-        if names.is_empty() {
-            self.problem("lora_target", "lora_target names no layer; expected names such as q_proj,v_proj, or all");
-        }
-        LoraSettings {
-            rank,
-            alpha,
-            dropout,
-            targets,
-            rank_stabilised: self.is_on("use_rslora"),
-            modules_to_save: self.settings.names("additional_target").to_vec(),
-        }
+        let quantisation = quantisation::read(self.settings).unwrap_or_else(|problem| {
+            self.problems.push(problem);
+            None
+        });
+        ModelSettings { name: model.display().to_string(), model, from_scratch, adapter, beside, quantisation, hub }
     }
 
     fn data(&mut self, stage: Stage, notices: &mut Vec<String>) -> DataSettings {
@@ -333,36 +293,6 @@ impl Check<'_> {
         }
     }
 
-    fn optimiser(&mut self) -> OptimiserSettings {
-        for name in ["adam_beta1", "adam_beta2"] {
-            if self.number(name) >= 1.0 {
-                self.problem(name, format!("{name} is 1, so nothing would be learned; expected less than 1"));
-            }
-        }
-        OptimiserSettings {
-            learning_rate: self.number("learning_rate"),
-            weight_decay: self.number("weight_decay"),
-            beta1: self.number("adam_beta1"),
-            beta2: self.number("adam_beta2"),
-            epsilon: self.number("adam_epsilon"),
-            max_grad_norm: Some(self.number("max_grad_norm")).filter(|norm| *norm > 0.0),
-        }
-    }
-
-    fn schedule(&mut self) -> ScheduleSettings {
-        let kind = match self.settings.text("lr_scheduler_type") {
-            Some("constant") => ScheduleKind::Constant,
-            Some("constant_with_warmup") => ScheduleKind::ConstantWithWarmup,
-            Some("cosine") => ScheduleKind::Cosine,
-            _ => ScheduleKind::Linear,
-        };
-        let warmup = match self.settings.number("warmup_ratio") {
-            Some(share) => Span::Share(share),
-            None => self.span("warmup_steps"),
-        };
-        ScheduleSettings { kind, warmup }
-    }
-
     fn machine(&mut self) -> MachineSettings {
         let (precision, loss_scaling) = self.precision();
         MachineSettings {
@@ -420,7 +350,7 @@ impl Check<'_> {
     }
 
     /// transformers' reading of a number: below 1 it is a share of all.
-    fn span(&mut self, name: &str) -> Span {
+    pub(super) fn span(&mut self, name: &str) -> Span {
         let number = self.number(name);
         self.span_of(name, number)
     }
@@ -544,6 +474,9 @@ const OURS: [&str; 3] = ["none", "tensorboard", "all"];
 
 #[cfg(test)]
 pub(super) mod tests {
+    use luthier_model::TrainedLayers;
+    use luthier_train::{Clipping, OptimiserKind, ScheduleKind};
+
     use super::*;
 
     const LEAST: &str = "model_name_or_path: m\ndataset: d\noutput_dir: o\n";
@@ -569,6 +502,8 @@ pub(super) mod tests {
                 model: "m".into(),
                 from_scratch: false,
                 adapter: None,
+                quantisation: None,
+                beside: Vec::new(),
                 hub: HubSettings::default(),
             },
             method: Method::Lora(LoraSettings {
@@ -578,6 +513,12 @@ pub(super) mod tests {
                 targets: Targets::All,
                 rank_stabilised: false,
                 modules_to_save: Vec::new(),
+                added_blocks: None,
+                magnitudes: false,
+                pissa: None,
+                up_rate: 1.0,
+                ranks: Vec::new(),
+                alphas: Vec::new(),
             }),
             data: DataSettings {
                 datasets: vec!["d".to_owned()],
@@ -597,14 +538,18 @@ pub(super) mod tests {
             },
             batch: BatchSettings { rows: Some(8), accumulation: 1, length: RunLength::Epochs(3.0), token_budget: None },
             optimiser: OptimiserSettings {
-                learning_rate: 5e-5,
+                learning_rate: None,
                 weight_decay: 0.0,
                 beta1: 0.9,
                 beta2: 0.999,
                 epsilon: 1e-8,
                 max_grad_norm: Some(1.0),
+                kind: OptimiserKind::AdamW,
+                clipping: Clipping::Together,
+                layer_decay: None,
+                in_backward: false,
             },
-            schedule: ScheduleSettings { kind: ScheduleKind::Linear, warmup: Span::Share(0.0) },
+            schedule: ScheduleSettings { kind: ScheduleKind::Linear, warmup: Span::Share(0.0), floor: None },
             machine: MachineSettings {
                 precision: Precision::Auto,
                 loss_scaling: luthier_train::LossScaling::default(),
@@ -645,7 +590,8 @@ pub(super) mod tests {
     fn meanings() {
         let config =
             read("stage: pt\nfinetuning_type: freeze\nfreeze_trainable_layers: -3\nmax_steps: 7").expect("valid");
-        assert_eq!(config.method, Method::Freeze(FreezeLayers::First(3)));
+        let Method::Freeze(freeze) = config.method else { panic!("freeze was asked for") };
+        assert_eq!(freeze.layers, TrainedLayers::First(3));
         assert_eq!(config.batch.length, RunLength::Steps(7));
         assert!(config.data.packing);
         assert_eq!(config.data.scored, Scored::Everything);
@@ -768,7 +714,7 @@ pub(super) mod tests {
         fails("stage: pt\nmask_history: true", "a.yaml, line 5: mask_history needs stage: sft");
         fails(
             "finetuning_type: full\nadapter_name_or_path: a",
-            "a.yaml, line 5: adapter_name_or_path needs finetuning_type: lora",
+            "a.yaml, line 5: adapter_name_or_path needs finetuning_type: lora, ia3, vera, oft, prefix, prompt, p_tuning or bottleneck",
         );
         fails(
             "gradient_checkpointing: true\ndisable_gradient_checkpointing: true",
@@ -780,7 +726,8 @@ pub(super) mod tests {
     fn what_would_train_nothing() {
         fails(
             "finetuning_type: freeze\nfreeze_trainable_layers: 0",
-            "a.yaml, line 5: freeze_trainable_layers is 0, so nothing would be trained; expected a number of layers",
+            "a.yaml, line 5: freeze_trainable_layers is 0, so nothing would be trained; expected a number of layers, or \
+             freeze_extra_modules besides",
         );
         fails(
             "num_train_epochs: 0",

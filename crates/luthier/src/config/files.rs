@@ -16,7 +16,7 @@ impl ModelSettings {
     /// When one of them can be had neither from the cache nor from the hub.
     pub(crate) fn locate(&mut self, environment: &HubEnvironment) -> anyhow::Result<()> {
         self.model = locate("model_name_or_path", &self.name, Wanted::Model, &self.hub, environment)?;
-        if let Some(adapter) = &mut self.adapter {
+        for adapter in self.adapter.iter_mut().chain(&mut self.beside) {
             let named = adapter.display().to_string();
             *adapter = locate("adapter_name_or_path", &named, Wanted::Adapter, &self.hub, environment)?;
         }
@@ -33,7 +33,8 @@ impl TrainConfig {
     pub(crate) fn find_files(&mut self, resumes: bool, environment: &HubEnvironment) -> anyhow::Result<()> {
         let mut problems = self.check_output(resumes);
         let elsewhere = |name: &str| is_elsewhere(name);
-        let adapter = self.model.adapter.as_ref().is_some_and(|path| elsewhere(&path.display().to_string()));
+        let mut adapters = self.model.adapter.iter().chain(&self.model.beside);
+        let adapter = adapters.any(|path| elsewhere(&path.display().to_string()));
         if problems.is_empty() || !(elsewhere(&self.model.name) || adapter) {
             self.model.locate(environment)?;
             problems.splice(0..0, self.check_model_files().err().unwrap_or_default());
@@ -94,7 +95,7 @@ impl TrainConfig {
     pub(crate) fn check_model_files(&self) -> Result<(), Vec<Problem>> {
         let mut problems = Vec::new();
         problems.extend(check_model(&self.model.model, "model_name_or_path").err());
-        if let Some(adapter) = &self.model.adapter {
+        for adapter in self.model.beside.iter().chain(&self.model.adapter) {
             problems.extend(check_adapter(adapter, "adapter_name_or_path").err());
         }
         if problems.is_empty() { Ok(()) } else { Err(problems) }

@@ -2,9 +2,10 @@
 //! optimiser's state is kept, noise on embeddings, how large a batch is.
 
 use luthier_tensor::Rounding;
+use luthier_train::OptimiserKind;
 
 use super::check::Check;
-use super::{Precision, Recomputation};
+use super::{Precision, Recomputation, TrainConfig};
 
 /// Noise and rounding.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -15,9 +16,6 @@ pub(crate) struct Levers {
     pub(crate) pure_bf16: Option<Rounding>,
 }
 
-/// Switches of optimisers that keep a state of their own shape.
-const OTHER_STATES: [&str; 5] = ["use_galore", "use_apollo", "use_badam", "use_adam_mini", "use_muon"];
-
 impl Check<'_> {
     pub(super) fn levers(&mut self) -> Levers {
         let noise_alpha = self.settings.number("neftune_noise_alpha").filter(|alpha| *alpha > 0.0);
@@ -27,14 +25,6 @@ impl Check<'_> {
         };
         let pure_bf16 = self.is_on("pure_bf16").then_some(rounding);
         if pure_bf16.is_some() {
-            let optimiser = OTHER_STATES.into_iter().find(|name| self.is_on(name)).map(str::to_owned);
-            let named = self.settings.text("optim").filter(|name| !name.contains("adamw") || name.contains("bit"));
-            let named = named.filter(|name| *name != "paged_adamw_32bit").map(|name| format!("optim: {name}"));
-            if let Some(other) = optimiser.or(named) {
-                let sentence =
-                    format!("pure_bf16 keeps AdamW's state only and goes without {other}; expected one of them");
-                self.problem("pure_bf16", sentence);
-            }
             let method = self.settings.text("finetuning_type").unwrap_or("lora").to_owned();
             if !["lora", "full", "freeze"].contains(&method.as_str())
                 || self.is_on("use_dora")
@@ -47,6 +37,32 @@ impl Check<'_> {
             }
         }
         Levers { noise_alpha, pure_bf16 }
+    }
+
+    /// What the optimiser must be where its state is bf16, or where the scale of the loss may spoil a step.
+    pub(super) fn levers_of_optimiser(&mut self, config: &TrainConfig) {
+        let optimiser = &config.optimiser;
+        if config.levers.pure_bf16.is_some() && optimiser.kind != OptimiserKind::AdamW {
+            let other = optimiser.kind.describe();
+            self.problem(
+                "pure_bf16",
+                format!("pure_bf16 keeps the state of AdamW, not that of {other}; expected AdamW"),
+            );
+        }
+        if config.machine.precision != Precision::F16 {
+            return;
+        }
+        let key = if self.is_on("fp16") { "fp16" } else { "precision" };
+        if optimiser.in_backward {
+            let sentence = "fp16 takes back a step whose gradients grew too large, and steps on the way back cannot be taken \
+                            back; expected bf16 or fp32";
+            self.problem(key, sentence);
+        }
+        if matches!(optimiser.kind, OptimiserKind::ScheduleFree(_)) {
+            let sentence = "fp16 takes back a step whose gradients grew too large, and the average of schedule-free AdamW counts \
+                            each; expected bf16 or fp32";
+            self.problem(key, sentence);
+        }
     }
 
     /// What a state in bf16 makes of the precision.
@@ -137,5 +153,28 @@ mod tests {
         );
         assert_eq!(of("neftune_noise_alpha: 5"), Ok((None, Precision::Auto)));
         assert!(of("pure_bf16: true\nprecision: fp32").is_err() && of("pure_bf16: true\nfp16: true").is_err());
+    }
+
+    #[test]
+    fn states_of_another_shape_and_steps_that_cannot_be_taken_back_are_refused() {
+        let full = "finetuning_type: full";
+        for (text, expected) in [
+            ("pure_bf16: true\nuse_galore: true", "not that of GaLore of rank 16; expected AdamW"),
+            ("pure_bf16: true\noptim: adamw_bnb_8bit", "not that of AdamW with moments of 8 bits"),
+            ("pure_bf16: true\noptim: schedule_free_adamw", "not that of schedule-free AdamW"),
+            ("pure_bf16: true\nuse_muon: true", "not that of Muon"),
+            ("pure_bf16: true\noptim: lion_32bit", "not that of Lion"),
+            ("fp16: true\noptimizer_in_bwd: true\nmax_grad_norm: 0", "steps on the way back cannot be taken back"),
+            ("precision: fp16\noptim: schedule_free_adamw", "the average of schedule-free AdamW counts each"),
+        ] {
+            let problems: Vec<String> = read(&format!("{full}\n{text}")).expect_err(text);
+            assert!(problems.len() == 1 && problems[0].contains(expected), "{text}: {problems:?}");
+        }
+        for method in ["ia3", "vera", "oft", "prefix", "prompt", "p_tuning", "bottleneck", "bitfit"] {
+            assert!(read(&format!("pure_bf16: true\nfinetuning_type: {method}")).is_err(), "{method}");
+        }
+        for text in ["use_adam_mini: true\nfp16: true", "pure_bf16: true\noptimizer_in_bwd: true\nmax_grad_norm: 0"] {
+            assert!(read(&format!("{full}\n{text}")).is_ok(), "{text}");
+        }
     }
 }

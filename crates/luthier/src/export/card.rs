@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use luthier_model::LoraAdapter;
+use luthier_model::Adapter;
 use serde_json::Value;
 
 use super::config::{ExportConfig, Format};
@@ -21,7 +21,7 @@ const MOST_ROWS: usize = 80;
 pub(super) fn text(
     config: &ExportConfig,
     model: &Model,
-    adapter: Option<&LoraAdapter>,
+    adapter: Option<&Adapter>,
     job: &Job<'_>,
     files: &Files,
     (replay, prompts): (&Replay, &Prompts),
@@ -32,7 +32,7 @@ pub(super) fn text(
     let decoder = &model.checkpoint.model.decoder;
     let _ = writeln!(card, "\n# {name}\n");
     let made = match adapter {
-        Some(adapter) => format!("`{base}` with a LoRA adapter of rank {} merged in f32", adapter.settings.rank),
+        Some(adapter) => format!("`{base}` with {} merged in f32", adapter.description()),
         None => format!("`{base}`"),
     };
     let _ = writeln!(
@@ -46,7 +46,7 @@ pub(super) fn text(
     );
     let numbers: usize = model.checkpoint.tensors.values().map(|tensor| tensor.tensor().len()).sum();
     let _ = writeln!(card, "| | |\n| --- | --- |\n| family | {} |\n| numbers | {numbers} |", decoder.model_type);
-    let _ = writeln!(card, "| stored as | {} |\n| bytes | {} |", job.outtype, files.bytes);
+    let _ = writeln!(card, "| stored as | {} |\n| bytes | {} |", job.stored_name, files.bytes);
     if let Some(positions) = decoder.max_positions {
         let _ = writeln!(card, "| positions | {positions} |");
     }
@@ -90,8 +90,8 @@ fn front_matter(config: &ExportConfig, merged: bool, base: &str) -> String {
 }
 
 /// The name of the base as a hub knows it, where that can be told: `organisation/name`.
-fn base_model(config: &ExportConfig, model: &Model, adapter: Option<&LoraAdapter>) -> String {
-    let named = adapter.map(|adapter| adapter.settings.base_model.clone());
+fn base_model(config: &ExportConfig, model: &Model, adapter: Option<&Adapter>) -> String {
+    let named = adapter.map(|adapter| adapter.base_model().to_owned());
     let configured = model.checkpoint.config.get("_name_or_path").and_then(Value::as_str).map(str::to_owned);
     let hub = |name: &String| {
         let mut parts = name.split('/');

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use luthier_tensor::DType;
+use luthier_model::checkpoint::GgufFileType;
 
 use super::keys::Given;
 use super::older::replaceable;
@@ -32,7 +32,8 @@ pub(crate) struct Arguments {
     /// What is written [default: gguf where --output ends so, else hf]
     #[arg(long, value_enum)]
     pub(crate) format: Option<Format>,
-    /// How numbers are stored [default: as the base stores most of its own; bf16 for a quantised base]
+    /// How numbers are stored [default: as the base stores most of its own; from GGUF to GGUF each tensor as it was, from a
+    /// quantised base to a folder bf16]
     #[arg(long, value_enum)]
     pub(crate) outtype: Option<OutType>,
     /// Most bytes of one safetensors file, such as 5GB or 500MB [default: 5GB]
@@ -50,6 +51,9 @@ pub(crate) struct Arguments {
     /// Replace what is at the output already
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// Merge into the base as its files have it, even where the adapter was trained on a quantised one (QLoRA)
+    #[arg(long)]
+    pub(crate) unquantised_base: bool,
     /// Threads to compute with [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub(crate) threads: Option<u16>,
@@ -70,20 +74,47 @@ pub(crate) enum OutType {
     F32,
     F16,
     Bf16,
-    /// 8 bits in blocks of 32; GGUF only
+    /// 8 bits in blocks of 32; these and those below are for GGUF only
     #[value(name = "q8_0")]
     Q8_0,
+    /// 6 bits in blocks of 256
+    #[value(name = "q6_k")]
+    Q6K,
+    /// 5 bits in blocks of 256, 6 where it matters most
+    #[value(name = "q5_k_m")]
+    Q5KM,
+    /// 5 bits in blocks of 32 with a minimum
+    #[value(name = "q5_1")]
+    Q5_1,
+    /// 5 bits in blocks of 32
+    #[value(name = "q5_0")]
+    Q5_0,
+    /// 4 bits in blocks of 256, 6 where it matters most: what is downloaded most often
+    #[value(name = "q4_k_m")]
+    Q4KM,
+    /// 4 bits in blocks of 32 with a minimum
+    #[value(name = "q4_1")]
+    Q4_1,
+    /// 4 bits in blocks of 32
+    #[value(name = "q4_0")]
+    Q4_0,
 }
 
 impl OutType {
-    pub(crate) const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Bf16, Self::Q8_0];
-
-    pub(crate) fn dtype(self) -> DType {
+    pub(crate) fn file_type(self) -> GgufFileType {
+        let [f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_1, q5_0, q4_k_m, q4_1, q4_0] = GgufFileType::ALL;
         match self {
-            Self::F32 => DType::F32,
-            Self::F16 => DType::F16,
-            Self::Bf16 => DType::Bf16,
-            Self::Q8_0 => DType::Q8_0,
+            Self::F32 => f32,
+            Self::F16 => f16,
+            Self::Bf16 => bf16,
+            Self::Q8_0 => q8_0,
+            Self::Q6K => q6_k,
+            Self::Q5KM => q5_k_m,
+            Self::Q5_1 => q5_1,
+            Self::Q5_0 => q5_0,
+            Self::Q4KM => q4_k_m,
+            Self::Q4_1 => q4_1,
+            Self::Q4_0 => q4_0,
         }
     }
 }
@@ -214,8 +245,10 @@ impl ExportConfig {
                 let shown = path.display();
                 say(format!("{}: {shown} ends with .gguf, but --format is hf; expected a folder", names.output));
             }
-            if self.outtype == Some(OutType::Q8_0) {
-                say("--outtype: q8_0 exists in GGUF files only; expected f32, f16 or bf16, or --format gguf".to_owned());
+            if let Some(named) = self.outtype.map(OutType::file_type).filter(|named| named.is_quantised()) {
+                say(format!(
+                    "--outtype: {named} exists in GGUF files only; expected f32, f16 or bf16, or --format gguf"
+                ));
             }
             if self.modelfile {
                 say("--modelfile: Ollama reads GGUF files; expected --format gguf besides".to_owned());
@@ -270,7 +303,7 @@ const FLAG_NAMES: Names = Names { model: "--model", adapter: "--adapter", output
 const FILE_NAMES: Names = Names { model: "model_name_or_path", adapter: "adapter_name_or_path", output: "export_dir" };
 
 /// `5GB`, `500MB`, `1GiB`: bytes.
-fn parse_size(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let at = text.find(|character: char| !character.is_ascii_digit() && character != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
     let factor = match unit.trim().to_ascii_lowercase().as_str() {
@@ -292,6 +325,14 @@ fn parse_size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_storage_type_has_its_own_name() {
+        for outtype in <OutType as clap::ValueEnum>::value_variants() {
+            let value = clap::ValueEnum::to_possible_value(outtype).expect("none is skipped");
+            assert_eq!(value.get_name(), outtype.file_type().name);
+        }
+    }
 
     #[test]
     fn sizes() {

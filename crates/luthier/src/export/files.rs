@@ -7,12 +7,12 @@ use anyhow::Context;
 use luthier_data::{ChatTemplate, Tokenizer};
 use luthier_model::Merged;
 use luthier_model::checkpoint::{
-    Checkpoint, GgufCarried, GgufPlan, GgufSource, GgufTokenizer, Shard, TensorSpec, encode, gguf_bytes, plan_gguf,
-    plan_shards, write_gguf,
+    Checkpoint, GgufCarried, GgufFileType, GgufPlan, GgufSource, GgufStorage, GgufTokenizer, Shard, TensorSpec, encode,
+    gguf_bytes, plan_gguf, plan_shards, write_gguf,
 };
 use luthier_tensor::DType;
 
-use super::config::{ExportConfig, Format, Target};
+use super::config::{ExportConfig, Format, OutType, Target};
 use super::{file_name, modelfile};
 use crate::config::TemplateSettings;
 use crate::model::{Model, data_tokenizer};
@@ -43,6 +43,18 @@ impl Files {
             Kind::Gguf(plan) => plan.tensors.len(),
         }
     }
+
+    /// The tensors of a GGUF file that are made of the model's: its name, and the type that it is stored in.
+    pub(crate) fn stored(&self) -> impl Iterator<Item = (&str, DType)> {
+        let tensors = match &self.kind {
+            Kind::Folder { .. } => &[][..],
+            Kind::Gguf(plan) => &plan.tensors,
+        };
+        tensors.iter().filter_map(|tensor| match &tensor.source {
+            GgufSource::Model { name, .. } => Some((name.as_str(), tensor.spec.dtype)),
+            GgufSource::Values(_) => None,
+        })
+    }
 }
 
 /// An export with everything that it is made from.
@@ -53,7 +65,9 @@ pub(crate) struct Job<'a> {
     pub(crate) tokenizer: Option<Tokenizer>,
     /// The template that was named, where the model's own is missing or writes something else.
     named: Option<ChatTemplate>,
-    pub(crate) outtype: DType,
+    pub(crate) storage: GgufStorage,
+    /// What the storage is called, in lower case.
+    pub(crate) stored_name: String,
 }
 
 /// How most of a model's numbers are stored.
@@ -62,7 +76,7 @@ pub(crate) fn stored_as(checkpoint: &Checkpoint) -> DType {
         let stored = checkpoint.tensors.values().filter(|tensor| tensor.dtype() == *dtype);
         stored.map(|tensor| tensor.tensor().len()).sum()
     };
-    let all = [DType::Bf16, DType::F32, DType::F16].into_iter().chain(DType::BLOCKS);
+    let all = [DType::Bf16, DType::F32, DType::F16].into_iter().chain(DType::BLOCKS).chain(DType::BITSANDBYTES);
     // The first of equals.
     all.into_iter().rev().max_by_key(count).unwrap_or(DType::Bf16)
 }
@@ -79,12 +93,20 @@ impl<'a> Job<'a> {
             );
             super::note("the model has no tokenizer.json, so the export has none either");
         }
-        let outtype = match config.outtype {
-            Some(outtype) => outtype.dtype(),
-            None => match stored_as(&model.checkpoint) {
-                plain if plain.block_len() == 1 => plain,
-                _ => DType::Bf16,
-            },
+        let base = stored_as(&model.checkpoint);
+        let is_gguf = model.checkpoint.gguf_tokenizer.is_some();
+        let storage = match (config.outtype, GgufFileType::named(base.name())) {
+            (Some(outtype), _) => GgufStorage::Named(outtype.file_type()),
+            (None, _) if is_gguf && config.format == Format::Gguf => GgufStorage::AsBase,
+            (None, Some(plain)) if !plain.is_quantised() => GgufStorage::Named(plain),
+            _ => GgufStorage::Named(OutType::Bf16.file_type()),
+        };
+        let stored_name = match storage {
+            GgufStorage::Named(named) => named.name.to_owned(),
+            GgufStorage::AsBase => {
+                let named = GgufCarried::read(&model.files)?.and_then(|carried| carried.file_type());
+                named.map_or_else(|| base.name().to_owned(), |named| named.name.to_owned())
+            }
         };
         let mut named = None;
         if let (Some(name), Some(tokenizer)) = (&config.template, &tokenizer) {
@@ -101,7 +123,7 @@ impl<'a> Job<'a> {
                 ));
             }
         }
-        Ok(Self { config, model, merged, tokenizer, named, outtype })
+        Ok(Self { config, model, merged, tokenizer, named, storage, stored_name })
     }
 
     /// The name of the template that the export gets instead of the model's own.
@@ -125,10 +147,13 @@ impl<'a> Job<'a> {
 
     fn plan_folder(&self) -> anyhow::Result<Files> {
         let checkpoint = &self.model.checkpoint;
+        let GgufStorage::Named(GgufFileType { dtype, .. }) = self.storage else {
+            anyhow::bail!("a folder is stored in f32, f16 or bf16");
+        };
         let companions = self.model.files.companions();
         let mut small: Vec<(String, Vec<u8>)> =
             companions.map(|(name, bytes)| (name.to_owned(), (**bytes).as_ref().to_vec())).collect();
-        small.push(("config.json".into(), checkpoint.config_json(self.outtype)));
+        small.push(("config.json".into(), checkpoint.config_json(dtype)));
         if let Some(found) = &checkpoint.gguf_tokenizer {
             let (tokenizer, config) = data_tokenizer(found).to_json(checkpoint.model.decoder.max_positions)?;
             small.push(("tokenizer.json".into(), tokenizer));
@@ -142,7 +167,7 @@ impl<'a> Job<'a> {
         }
         let specs = checkpoint.tensors.iter().map(|(name, tensor)| TensorSpec {
             name: name.clone(),
-            dtype: self.outtype,
+            dtype,
             dims: tensor.dims().to_vec(),
         });
         let shards = plan_shards(specs.collect(), self.config.shard_bytes)?;
@@ -167,14 +192,12 @@ impl<'a> Job<'a> {
             None => self.gguf_tokenizer()?,
         };
         let name = self.config.target.name();
-        let plan = plan_gguf(checkpoint, &name, self.outtype, &tokenizer, carried.as_ref())?;
+        let plan = plan_gguf(checkpoint, &name, self.storage, &tokenizer, carried.as_ref())?;
         let specs: Vec<TensorSpec> = plan.tensors.iter().map(|tensor| tensor.spec.clone()).collect();
         let bytes = gguf_bytes(&plan.metadata, &specs);
         let notes = plan.notes.clone();
         let (model, card) = match &self.config.target {
-            Target::Folder(_) => {
-                (format!("{name}-{}.gguf", self.outtype.name().to_uppercase()), "README.md".to_owned())
-            }
+            Target::Folder(_) => (format!("{name}-{}.gguf", self.stored_name.to_uppercase()), "README.md".to_owned()),
             Target::File(path) => {
                 let shown = |path: PathBuf| path.display().to_string();
                 (shown(file_name(path)), shown(file_name(&path.with_extension("md"))))

@@ -21,8 +21,7 @@ pub(super) struct Given {
 }
 
 const PICKLES: &str = "it writes pickles, which can execute code while they are loaded; safetensors are written";
-const NO_QUANTISING: &str =
-    "models are not quantised with data yet; --format gguf --outtype q8_0 stores 8 bits without";
+const NO_QUANTISING: &str = "GPTQ, which quantises with data, is not built in; --format gguf --outtype q4_k_m stores 4 bits without, q8_0 8 bits";
 
 impl Given {
     pub(super) fn from_file(path: &Path, overrides: &[String]) -> Result<Self, Vec<Problem>> {
@@ -164,7 +163,7 @@ mod tests {
         assert_eq!(take("cutoff_len", "5").map(|given| given.notices.len()), Ok(1));
         let refusal = |key: &str, value: &str| take(key, value).err().unwrap_or_default();
         assert!(refusal("export_legacy_format", "true").contains("pickles"));
-        assert!(refusal("export_quantization_bit", "4").contains("q8_0"));
+        assert!(refusal("export_quantization_bit", "4").contains("q4_k_m"));
         assert!(refusal("adapter_name_or_path", "a,b").contains("several adapters"));
         assert!(refusal("export_dri", "x").contains("did you mean \"export_dir\"?"));
     }

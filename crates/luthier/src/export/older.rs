@@ -3,10 +3,11 @@
 
 use std::path::Path;
 
-use luthier_model::checkpoint::{INDEX_FILE, WEIGHTS_FILE};
+use luthier_model::checkpoint::{GgufFileType, INDEX_FILE, WEIGHTS_FILE};
+use luthier_tensor::DType;
 
 use super::card::MARK;
-use super::config::{OutType, Target, companions};
+use super::config::{Target, companions};
 
 /// Whether what is at the target is an older export; the error is the rest of a sentence that begins with the target.
 pub(super) fn replaceable(target: &Target) -> Result<(), String> {
@@ -49,7 +50,8 @@ fn is_card(path: &Path) -> bool {
 fn is_of_an_export(file: &str, name: &str) -> bool {
     let is_gguf = || {
         let kind = file.strip_prefix(name).and_then(|rest| rest.strip_prefix('-')?.strip_suffix(".gguf"));
-        kind.is_some_and(|kind| OutType::ALL.iter().any(|outtype| outtype.dtype().name().to_uppercase() == kind))
+        let names = GgufFileType::ALL.map(|named| named.name).into_iter().chain(DType::BLOCKS.map(DType::name));
+        kind.is_some_and(|kind| names.map(str::to_uppercase).any(|name| name == kind))
     };
     luthier_files::COMPANIONS.contains(&file)
         || [WEIGHTS_FILE, INDEX_FILE, "README.md", "Modelfile"].contains(&file)
@@ -70,11 +72,18 @@ mod tests {
 
     #[test]
     fn names_that_an_export_writes() {
-        let ours = ["config.json", "model.safetensors", "model-00001-of-00012.safetensors", "m-Q8_0.gguf", "Modelfile"];
+        let ours = [
+            "config.json",
+            "model.safetensors",
+            "model-00001-of-00012.safetensors",
+            "m-Q8_0.gguf",
+            "m-Q4_K_M.gguf",
+            "Modelfile",
+        ];
         for name in ours {
             assert!(is_of_an_export(name, "m"), "{name}");
         }
-        for name in ["run.json", "model-1-of-2.safetensors", "m.gguf", "x-Q8_0.gguf", "m-Q4_K_M.gguf", "notes.md"] {
+        for name in ["run.json", "model-1-of-2.safetensors", "m.gguf", "x-Q8_0.gguf", "m-Q4_K_X.gguf", "notes.md"] {
             assert!(!is_of_an_export(name, "m"), "{name}");
         }
     }

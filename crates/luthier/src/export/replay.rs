@@ -32,6 +32,10 @@ pub(crate) struct Replay {
     pub(crate) positions: usize,
     /// The largest difference of two logits.
     pub(crate) largest_difference: f64,
+    /// The mean of the differences of all logits.
+    pub(crate) mean_difference: f64,
+    /// The same between the base alone and the base with its adapter, where there is one.
+    pub(crate) mean_by_adapter: Option<f64>,
     /// Positions at which both find the same token the most likely.
     pub(crate) agreeing: usize,
     /// Positions with a logit that is no finite number: of the model before, and of the files. They agree with nothing.
@@ -50,7 +54,7 @@ impl Prompts {
                 let id = |place: usize| (number * 7919 + place * 104_729 + 1) * 31 % decoder.vocabulary_size;
                 (0..longest.min(24)).map(|place| id(place) as u32).collect()
             };
-            let rows = (0..16).map(row).collect();
+            let rows = (0..32).map(row).collect();
             let how = "of arbitrary tokens, as there is no tokenizer";
             return Ok(Self { rows, how, has_tokenizer: false, note: None });
         };
@@ -98,16 +102,27 @@ fn rendered(
 }
 
 impl Replay {
-    /// Runs both models over the rows.
+    /// Runs the model as it was trained, the same without its adapter, and the files over the rows.
     ///
     /// # Errors
     /// When it is to stop.
-    pub(crate) fn run(device: &Device, before: &Decoder, after: &Decoder, prompts: &Prompts) -> std::io::Result<Self> {
+    pub(crate) fn run(
+        device: &Device,
+        (before, untuned): (&Decoder, Option<&Decoder>),
+        after: &Decoder,
+        prompts: &Prompts,
+    ) -> std::io::Result<Self> {
         let mut replay = Self { prompts: prompts.rows.len(), ..Self::default() };
         let (mut lost_before, mut lost_after, mut predicted) = (0.0f64, 0.0f64, 0usize);
+        let (mut far, mut far_by_adapter, mut numbers) = (0.0f64, 0.0f64, 0usize);
         for ids in &prompts.rows {
             signals::check()?;
             let (one, other) = (logits(device, before, ids), logits(device, after, ids));
+            far += total_difference(&one, &other);
+            if let Some(untuned) = untuned {
+                far_by_adapter += total_difference(&one, &logits(device, untuned, ids));
+            }
+            numbers += one.len();
             let width = one.len() / ids.len();
             for (place, (one, other)) in one.chunks_exact(width).zip(other.chunks_exact(width)).enumerate() {
                 replay.compare(one, other);
@@ -118,9 +133,16 @@ impl Replay {
                 }
             }
         }
+        let mean = |sum: f64| sum / numbers.max(1) as f64;
+        (replay.mean_difference, replay.mean_by_adapter) = (mean(far), untuned.map(|_| mean(far_by_adapter)));
         let perplexity = |lost: f64| (lost / predicted.max(1) as f64).exp();
         (replay.perplexity_before, replay.perplexity_after) = (perplexity(lost_before), perplexity(lost_after));
         Ok(replay)
+    }
+
+    /// What the adapter changes in the mean, where storing changes no less.
+    pub(crate) fn outweighed(&self) -> Option<f64> {
+        self.mean_by_adapter.filter(|by_adapter| self.mean_difference >= *by_adapter && self.mean_difference > 0.0)
     }
 
     /// Takes the logits of one position.
@@ -146,12 +168,16 @@ impl Replay {
     pub(crate) fn lines(&self) -> Vec<(&'static str, String)> {
         let mut lines = vec![
             ("largest logit difference", small(self.largest_difference)),
+            ("mean logit difference", small(self.mean_difference)),
             (
                 "most likely token agrees",
                 format!("{:.2} % ({} of {} positions)", self.agreement_percent(), self.agreeing, self.positions),
             ),
             ("perplexity before, after", format!("{:.4}, {:.4}", self.perplexity_before, self.perplexity_after)),
         ];
+        if let Some(by_adapter) = self.mean_by_adapter {
+            lines.push(("mean change by the adapter", small(by_adapter)));
+        }
         if self.broken != [0; 2] {
             let [before, after] = self.broken;
             lines.push(("not finite before, after", format!("{before}, {after} of {} positions", self.positions)));
@@ -168,6 +194,11 @@ pub(crate) fn logits(device: &Device, decoder: &Decoder, ids: &[u32]) -> Vec<f32
     let places: Vec<u32> = (0..ids.len() as u32).collect();
     let logits = tape.logits(&hidden, &decoder.head_options(false), &device.upload_ids(&places));
     device.download(&logits)
+}
+
+/// The sum of the differences.
+fn total_difference(one: &[f32], other: &[f32]) -> f64 {
+    one.iter().zip(other).map(|(one, other)| f64::from((one - other).abs())).sum()
 }
 
 /// A difference: as a decimal where that can be read.
@@ -187,9 +218,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_sixteen_prompts_and_no_two_are_the_same() {
+    fn there_are_32_prompts_and_no_two_are_the_same() {
         let texts: std::collections::BTreeSet<String> = serde_json::from_str(PROMPTS).expect("JSON");
-        assert_eq!(texts.len(), 16);
+        assert_eq!(texts.len(), 32);
     }
 
     #[test]
@@ -207,6 +238,6 @@ mod tests {
         replay.compare(&[1.0, 2.0], &[1.0, f32::INFINITY]);
         assert_eq!((replay.positions, replay.agreeing, replay.broken), (3, 1, [1, 2]));
         assert_eq!(replay.largest_difference, f64::INFINITY);
-        assert_eq!(replay.lines()[3].1, "1, 2 of 3 positions");
+        assert_eq!(replay.lines()[4].1, "1, 2 of 3 positions");
     }
 }

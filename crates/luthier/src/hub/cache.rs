@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use luthier_model::adapter::peft::{CONFIG_FILE as ADAPTER_CONFIG, WEIGHTS_FILE as ADAPTER_WEIGHTS};
+use luthier_model::adapter::{CONFIG_FILE as ADAPTER_CONFIG, WEIGHTS_FILE as ADAPTER_WEIGHTS};
 use luthier_model::checkpoint::{INDEX_FILE, WEIGHTS_FILE, shard_names};
 
 use super::Wanted;

@@ -63,6 +63,7 @@ fn default(setting: &Setting) -> Value {
         Parsed::Number(value) => json!(value),
         Parsed::Text(value) => json!(value),
         Parsed::Weights(values) => json!(values.into_iter().collect::<std::collections::BTreeMap<_, _>>()),
+        Parsed::Options(values) => json!(values.into_iter().collect::<std::collections::BTreeMap<_, _>>()),
         Parsed::Names(values) => json!(values.join(",")),
     }
 }
@@ -92,6 +93,7 @@ fn accepted(kind: Kind) -> Map<String, Value> {
             let kinds = ["string", "array", "object", "null"];
             json!({ "type": kinds, "properties": weights, "additionalProperties": false, "items": { "type": "string" } })
         }
+        Kind::Options => json!({ "type": ["string", "array", "object", "null"], "items": { "type": "string" } }),
         Kind::Anything => json!({}),
     };
     match schema {

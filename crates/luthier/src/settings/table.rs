@@ -3,7 +3,7 @@
 use super::differences::{Difference, Told};
 use super::{Group, Kind, Setting, Status};
 use Group::{Batch, Data, Evaluation, Hub, Lora, Machine, Method, Model, Optimiser, Output};
-use Kind::{Anything, Choice, Names, Number, Switch, Text, Weights, Whole, WholeOrAuto};
+use Kind::{Anything, Choice, Names, Number, Options, Switch, Text, Weights, Whole, WholeOrAuto};
 
 /// Every key that Luthier knows, in the order of the reference page.
 pub(crate) const SETTINGS: &[Setting] = &[
@@ -15,8 +15,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "",
         "The base model: a Hugging Face folder, a GGUF file, org/name of the Hugging Face hub, or builtin. Required.",
     ),
-    row(Model, "adapter_name_or_path", Names, "", "A PEFT adapter folder to go on training.")
-        .only("finetuning_type: lora"),
+    row(Model, "adapter_name_or_path", Names, "", "A PEFT adapter folder to go on training."),
     row(Model, "trust_remote_code", Switch, "false", "Run code that comes with a model.").no_effect(NO_CODE),
     row(Model, "use_fast_tokenizer", Switch, "true", "Which tokenizer to use.").no_effect("there is one tokenizer"),
     row(
@@ -42,15 +41,19 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Model, "print_param_status", Switch, "false", "Print every parameter.")
         .no_effect("the trained ones are counted at the start"),
     row(Model, "use_cache", Switch, "false", "Keep keys and values while training.").no_effect("training keeps none"),
-    row(Model, "quantization_bit", Whole(2, 8), "", "Bits of the frozen weights.")
-        .refused("weights are not quantised while loading yet; a GGUF file is trained as it is"),
-    row(Model, "quantization_method", Anything, "bnb", "How they are quantised.")
-        .no_effect("it only matters with quantization_bit"),
-    row(Model, "quantization_type", Anything, "nf4", "What they are quantised to.")
-        .no_effect("it only matters with quantization_bit"),
-    row(Model, "quantization_device_map", Anything, "", "Where quantised weights lie.").no_effect("it only matters with quantization_bit"),
-    row(Model, "double_quantization", Switch, "true", "Quantise the scales too.")
-        .no_effect("it only matters with quantization_bit"),
+    row(
+        Model,
+        "quantization_bit",
+        Whole(2, 8),
+        "",
+        "Bits of the frozen linear layers: 4 (QLoRA), or 8 (blocks of 32 integers, not LLM.int8()).",
+    ),
+    row(Model, "quantization_method", Choice(&["bnb"], BEYOND_BITSANDBYTES), "bnb", "Whose formats they are: bitsandbytes'."),
+    row(Model, "quantization_type", Choice(&["nf4", "fp4"], &[]), "nf4", "Which four bits: quantiles of the normal distribution, or a small float.")
+        .only(QUANTISED),
+    row(Model, "quantization_device_map", Anything, "", "Where quantised weights lie.").no_effect("there is one memory"),
+    row(Model, "double_quantization", Switch, "true", "Quantise the scales of four bits too, which saves 0.4 bits a weight.")
+        .only(QUANTISED),
     row(Model, "adapter_folder", Text, "", "Folder that adapters are in.")
         .refused("give the whole path in adapter_name_or_path"),
     row(Model, "cache_dir", Text, "", "Where downloaded models are kept. Default: the cache of Hugging Face's tools."),
@@ -135,25 +138,53 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(
         Method,
         "finetuning_type",
-        Choice(&["lora", "full", "freeze"], &["oft"]),
+        Choice(
+            &["lora", "full", "freeze", "bitfit", "ia3", "vera", "oft", "prefix", "prompt", "p_tuning", "bottleneck"],
+            &[],
+        ),
         "lora",
-        "What is trained: an adapter, everything, or some layers.",
+        "What is trained: an adapter, everything, some layers, or biases.",
     ),
     row(
         Method,
         "freeze_trainable_layers",
         Whole(-1_000_000, 1_000_000),
         "2",
-        "How many layers are trained: the last n, or the first n when negative.",
+        "Layers trained: the last n, or the first when negative.",
     )
-    .only("finetuning_type: freeze"),
-    row(Method, "freeze_trainable_modules", Names, "all", "Which modules of those layers.")
-        .only("finetuning_type: freeze")
-        .refused(NOT_YET),
-    row(Method, "freeze_extra_modules", Names, "", "Modules outside the layers that are trained too.")
-        .only("finetuning_type: freeze")
-        .refused(NOT_YET),
-    row(Method, "use_llama_pro", Switch, "false", "Train added layers only.").refused(NOT_YET),
+    .only("finetuning_type: freeze or use_llama_pro: true"),
+    row(
+        Method,
+        "freeze_layer_interval",
+        Whole(1, 1_000_000),
+        "",
+        "Every k-th layer, in place of freeze_trainable_layers.",
+    )
+    .only(FREEZE)
+    .ours(),
+    row(
+        Method,
+        "freeze_trainable_modules",
+        Names,
+        "all",
+        "Modules of those layers, such as mlp or self_attn.o_proj.",
+    )
+    .only(FREEZE),
+    row(
+        Method,
+        "freeze_extra_modules",
+        Names,
+        "",
+        "Modules trained besides: embed_tokens, lm_head, or norm, which is every norm.",
+    )
+    .only(FREEZE),
+    row(
+        Method,
+        "use_llama_pro",
+        Switch,
+        "false",
+        "Train only the layers that `luthier expand` added, or adapters on them.",
+    ),
     row(Method, "use_dft_loss", Switch, "false", "DFT loss.").refused(NOT_YET),
     row(Method, "use_asft_loss", Switch, "false", "ASFT loss.").refused(NOT_YET),
     row(Method, "asft_alpha", Number(0.0, f64::MAX), "0.1", "Its weight.").no_effect("it only matters with use_asft_loss"),
@@ -212,26 +243,108 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "additional_target",
         Names,
         "",
-        "Modules that are trained whole and saved with the adapter, such as embed_tokens.",
+        "Modules trained whole and saved with the adapter, such as norm.",
     )
-    .only(LORA),
+    .only(ADAPTERS),
     row(Lora, "create_new_adapter", Switch, "false", "Merge the given adapter and begin another.")
         .only(LORA)
         .refused(NOT_YET),
-    row(Lora, "loraplus_lr_ratio", Number(0.0, f64::MAX), "", "LoRA+: how much faster B learns.")
+    row(Lora, "loraplus_lr_ratio", Number(0.0, f64::MAX), "", "LoRA+: how much faster B learns than A.").only(LORA),
+    row(Lora, "loraplus_lr_embedding", Number(0.0, f64::MAX), "1e-6", "LoRA+: rate of low-rank terms of embeddings.")
         .only(LORA)
-        .refused(NOT_YET),
-    row(Lora, "loraplus_lr_embedding", Number(0.0, f64::MAX), "1e-6", "LoRA+: rate of embeddings.")
+        .no_effect("embeddings get no low-rank terms"),
+    row(Lora, "use_dora", Switch, "false", "DoRA: the rows of weight and update have a trained magnitude.").only(LORA),
+    row(Lora, "pissa_init", Switch, "false", "PiSSA: begin with the largest singular values of the weight.").only(LORA),
+    row(Lora, "pissa_iter", Whole(-1, 10_000), "16", "Rounds in which PiSSA finds them; -1: until they are exact.")
+        .only("pissa_init: true"),
+    row(Lora, "pissa_convert", Switch, "false", "Save PiSSA as plain LoRA of twice the rank.")
         .only(LORA)
-        .no_effect("it only matters with loraplus_lr_ratio"),
-    row(Lora, "use_dora", Switch, "false", "DoRA.").only(LORA).refused(NOT_YET),
-    row(Lora, "pissa_init", Switch, "false", "PiSSA.").only(LORA).refused(NOT_YET),
-    row(Lora, "pissa_iter", Whole(-1, i64::MAX), "16", "PiSSA's rounds.").only(LORA).no_effect("it only matters with pissa_init"),
-    row(Lora, "pissa_convert", Switch, "false", "Save PiSSA as LoRA.").only(LORA).no_effect("it only matters with pissa_init"),
-    row(Lora, "oft_rank", Whole(0, i64::MAX), "0", "OFT.").no_effect("it only matters with finetuning_type: oft"),
-    row(Lora, "oft_block_size", Whole(0, i64::MAX), "32", "OFT.").no_effect("it only matters with finetuning_type: oft"),
-    row(Lora, "oft_target", Names, "all", "OFT.").no_effect("it only matters with finetuning_type: oft"),
-    row(Lora, "module_dropout", Number(0.0, 1.0), "0.0", "OFT.").no_effect("it only matters with finetuning_type: oft"),
+        .no_effect("a PiSSA adapter is always saved as plain LoRA of twice the rank, for the base as it was"),
+    row(
+        Lora,
+        "rank_pattern",
+        Options,
+        "",
+        "Other ranks, by ends of paths: q_proj=16,0.mlp.up_proj=4.",
+    )
+    .only(LORA)
+    .ours(),
+    row(Lora, "alpha_pattern", Options, "", "Other values of lora_alpha for some layers, as rank_pattern.").only(LORA).ours(),
+    row(
+        Lora,
+        "target_modules",
+        Names,
+        "",
+        "Default: k_proj,v_proj,down_proj; VeRA: q_proj,v_proj.",
+    )
+    .only("finetuning_type: ia3 or vera")
+    .ours(),
+    row(Lora, "feedforward_modules", Names, "down_proj", "Those of target_modules whose input IA3 scales.")
+        .only("finetuning_type: ia3")
+        .ours(),
+    row(Lora, "vera_rank", Whole(1, 65_536), "256", "Rank of VeRA's random matrices.").only(VERA).ours(),
+    row(Lora, "vera_dropout", Number(0.0, 1.0), "0.0", "Share of VeRA's inputs that is dropped.").only(VERA).ours(),
+    row(Lora, "d_initial", Number(0.0, f64::MAX), "0.1", "What VeRA's vector d begins with.").only(VERA).ours(),
+    row(Lora, "projection_prng_key", Whole(0, 4_294_967_295), "0", "Seed of the random matrices, as PEFT draws them.")
+        .only(VERA)
+        .ours(),
+    row(Lora, "save_projection", Switch, "true", "Whether the adapter's file holds them.")
+        .only(VERA)
+        .ours(),
+    row(Lora, "oft_rank", Whole(0, 65_536), "0", "OFT: blocks of each layer; then oft_block_size is 0.").only(OFT),
+    row(Lora, "oft_block_size", Whole(0, 65_536), "32", "OFT: columns of a block that is rotated.").only(OFT),
+    row(Lora, "oft_target", Names, "all", "The linear layers that OFT rotates, by name; all: each but the head.").only(OFT),
+    row(Lora, "module_dropout", Number(0.0, 1.0), "0.0", "OFT: share of rotations that are left out.")
+        .refused("rotations are not left out yet"),
+    // Learned prefixes and prompts, bottleneck adapters
+    row(Lora, "num_virtual_tokens", Whole(1, 1_000_000), "20", "Learned positions before every row.").only(PROMPTS),
+    row(Lora, "prefix_projection", Switch, "false", "Let a small network make the prefix: PEFT saves what it makes.")
+        .only("finetuning_type: prefix"),
+    row(
+        Lora,
+        "encoder_hidden_size",
+        Whole(1, 1_000_000),
+        "",
+        "Width inside the network. Default: that of its input.",
+    )
+    .only("finetuning_type: prefix or p_tuning"),
+    row(Lora, "encoder_reparameterization_type", Choice(&["MLP"], &["LSTM"]), "MLP", "That network.")
+        .only("finetuning_type: p_tuning"),
+    row(
+        Lora,
+        "prompt_tuning_init",
+        Choice(&["RANDOM", "TEXT", "SAMPLE_VOCAB"], &[]),
+        "",
+        "What a prompt begins with. Default: TEXT where a text is given, else RANDOM.",
+    )
+    .only("finetuning_type: prompt"),
+    row(Lora, "prompt_tuning_init_text", Text, "", "The text whose tokens a prompt begins with, repeated or cut.")
+        .only("finetuning_type: prompt"),
+    row(Lora, "bottleneck_size", Whole(1, 1_000_000), "", "Width inside a bottleneck adapter.").only(BOTTLENECK),
+    row(
+        Lora,
+        "reduction_factor",
+        Whole(1, 1_000_000),
+        "",
+        "The model's width by bottleneck_size. Default: 16, without the latter.",
+    )
+    .only(BOTTLENECK),
+    row(
+        Lora,
+        "placement",
+        Choice(&["pfeiffer", "houlsby"], &[]),
+        "pfeiffer",
+        "Where they stand: after feed-forward, or after attention too.",
+    )
+    .only(BOTTLENECK),
+    row(
+        Lora,
+        "bottleneck_activation",
+        Choice(&["relu", "gelu", "gelu_tanh", "silu", "tanh"], &[]),
+        "relu",
+        "The function inside them.",
+    )
+    .only(BOTTLENECK),
     // Data
     row(Data, "dataset", Names, "", "Names of dataset_info.json, files, folders, or patterns such as data/*.jsonl. Required."),
     row(Data, "dataset_dir", Text, "data", "Where datasets and dataset_info.json are."),
@@ -394,11 +507,18 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Batch, "average_tokens_across_devices", Switch, "true", "Mean over all devices.")
         .no_effect("the loss is always the mean over all trained tokens of a step"),
     // Optimiser and schedule
-    row(Optimiser, "learning_rate", Number(0.0, f64::MAX), "5e-5", "Highest rate."),
+    row(
+        Optimiser,
+        "learning_rate",
+        Number(0.0, f64::MAX),
+        "",
+        "Highest rate. Default: by rule, with the source printed; `luthier lr-find` measures one.",
+    )
+    .differs_quietly("by rule", "5e-5", "A rate that fits an adapter is too high for all weights, and the other way round."),
     row(
         Optimiser,
         "lr_scheduler_type",
-        Choice(&["linear", "cosine", "constant", "constant_with_warmup"], OTHER_SCHEDULES),
+        Choice(SCHEDULES, OTHER_SCHEDULES),
         "linear",
         "How the rate goes after warming up.",
     ),
@@ -410,7 +530,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Steps in which the rate rises; below 1 a share of all steps.",
     ),
     row(Optimiser, "warmup_ratio", Number(0.0, 1.0), "", "The same as a share of all steps; wins over warmup_steps."),
-    row(Optimiser, "weight_decay", Number(0.0, f64::MAX), "0.0", "AdamW's decay of matrices; vectors are not decayed."),
+    row(Optimiser, "weight_decay", Number(0.0, f64::MAX), "0.0", "Decay of matrices; norms and biases are left alone."),
     row(Optimiser, "adam_beta1", Number(0.0, 1.0), "0.9", "Memory of the mean gradient."),
     row(Optimiser, "adam_beta2", Number(0.0, 1.0), "0.999", "Memory of the squared gradient."),
     row(Optimiser, "adam_epsilon", Number(1e-30, f64::MAX), "1e-8", "Added to the root of the squared gradient."),
@@ -418,40 +538,120 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(
         Optimiser,
         "optim",
-        Choice(ADAMW, OTHER_OPTIMISERS),
+        Choice(OPTIMISERS, OTHER_OPTIMISERS),
         "adamw_torch_fused",
-        "All these names mean AdamW with moments in fp32.",
+        "How weights are stepped; the first eight names mean AdamW.",
     ),
-    row(Optimiser, "optim_args", Text, "", "More for the optimiser.").refused(NOT_YET),
-    row(Optimiser, "optim_target_modules", Anything, "", "Modules of GaLore and others.").refused(NOT_YET),
-    row(Optimiser, "lr_scheduler_kwargs", Anything, "", "More for the schedule.").refused(NOT_YET),
-    row(Optimiser, "use_galore", Switch, "false", "GaLore.").refused(NOT_YET),
-    row(Optimiser, "galore_target", Names, "all", "GaLore.").no_effect("it only matters with use_galore"),
-    row(Optimiser, "galore_rank", Whole(1, i64::MAX), "16", "GaLore.").no_effect("it only matters with use_galore"),
-    row(Optimiser, "galore_update_interval", Whole(1, i64::MAX), "200", "GaLore.").no_effect("it only matters with use_galore"),
-    row(Optimiser, "galore_scale", Number(0.0, f64::MAX), "2.0", "GaLore.").no_effect("it only matters with use_galore"),
-    row(Optimiser, "galore_proj_type", Text, "std", "GaLore.").no_effect("it only matters with use_galore"),
-    row(Optimiser, "galore_layerwise", Switch, "false", "GaLore.").no_effect("it only matters with use_galore"),
-    row(Optimiser, "use_apollo", Switch, "false", "APOLLO.").refused(NOT_YET),
-    row(Optimiser, "apollo_target", Names, "all", "APOLLO.").no_effect("it only matters with use_apollo"),
-    row(Optimiser, "apollo_rank", Whole(1, i64::MAX), "16", "APOLLO.").no_effect("it only matters with use_apollo"),
-    row(Optimiser, "apollo_update_interval", Whole(1, i64::MAX), "200", "APOLLO.").no_effect("it only matters with use_apollo"),
-    row(Optimiser, "apollo_scale", Number(0.0, f64::MAX), "32.0", "APOLLO.").no_effect("it only matters with use_apollo"),
-    row(Optimiser, "apollo_proj", Text, "random", "APOLLO.").no_effect("it only matters with use_apollo"),
-    row(Optimiser, "apollo_proj_type", Text, "std", "APOLLO.").no_effect("it only matters with use_apollo"),
-    row(Optimiser, "apollo_scale_type", Text, "channel", "APOLLO.").no_effect("it only matters with use_apollo"),
-    row(Optimiser, "apollo_layerwise", Switch, "false", "APOLLO.").no_effect("it only matters with use_apollo"),
-    row(Optimiser, "apollo_scale_front", Switch, "false", "APOLLO.").no_effect("it only matters with use_apollo"),
-    row(Optimiser, "use_badam", Switch, "false", "BAdam.").refused(NOT_YET),
-    row(Optimiser, "badam_mode", Text, "layer", "BAdam.").no_effect("it only matters with use_badam"),
-    row(Optimiser, "badam_start_block", Whole(0, i64::MAX), "", "BAdam.").no_effect("it only matters with use_badam"),
-    row(Optimiser, "badam_switch_mode", Text, "ascending", "BAdam.").no_effect("it only matters with use_badam"),
-    row(Optimiser, "badam_switch_interval", Whole(-1, i64::MAX), "50", "BAdam.").no_effect("it only matters with use_badam"),
-    row(Optimiser, "badam_update_ratio", Number(0.0, 1.0), "0.05", "BAdam.").no_effect("it only matters with use_badam"),
-    row(Optimiser, "badam_mask_mode", Text, "adjacent", "BAdam.").no_effect("it only matters with use_badam"),
-    row(Optimiser, "badam_verbose", Whole(0, 2), "0", "BAdam.").no_effect("it only matters with use_badam"),
-    row(Optimiser, "use_adam_mini", Switch, "false", "Adam-mini.").refused(NOT_YET),
-    row(Optimiser, "use_muon", Switch, "false", "Muon.").refused(NOT_YET),
+    row(Optimiser, "optim_args", Options, "", "Numbers of the optimiser, such as momentum=0.9 of sgd."),
+    row(
+        Optimiser,
+        "optim_target_modules",
+        Names,
+        "",
+        "Matrices that galore_adamw and apollo_adamw project: parts of names, or all-linear.",
+    ),
+    row(
+        Optimiser,
+        "lr_scheduler_kwargs",
+        Options,
+        "",
+        "Numbers of the schedule, such as num_cycles, power, lr_end, min_lr, min_lr_rate, timescale.",
+    ),
+    row(Optimiser, "clip_per_tensor", Switch, "false", "Cut each parameter's gradients to max_grad_norm by themselves.")
+        .ours(),
+    row(
+        Optimiser,
+        "layerwise_lr_decay",
+        Number(1e-6, 1.0),
+        "",
+        "Factor of the rate from each layer to the one below; the embedding is below the first.",
+    )
+    .also(&["llrd"])
+    .ours(),
+    row(
+        Optimiser,
+        "optimizer_in_bwd",
+        Switch,
+        "false",
+        "Step on the way back; needs max_grad_norm: 0 or clip_per_tensor.",
+    )
+    .also(&["fused_backward_pass"])
+    .ours(),
+    row(Optimiser, "use_galore", Switch, "false", "GaLore: moments of gradients projected on their singular vectors."),
+    row(Optimiser, "galore_target", Names, "all", "Parts of the names of the matrices that are projected.").only(GALORE),
+    row(Optimiser, "galore_rank", Whole(1, i64::MAX), "16", "Vectors of a projection.").only(GALORE),
+    row(Optimiser, "galore_update_interval", Whole(1, i64::MAX), "200", "Steps after which they are found anew.").only(GALORE),
+    row(Optimiser, "galore_scale", Number(0.0, f64::MAX), "2.0", "Factor of what is projected back.").only(GALORE),
+    row(
+        Optimiser,
+        "galore_proj_type",
+        Choice(&["std", "reverse_std", "right", "left"], &["full"]),
+        "std",
+        "Which side of a matrix is projected.",
+    )
+    .only(GALORE),
+    row(Optimiser, "galore_layerwise", Switch, "false", "The same as optimizer_in_bwd.").only(GALORE),
+    row(
+        Optimiser,
+        "use_apollo",
+        Switch,
+        "false",
+        "APOLLO: gradients scaled by channel as AdamW would scale a projection of them.",
+    ),
+    row(Optimiser, "apollo_target", Names, "all", "Parts of the names of the matrices that are projected.").only(APOLLO),
+    row(Optimiser, "apollo_rank", Whole(1, i64::MAX), "16", "Vectors of a projection.").only(APOLLO),
+    row(Optimiser, "apollo_update_interval", Whole(1, i64::MAX), "200", "Steps after which they are drawn anew.").only(APOLLO),
+    row(Optimiser, "apollo_scale", Number(0.0, f64::MAX), "32.0", "The square of the factor of a step.").only(APOLLO),
+    row(Optimiser, "apollo_proj", Choice(&["random", "svd"], &[]), "random", "What a projection is made of.").only(APOLLO),
+    row(Optimiser, "apollo_proj_type", Choice(&["std"], &["right", "left"]), "std", "Which side is projected: the shorter.")
+        .only(APOLLO),
+    row(
+        Optimiser,
+        "apollo_scale_type",
+        Choice(&["channel", "tensor"], &[]),
+        "channel",
+        "A factor for each channel, or for each matrix.",
+    )
+    .only(APOLLO),
+    row(Optimiser, "apollo_layerwise", Switch, "false", "The same as optimizer_in_bwd.").only(APOLLO),
+    row(Optimiser, "apollo_scale_front", Switch, "false", "Scale before the growth of the norm is limited.").only(APOLLO),
+    row(
+        Optimiser,
+        "use_badam",
+        Switch,
+        "false",
+        "BAdam: AdamW on one layer after another; only that layer has gradients and moments.",
+    ),
+    row(Optimiser, "badam_mode", Choice(&["layer"], &["ratio"]), "layer", "What is stepped at a time.").only(BADAM),
+    row(Optimiser, "badam_start_block", Whole(0, i64::MAX), "", "The layer to begin with.").only(BADAM),
+    row(
+        Optimiser,
+        "badam_switch_mode",
+        Choice(&["ascending", "descending", "random", "fixed"], &[]),
+        "ascending",
+        "Which layer follows.",
+    )
+    .only(BADAM),
+    row(Optimiser, "badam_switch_interval", Whole(-1, i64::MAX), "50", "Steps of a layer; -1: it stays.").only(BADAM),
+    row(Optimiser, "badam_update_ratio", Number(0.0, 1.0), "0.05", "Of badam_mode: ratio.")
+        .no_effect("it only matters with badam_mode: ratio"),
+    row(Optimiser, "badam_mask_mode", Text, "adjacent", "Of badam_mode: ratio.")
+        .no_effect("it only matters with badam_mode: ratio"),
+    row(Optimiser, "badam_verbose", Whole(0, 2), "0", "How much BAdam prints.").no_effect(PRINTS),
+    row(
+        Optimiser,
+        "use_adam_mini",
+        Switch,
+        "false",
+        "Adam-mini: one mean square for each head or row, instead of one for each number.",
+    ),
+    row(
+        Optimiser,
+        "use_muon",
+        Switch,
+        "false",
+        "Muon for matrices within the model, with rates as of AdamW; AdamW for all else.",
+    ),
     // Machine
     row(
         Machine,
@@ -805,6 +1005,15 @@ pub(crate) const SETTINGS: &[Setting] = &[
 ];
 
 const LORA: &str = "finetuning_type: lora";
+const PROMPTS: &str = "finetuning_type: prefix, prompt or p_tuning";
+const BOTTLENECK: &str = "finetuning_type: bottleneck";
+const FREEZE: &str = "finetuning_type: freeze";
+const VERA: &str = "finetuning_type: vera";
+const OFT: &str = "finetuning_type: oft";
+/// The methods that make an adapter.
+const ADAPTERS: &str = "finetuning_type: lora, ia3, vera or oft";
+const QUANTISED: &str = "quantization_bit: 4";
+const BEYOND_BITSANDBYTES: &[&str] = &["gptq", "awq", "aqlm", "quanto", "eetq", "hqq", "mxfp4", "fp8"];
 const NOT_YET: &str = "Luthier does not have it yet, and without it the result would differ";
 const PREFERENCE: &str = "stage sft and pt do not use it";
 const TEXT_ONLY: &str = "models and records are text only";
@@ -824,17 +1033,23 @@ const NO_PYTORCH: &str = "there is no PyTorch; see `luthier bench`";
 const NO_KT: &str = "it only matters with use_kt";
 const NO_EXPORT: &str = "training exports nothing";
 const NO_SPREAD: &str = "training runs in one process on one machine";
-const OTHER_SCHEDULES: &[&str] = &[
+const GALORE: &str = "use_galore: true";
+const APOLLO: &str = "use_apollo: true";
+const BADAM: &str = "use_badam: true";
+const SCHEDULES: &[&str] = &[
+    "linear",
+    "cosine",
     "cosine_with_restarts",
     "polynomial",
+    "constant",
+    "constant_with_warmup",
     "inverse_sqrt",
-    "reduce_lr_on_plateau",
     "cosine_with_min_lr",
     "cosine_warmup_with_min_lr",
     "warmup_stable_decay",
-    "greedy",
 ];
-const ADAMW: &[&str] = &[
+const OTHER_SCHEDULES: &[&str] = &["reduce_lr_on_plateau", "greedy"];
+const OPTIMISERS: &[&str] = &[
     "adamw_torch",
     "adamw_torch_fused",
     "adamw_torch_xla",
@@ -843,43 +1058,43 @@ const ADAMW: &[&str] = &[
     "adamw_hf",
     "paged_adamw",
     "paged_adamw_32bit",
+    "adamw_8bit",
+    "adamw_bnb_8bit",
+    "paged_adamw_8bit",
+    "adafactor",
+    "lion_32bit",
+    "paged_lion_32bit",
+    "sgd",
+    "galore_adamw",
+    "galore_adamw_layerwise",
+    "apollo_adamw",
+    "apollo_adamw_layerwise",
+    "schedule_free_adamw",
 ];
 const OTHER_OPTIMISERS: &[&str] = &[
-    "adafactor",
     "adamw_anyprecision",
     "adamw_torch_4bit",
     "adamw_torch_8bit",
     "ademamix",
-    "sgd",
     "adagrad",
-    "adamw_bnb_8bit",
-    "adamw_8bit",
     "ademamix_8bit",
     "lion_8bit",
-    "lion_32bit",
-    "paged_adamw_8bit",
     "paged_ademamix_32bit",
     "paged_ademamix_8bit",
-    "paged_lion_32bit",
     "paged_lion_8bit",
     "rmsprop",
     "rmsprop_bnb",
     "rmsprop_bnb_8bit",
     "rmsprop_bnb_32bit",
-    "galore_adamw",
     "galore_adamw_8bit",
     "galore_adafactor",
-    "galore_adamw_layerwise",
     "galore_adamw_8bit_layerwise",
     "galore_adafactor_layerwise",
     "lomo",
     "adalomo",
     "grokadamw",
     "schedule_free_radam",
-    "schedule_free_adamw",
     "schedule_free_sgd",
-    "apollo_adamw",
-    "apollo_adamw_layerwise",
     "stable_adamw",
 ];
 

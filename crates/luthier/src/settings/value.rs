@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     Names,
     /// Weights of 0 or more for some of these names: `user=0.1,tool=0`, a list of such, or a mapping.
     Weights(&'static [&'static str]),
+    /// Names with texts: `a=1,b=2`, or a mapping.
+    Options,
     /// Anything, nested values too: only for settings that are not honoured.
     Anything,
 }
@@ -37,6 +39,8 @@ pub(crate) enum Value {
     Names(Vec<String>),
     /// In the order of the kind's names.
     Weights(Vec<(&'static str, f64)>),
+    /// In the order in which they were given.
+    Options(Vec<(String, String)>),
     /// Something nested that no one will look into.
     Nested,
 }
@@ -56,6 +60,9 @@ impl Setting {
             && *raw != Raw::Null
         {
             return weights(names, raw).ok_or_else(|| format!("; expected {}", self.kind.expected()));
+        }
+        if self.kind == Kind::Options && *raw != Raw::Null {
+            return options(raw).ok_or_else(|| format!("; expected {}", self.kind.expected()));
         }
         let text = match raw {
             Raw::Null => return Ok(Value::Unset),
@@ -98,10 +105,24 @@ impl Setting {
                 now.contains(&text).then(|| Value::Text(text.to_owned()))
             }
             Kind::Names => Some(Value::Names(clean(text.split(',')))),
-            Kind::Text | Kind::Weights(_) | Kind::Anything => Some(Value::Text(text.to_owned())),
+            Kind::Text | Kind::Weights(_) | Kind::Options | Kind::Anything => Some(Value::Text(text.to_owned())),
         };
         value.ok_or_else(|| format!("; expected {}", self.kind.expected()))
     }
+}
+
+/// Each name at most once.
+fn options(raw: &Raw) -> Option<Value> {
+    let pair = |text: &str| text.split_once('=').map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned()));
+    let found: Vec<(String, String)> = match raw {
+        Raw::Text(text) => text.split(',').filter(|part| !part.trim().is_empty()).map(pair).collect::<Option<_>>()?,
+        Raw::List(items) => items.iter().map(|item| pair(item)).collect::<Option<_>>()?,
+        Raw::Map(entries) => entries.clone(),
+        Raw::Null | Raw::Nested => return None,
+    };
+    let twice =
+        found.iter().enumerate().any(|(index, (name, _))| found[..index].iter().any(|(other, _)| other == name));
+    (!twice).then_some(Value::Options(found))
 }
 
 /// Each name at most once, with a number of 0 or more.
@@ -168,6 +189,7 @@ impl Kind {
             Self::Weights(names) => {
                 format!("weights of 0 or more for some of {}, as {}=0.1, each once", names.join(", "), names[0])
             }
+            Self::Options => "options such as a=1,b=2, or a mapping, each once".to_owned(),
             Self::Anything => "anything".to_owned(),
         }
     }

@@ -6,12 +6,11 @@ use std::io::Read;
 
 use serde_json::{Map, Number, Value, json};
 
+use super::super::allowance::Allowance;
 use super::Result;
 use super::flatbuffer::Table;
 use super::schema::{Field, Kind};
 
-/// The most values of a column of one batch: no tool writes nearly as many.
-const MOST_VALUES: usize = 1 << 27;
 /// The most bytes that a buffer may say it unpacks to.
 const MOST_BYTES: usize = 1 << 31;
 
@@ -26,6 +25,7 @@ pub(crate) struct Batch<'b> {
     more: std::vec::IntoIter<i64>,
     compressed: bool,
     dictionaries: &'b HashMap<i64, Vec<Value>>,
+    allowance: &'b Allowance,
 }
 
 fn longs(bytes: &[u8]) -> Vec<i64> {
@@ -33,7 +33,12 @@ fn longs(bytes: &[u8]) -> Vec<i64> {
 }
 
 impl<'b> Batch<'b> {
-    pub(crate) fn of(header: &Table, body: &'b [u8], dictionaries: &'b HashMap<i64, Vec<Value>>) -> Result<Self> {
+    pub(crate) fn of(
+        header: &Table,
+        body: &'b [u8],
+        dictionaries: &'b HashMap<i64, Vec<Value>>,
+        allowance: &'b Allowance,
+    ) -> Result<Self> {
         let nodes: Vec<i64> = longs(header.vector(1, 16)?).chunks_exact(2).map(|node| node[0]).collect();
         let buffers: Vec<(i64, i64)> =
             longs(header.vector(2, 16)?).chunks_exact(2).map(|buffer| (buffer[0], buffer[1])).collect();
@@ -52,15 +57,14 @@ impl<'b> Batch<'b> {
             more: more.into_iter(),
             compressed,
             dictionaries,
+            allowance,
         })
     }
 
     fn length(&mut self) -> Result<usize> {
         let length = self.nodes.next().ok_or("a batch has fewer arrays than columns")?;
-        usize::try_from(length)
-            .ok()
-            .filter(|length| *length <= MOST_VALUES)
-            .ok_or_else(|| "an array is too long".to_owned())
+        let length = usize::try_from(length).map_err(|_| "an array has a negative length")?;
+        self.allowance.values(length, 0).map(|()| length)
     }
 
     fn buffer(&mut self) -> Result<Cow<'b, [u8]>> {
@@ -81,7 +85,9 @@ impl<'b> Batch<'b> {
                 let wrong = |error: &dyn std::fmt::Display| format!("a buffer cannot be unpacked: {error}");
                 let frame = ruzstd::decoding::StreamingDecoder::new(packed).map_err(|error| wrong(&error))?;
                 let mut unpacked = Vec::new();
-                frame.take(size as u64).read_to_end(&mut unpacked).map_err(|error| wrong(&error))?;
+                let most = size.min(self.allowance.left().saturating_add(1));
+                frame.take(most as u64).read_to_end(&mut unpacked).map_err(|error| wrong(&error))?;
+                self.allowance.bytes(unpacked.len())?;
                 Ok(Cow::Owned(unpacked))
             }
         }
@@ -103,6 +109,7 @@ impl<'b> Batch<'b> {
             let dictionary = self.dictionaries.get(id).map(Vec::as_slice).unwrap_or_default();
             for value in &mut values {
                 let place = value.as_u64().and_then(|place| dictionary.get(usize::try_from(place).ok()?));
+                self.allowance.bytes(place.map_or(0, weight))?;
                 *value = place.cloned().unwrap_or_default();
             }
         }
@@ -148,6 +155,7 @@ impl<'b> Batch<'b> {
             Kind::Bytes(size) => {
                 let offsets = self.offsets(size, length)?;
                 let data = self.buffer()?;
+                self.allowance.bytes(data.len())?;
                 let one = |pair: &[usize]| data.get(pair[0]..pair[1]).map(text).ok_or_else(short);
                 offsets.windows(2).map(one).collect()
             }
@@ -158,7 +166,11 @@ impl<'b> Batch<'b> {
                 for _ in 0..more {
                     data.push(self.buffer()?);
                 }
-                views.chunks_exact(16).take(length).map(|view| seen(view, &data).map(text).ok_or_else(short)).collect()
+                let one = |view: &[u8]| {
+                    let bytes = seen(view, &data).ok_or_else(short)?;
+                    self.allowance.bytes(bytes.len()).map(|()| text(bytes))
+                };
+                views.chunks_exact(16).take(length).map(one).collect()
             }
             Kind::List(size) => {
                 let offsets = self.offsets(size, length)?;
@@ -176,6 +188,7 @@ impl<'b> Batch<'b> {
             Kind::Struct => {
                 let mut rows = vec![Map::new(); length];
                 for child in &field.children {
+                    self.allowance.cells(length, &child.name)?;
                     let values = self.values(child)?;
                     if values.len() < length {
                         return Err(short());
@@ -242,6 +255,16 @@ fn seen<'d>(view: &'d [u8], data: &'d [Cow<[u8]>]) -> Option<&'d [u8]> {
     }
     let start = number(12)?;
     data.get(number(8)?)?.get(start..start.checked_add(length)?)
+}
+
+/// What a copy of a value takes, as an allowance counts it.
+fn weight(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(list) => list.iter().map(|value| size_of::<Value>() + weight(value)).sum(),
+        Value::Object(object) => object.iter().map(|(key, value)| size_of::<Value>() + key.len() + weight(value)).sum(),
+        _ => 0,
+    }
 }
 
 /// A key and its value.

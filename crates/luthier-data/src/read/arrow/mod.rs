@@ -11,6 +11,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
+use super::allowance::Allowance;
 use super::{Item, Sink, Stop, give};
 use arrays::Batch;
 use flatbuffer::Table;
@@ -39,7 +40,7 @@ pub(crate) fn read(bytes: &[u8], sink: &mut Sink) -> std::result::Result<(), Sto
         }
         None => bytes,
     };
-    let mut stream = Stream { rest, fields: None, dictionaries: HashMap::new() };
+    let mut stream = Stream { rest, fields: None, dictionaries: HashMap::new(), allowance: Allowance::of(bytes.len()) };
     loop {
         let columns = stream.next_batch();
         let columns =
@@ -63,6 +64,7 @@ struct Stream<'b> {
     rest: &'b [u8],
     fields: Option<Vec<Field>>,
     dictionaries: HashMap<i64, Vec<Value>>,
+    allowance: Allowance,
 }
 
 impl<'b> Stream<'b> {
@@ -78,7 +80,7 @@ impl<'b> Stream<'b> {
                     let data = header.table(1)?.ok_or("a dictionary is empty")?;
                     let fields = self.fields.as_deref().ok_or("there is no schema")?;
                     let field = schema::of_dictionary(fields, id).ok_or("a dictionary belongs to no column")?;
-                    let values = Batch::of(&data, body, &self.dictionaries)?.values(&field)?;
+                    let values = Batch::of(&data, body, &self.dictionaries, &self.allowance)?.values(&field)?;
                     match self.dictionaries.get_mut(&id) {
                         Some(known) if header.byte(2)? == 1 => known.extend(values),
                         _ => _ = self.dictionaries.insert(id, values),
@@ -86,14 +88,17 @@ impl<'b> Stream<'b> {
                 }
                 RECORDS => {
                     let fields = self.fields.as_deref().ok_or("there is no schema")?;
-                    let mut batch = Batch::of(&header, body, &self.dictionaries)?;
+                    let mut batch = Batch::of(&header, body, &self.dictionaries, &self.allowance)?;
                     let read = |field: &Field| Ok((field.name.clone(), batch.values(field)?));
                     let columns: Columns = fields.iter().map(read).collect::<Result<_>>()?;
                     let length = usize::try_from(header.long(0)?).map_err(|_| "a batch has a negative length")?;
                     if columns.iter().any(|(_, values)| values.len() != length) {
                         return Err("the columns of a batch have different lengths".to_owned());
                     }
-                    return Ok(Some((if columns.is_empty() { 0 } else { length }, columns)));
+                    let length = if columns.is_empty() { 0 } else { length };
+                    self.allowance.rows(length)?;
+                    columns.iter().try_for_each(|(name, _)| self.allowance.cells(length, name))?;
+                    return Ok(Some((length, columns)));
                 }
                 _ => {}
             }

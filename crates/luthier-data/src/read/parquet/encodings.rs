@@ -1,5 +1,6 @@
 //! How numbers and texts are packed inside a page: runs, bit-packed groups, and differences.
 
+use super::super::allowance::Allowance;
 use super::Result;
 
 /// The most values that a page may say it has: no tool writes nearly as many.
@@ -97,7 +98,7 @@ pub(crate) fn hybrid(mut bytes: Bytes, width: u32, count: usize) -> Result<Vec<u
 }
 
 /// Differences in blocks: `DELTA_BINARY_PACKED`. What follows it is left in `bytes`.
-pub(crate) fn delta(bytes: &mut Bytes) -> Result<Vec<i64>> {
+pub(crate) fn delta(bytes: &mut Bytes, allowance: &Allowance) -> Result<Vec<i64>> {
     let wrong = || "a page of differences is damaged".to_owned();
     let size = |value: u64| usize::try_from(value).ok().filter(|size| *size <= MOST_VALUES).ok_or_else(wrong);
     let (block, parts, count) = (size(bytes.varint()?)?, size(bytes.varint()?)?, size(bytes.varint()?)?);
@@ -105,6 +106,7 @@ pub(crate) fn delta(bytes: &mut Bytes) -> Result<Vec<i64>> {
     if parts == 0 || !block.is_multiple_of(parts) || !(block / parts).is_multiple_of(8) || block == 0 {
         return Err(wrong());
     }
+    allowance.values(count, 0)?;
     let each = block / parts;
     let mut values = Vec::new();
     if count > 0 {
@@ -134,21 +136,23 @@ pub(crate) fn delta(bytes: &mut Bytes) -> Result<Vec<i64>> {
 }
 
 /// Texts after their lengths: `DELTA_LENGTH_BYTE_ARRAY`.
-pub(crate) fn delta_lengths<'b>(bytes: &mut Bytes<'b>) -> Result<Vec<&'b [u8]>> {
-    let lengths = delta(bytes)?;
+pub(crate) fn delta_lengths<'b>(bytes: &mut Bytes<'b>, allowance: &Allowance) -> Result<Vec<&'b [u8]>> {
+    let lengths = delta(bytes, allowance)?;
     let taken = |length: i64| bytes.take(usize::try_from(length).map_err(|_| "a text has a negative length")?);
     lengths.into_iter().map(taken).collect()
 }
 
 /// Texts that begin as the one before: `DELTA_BYTE_ARRAY`.
-pub(crate) fn delta_texts(bytes: &mut Bytes) -> Result<Vec<Vec<u8>>> {
-    let shared = delta(bytes)?;
-    let rests = delta_lengths(bytes)?;
+pub(crate) fn delta_texts(bytes: &mut Bytes, allowance: &Allowance) -> Result<Vec<Vec<u8>>> {
+    let shared = delta(bytes, allowance)?;
+    let rests = delta_lengths(bytes, allowance)?;
     let mut texts: Vec<Vec<u8>> = Vec::with_capacity(rests.len());
     for (shared, rest) in shared.into_iter().zip(rests) {
         let before = texts.last().map_or(&[][..], Vec::as_slice);
         let begin = usize::try_from(shared).ok().and_then(|shared| before.get(..shared));
-        let text = [begin.ok_or("a text begins as one that is shorter")?, rest].concat();
+        let begin = begin.ok_or("a text begins as one that is shorter")?;
+        allowance.bytes(begin.len() + rest.len())?;
+        let text = [begin, rest].concat();
         texts.push(text);
     }
     Ok(texts)

@@ -10,6 +10,7 @@ mod rows;
 mod schema;
 mod thrift;
 
+use super::allowance::Allowance;
 use super::{Item, Sink, Stop, give};
 use schema::Schema;
 use thrift::Thrift;
@@ -23,6 +24,7 @@ pub(crate) fn read(bytes: &[u8], sink: &mut Sink) -> std::result::Result<(), Sto
     let metadata = footer(bytes).map_err(damaged)?;
     let schema = Schema::of(&metadata).map_err(damaged)?;
     let groups = metadata.list(4).map_err(damaged)?;
+    let allowance = Allowance::of(bytes.len());
     let mut given = 0;
     for group in groups {
         let broken = |problem: String| {
@@ -33,9 +35,9 @@ pub(crate) fn read(bytes: &[u8], sink: &mut Sink) -> std::result::Result<(), Sto
             return Err(broken("a row group has other columns than the schema".to_owned()));
         }
         let count = usize::try_from(group.int(3).map_err(broken)?).unwrap_or(0);
-        let read = |(leaf, column)| pages::column(bytes, column, leaf);
+        let read = |(leaf, column)| pages::column(bytes, column, leaf, &allowance);
         let columns = schema.leaves.iter().zip(columns).map(read).collect::<Result<Vec<_>>>().map_err(broken)?;
-        let mut rows = rows::Rows::new(&schema, columns);
+        let mut rows = rows::Rows::new(&schema, columns, &allowance);
         for _ in 0..count {
             let value = rows
                 .next()

@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 use std::io::Read;
+use std::rc::Rc;
 
 use serde_json::{Number, Value, json};
 
+use super::super::allowance::Allowance;
 use super::Result;
 use super::encodings::{Bytes, MOST_VALUES, delta, delta_lengths, delta_texts, hybrid};
 use super::schema::{Leaf, Physical};
@@ -17,13 +19,41 @@ pub(crate) struct Column {
     pub(crate) repetitions: Vec<u32>,
     /// Empty where every entry is a value.
     pub(crate) definitions: Vec<u32>,
-    pub(crate) values: std::collections::VecDeque<Value>,
+    values: std::collections::VecDeque<Values>,
+}
+
+/// The values of a page. Those of a dictionary are made when their rows are: a few bytes can stand for many of them.
+#[derive(Debug)]
+enum Values {
+    Made(std::vec::IntoIter<Value>),
+    Places(Rc<[Value]>, std::vec::IntoIter<u32>),
+}
+
+impl Column {
+    /// The next value; none at the end.
+    pub(crate) fn next_value(&mut self, allowance: &Allowance) -> Result<Option<Value>> {
+        while let Some(values) = self.values.front_mut() {
+            let next = match values {
+                Values::Made(values) => values.next(),
+                Values::Places(dictionary, places) => {
+                    let value = places.next().and_then(|place| dictionary.get(place as usize));
+                    allowance.bytes(value.and_then(Value::as_str).map_or(0, str::len))?;
+                    value.cloned()
+                }
+            };
+            if next.is_some() {
+                return Ok(next);
+            }
+            self.values.pop_front();
+        }
+        Ok(None)
+    }
 }
 
 /// The most bytes that a page may say it unpacks to.
 const MOST_BYTES: usize = 1 << 30;
 
-pub(crate) fn column(file: &[u8], chunk: &Thrift, leaf: &Leaf) -> Result<Column> {
+pub(crate) fn column(file: &[u8], chunk: &Thrift, leaf: &Leaf, allowance: &Allowance) -> Result<Column> {
     let name = &leaf.name;
     let said = |problem: String| format!("{problem} (column {name})");
     let data = chunk.field(3).ok_or_else(|| said("a column lacks its metadata".to_owned()))?;
@@ -34,33 +64,36 @@ pub(crate) fn column(file: &[u8], chunk: &Thrift, leaf: &Leaf) -> Result<Column>
     let start = usize::try_from(start).map_err(|_| said("a column begins before the file".to_owned()))?;
     let mut bytes = Bytes(file.get(start..).ok_or_else(|| said("a column begins behind the file".to_owned()))?);
     let mut column = Column::default();
-    let mut dictionary: Vec<Value> = Vec::new();
+    let mut dictionary: Rc<[Value]> = Rc::default();
     let mut entries = 0;
     while entries < count {
         let (header, length) = thrift::read(bytes.0).map_err(said)?;
         bytes.take(length)?;
+        // Columns may lie in one place, and each reads it anew.
+        allowance.values(length, 0)?;
         let packed = bytes.take(header.count(3)?).map_err(said)?;
         let unpacked = header.count(2)?;
         match header.int(1)? {
             0 => {
                 let page = header.field(5).ok_or("a page lacks its header")?;
-                let here = entries_of(page)?;
-                let unpacked = decompress(codec, packed, unpacked).map_err(said)?;
+                let here = entries_of(page, allowance)?;
+                let unpacked = decompress(codec, packed, unpacked, allowance).map_err(said)?;
                 let mut rest = Bytes(&unpacked);
                 let repetitions = levels(&mut rest, leaf.level, here)?;
                 let definitions = levels(&mut rest, leaf.definition, here)?;
-                add(&mut column, leaf, (repetitions, definitions, here), page.int(2)?, rest, &dictionary)
-                    .map_err(said)?;
+                let levels = (repetitions, definitions, here);
+                add(&mut column, leaf, levels, page.int(2)?, rest, &dictionary, allowance).map_err(said)?;
                 entries += here;
             }
             2 => {
                 let page = header.field(7).ok_or("a page lacks its header")?;
-                let unpacked = decompress(codec, packed, unpacked).map_err(said)?;
-                dictionary = plain(&mut Bytes(&unpacked), leaf, entries_of(page)?).map_err(said)?;
+                let unpacked = decompress(codec, packed, unpacked, allowance).map_err(said)?;
+                let here = entries_of(page, allowance)?;
+                dictionary = plain(&mut Bytes(&unpacked), leaf, here, allowance).map_err(said)?.into();
             }
             3 => {
                 let page = header.field(8).ok_or("a page lacks its header")?;
-                let here = entries_of(page)?;
+                let here = entries_of(page, allowance)?;
                 let (definition_bytes, repetition_bytes) = (page.count(5)?, page.count(6)?);
                 let mut rest = Bytes(packed);
                 let repetitions = levels_in(Bytes(rest.take(repetition_bytes)?), leaf.level, here)?;
@@ -68,10 +101,10 @@ pub(crate) fn column(file: &[u8], chunk: &Thrift, leaf: &Leaf) -> Result<Column>
                 let unpacked = unpacked.saturating_sub(definition_bytes + repetition_bytes);
                 let values = match page.switch(7) {
                     Some(false) => Cow::Borrowed(rest.0),
-                    _ => decompress(codec, rest.0, unpacked).map_err(said)?,
+                    _ => decompress(codec, rest.0, unpacked, allowance).map_err(said)?,
                 };
                 let levels = (repetitions, definitions, here);
-                add(&mut column, leaf, levels, page.int(4)?, Bytes(&values), &dictionary).map_err(said)?;
+                add(&mut column, leaf, levels, page.int(4)?, Bytes(&values), &dictionary, allowance).map_err(said)?;
                 entries += here;
             }
             _ => {} // an index
@@ -80,8 +113,13 @@ pub(crate) fn column(file: &[u8], chunk: &Thrift, leaf: &Leaf) -> Result<Column>
     Ok(column)
 }
 
-fn entries_of(page: &Thrift) -> Result<usize> {
-    page.count(1).and_then(|count| if count <= MOST_VALUES { Ok(count) } else { Err("a page is too large".to_owned()) })
+/// The number of entries of a page; two levels and a place are kept of each.
+fn entries_of(page: &Thrift, allowance: &Allowance) -> Result<usize> {
+    let count = page.count(1)?;
+    if count > MOST_VALUES {
+        return Err("a page is too large".to_owned());
+    }
+    allowance.bytes(count.saturating_mul(3 * size_of::<u32>())).map(|()| count)
 }
 
 /// Levels after their length.
@@ -103,7 +141,8 @@ fn add(
     (repetitions, definitions, here): (Vec<u32>, Vec<u32>, usize),
     encoding: i64,
     mut bytes: Bytes,
-    dictionary: &[Value],
+    dictionary: &Rc<[Value]>,
+    allowance: &Allowance,
 ) -> Result<()> {
     let count = match leaf.definition {
         0 => here,
@@ -111,33 +150,40 @@ fn add(
     };
     column.repetitions.extend(repetitions);
     column.definitions.extend(definitions);
-    let found = column.values.len() + count;
-    match encoding {
-        _ if count == 0 => {}
-        0 => column.values.extend(plain(&mut bytes, leaf, count)?),
+    let values: Vec<Value> = match encoding {
+        _ if count == 0 => Vec::new(),
+        0 => plain(&mut bytes, leaf, count, allowance)?,
         2 | 8 => {
             let [width] = bytes.array()?;
-            for place in hybrid(bytes, u32::from(width), count)? {
-                let value = dictionary.get(place as usize).ok_or("a page points behind its dictionary")?;
-                column.values.push_back(value.clone());
+            let places = hybrid(bytes, u32::from(width), count)?;
+            if places.iter().any(|place| *place as usize >= dictionary.len()) {
+                return Err("a page points behind its dictionary".to_owned());
             }
+            column.values.push_back(Values::Places(dictionary.clone(), places.into_iter()));
+            return Ok(());
         }
         3 if leaf.physical == Physical::Boolean => {
             let length = bytes.length()?;
+            allowance.values(count, 0)?;
             let values = hybrid(Bytes(bytes.take(length)?), 1, count)?;
-            column.values.extend(values.into_iter().map(|value| Value::Bool(value == 1)));
+            values.into_iter().map(|value| Value::Bool(value == 1)).collect()
         }
-        5 => column.values.extend(delta(&mut bytes)?.into_iter().take(count).map(|value| integer(value, leaf))),
-        6 => column.values.extend(delta_lengths(&mut bytes)?.into_iter().take(count).map(text)),
-        7 => column.values.extend(delta_texts(&mut bytes)?.iter().take(count).map(|bytes| text(bytes))),
+        5 => delta(&mut bytes, allowance)?.into_iter().take(count).map(|value| integer(value, leaf)).collect(),
+        6 => delta_lengths(&mut bytes, allowance)?.into_iter().take(count).map(text).collect(),
+        7 => delta_texts(&mut bytes, allowance)?.iter().take(count).map(|bytes| text(bytes)).collect(),
         other => {
             return Err(format!("a page has the encoding {other}, which is not read; write the file with another"));
         }
+    };
+    if values.len() != count {
+        return Err("a page has fewer values than it says".to_owned());
     }
-    if column.values.len() == found { Ok(()) } else { Err("a page has fewer values than it says".to_owned()) }
+    column.values.push_back(Values::Made(values.into_iter()));
+    Ok(())
 }
 
-fn plain(bytes: &mut Bytes, leaf: &Leaf, count: usize) -> Result<Vec<Value>> {
+fn plain(bytes: &mut Bytes, leaf: &Leaf, count: usize, allowance: &Allowance) -> Result<Vec<Value>> {
+    allowance.values(count, 0)?;
     if leaf.physical == Physical::Boolean {
         let packed = bytes.take(count.div_ceil(8))?;
         return Ok((0..count).map(|index| Value::Bool(packed[index / 8] >> (index % 8) & 1 == 1)).collect());
@@ -186,14 +232,16 @@ fn binary(bytes: &[u8]) -> Value {
     json!({"bytes": bytes.len()})
 }
 
-fn decompress(codec: i64, packed: &[u8], size: usize) -> Result<Cow<'_, [u8]>> {
+fn decompress<'p>(codec: i64, packed: &'p [u8], size: usize, allowance: &Allowance) -> Result<Cow<'p, [u8]>> {
     if size > MOST_BYTES {
         return Err("a page is too large".to_owned());
     }
     let wrong = |error: &dyn std::fmt::Display| format!("a page cannot be unpacked: {error}");
     let read = |reader: &mut dyn Read| {
         let mut unpacked = Vec::new();
-        reader.take(size as u64).read_to_end(&mut unpacked).map_err(|error| wrong(&error))?;
+        let most = size.min(allowance.left().saturating_add(1));
+        reader.take(most as u64).read_to_end(&mut unpacked).map_err(|error| wrong(&error))?;
+        allowance.bytes(unpacked.len())?;
         Ok(Cow::Owned(unpacked))
     };
     match codec {
@@ -201,7 +249,7 @@ fn decompress(codec: i64, packed: &[u8], size: usize) -> Result<Cow<'_, [u8]>> {
         1 => {
             // The length stands in front of the data too.
             match snap::raw::decompress_len(packed) {
-                Ok(length) if length <= size => {}
+                Ok(length) if length <= size => allowance.bytes(length)?,
                 _ => return Err("a page unpacks to more than it says".to_owned()),
             }
             snap::raw::Decoder::new().decompress_vec(packed).map(Cow::Owned).map_err(|error| wrong(&error))

@@ -3,27 +3,31 @@
 
 use serde_json::{Map, Value};
 
+use super::super::allowance::Allowance;
 use super::Result;
 use super::pages::Column;
 use super::schema::{Content, Node, Repetition, Schema};
 
 pub(crate) struct Rows<'s> {
     schema: &'s Schema,
+    allowance: &'s Allowance,
     columns: Vec<Column>,
     /// The next entry of each column.
     at: Vec<usize>,
 }
 
 impl<'s> Rows<'s> {
-    pub(crate) fn new(schema: &'s Schema, columns: Vec<Column>) -> Self {
+    pub(crate) fn new(schema: &'s Schema, columns: Vec<Column>, allowance: &'s Allowance) -> Self {
         let at = vec![0; columns.len()];
-        Self { schema, columns, at }
+        Self { schema, allowance, columns, at }
     }
 
     /// The next row.
     pub(crate) fn next(&mut self) -> Result<Value> {
         let mut row = Map::new();
+        self.allowance.rows(1)?;
         for node in &self.schema.columns {
+            self.allowance.cells(1, &node.name)?;
             row.insert(node.name.clone(), self.node(node)?);
         }
         Ok(Value::Object(row))
@@ -48,6 +52,7 @@ impl<'s> Rows<'s> {
             Repetition::Repeated => {
                 let mut list = Vec::new();
                 loop {
+                    self.allowance.values(1, 0)?;
                     list.push(self.content(node)?);
                     let leaf = node.leaves.start;
                     let next = self.columns[leaf].repetitions.get(self.at[leaf]);
@@ -66,11 +71,12 @@ impl<'s> Rows<'s> {
             Content::Leaf => {
                 let leaf = node.leaves.start;
                 self.at[leaf] += 1;
-                self.columns[leaf].values.pop_front().ok_or_else(|| "a column ends early".to_owned())
+                self.columns[leaf].next_value(self.allowance)?.ok_or_else(|| "a column ends early".to_owned())
             }
             Content::Struct(children) => {
                 let mut object = Map::new();
                 for child in children {
+                    self.allowance.cells(1, &child.name)?;
                     object.insert(child.name.clone(), self.node(child)?);
                 }
                 Ok(Value::Object(object))

@@ -75,6 +75,9 @@ impl Schema {
         let root = builder.next()?;
         let count = root.count(5)?;
         let columns = builder.children(count, 0, 0, 0)?;
+        if columns.is_empty() {
+            return Err("it has no columns".to_owned());
+        }
         Ok(Self { columns, leaves: builder.leaves })
     }
 }

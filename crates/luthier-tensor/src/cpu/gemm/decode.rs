@@ -4,7 +4,38 @@
 //! Blocks are decoded in runs of 32 numbers ([`super::decode_run`]).
 
 use super::decode_run::{RUN, decode_run};
+use super::four_bits;
 use crate::DType;
+use crate::cpu::isa::Isa;
+use crate::nested::NestedScales;
+
+/// How the numbers of a matrix are read: their storage type, and of doubly quantised ones what decodes their scales.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Coding {
+    pub(crate) dtype: DType,
+    /// Null, or as long-lived as the tensor.
+    pub(super) nested: *const NestedScales,
+}
+
+// SAFETY: what it names is immutable, and lives as long as the tensor that an operation holds.
+unsafe impl Send for Coding {}
+// SAFETY: as above.
+unsafe impl Sync for Coding {}
+
+impl Coding {
+    /// # Panics
+    /// When a doubly quantised matrix has no scales for its scales: whoever makes one knows.
+    pub(crate) fn new(dtype: DType, nested: Option<&NestedScales>) -> Self {
+        assert_eq!(dtype.has_nested_scales(), nested.is_some(), "nested scales of {dtype}");
+        Self { dtype, nested: nested.map_or(std::ptr::null(), std::ptr::from_ref) }
+    }
+}
+
+impl From<DType> for Coding {
+    fn from(dtype: DType) -> Self {
+        Self::new(dtype, None)
+    }
+}
 
 /// The value of a bf16.
 #[inline(always)]
@@ -52,10 +83,30 @@ pub(crate) fn f32_to_f16(value: f32) -> u16 {
 /// # Safety
 /// The row holds the numbers (for blocks: the blocks that they lie in), `out` has room for `count`.
 #[inline(always)]
-pub(crate) unsafe fn decode_row(dtype: DType, row: *const u8, first: usize, count: usize, out: *mut f32) {
+pub(crate) unsafe fn decode_row(coding: Coding, row: *const u8, first: usize, count: usize, out: *mut f32) {
+    // SAFETY: passed on.
+    unsafe { decode_row_with(Isa::Portable, coding, row, first, count, out) }
+}
+
+/// As [`decode_row`], with instructions of `isa` where the compiler finds none by itself. To the bit the same.
+///
+/// # Safety
+/// As for [`decode_row`]; `isa` is available.
+#[inline(always)]
+pub(crate) unsafe fn decode_row_with(
+    isa: Isa,
+    coding: Coding,
+    row: *const u8,
+    first: usize,
+    count: usize,
+    out: *mut f32,
+) {
     // SAFETY: the addresses stay within the row and `out`, as the caller promises; reads need no alignment.
     unsafe {
-        match dtype {
+        match coding.dtype {
+            DType::Nf4 | DType::Fp4 | DType::Nf4Double | DType::Fp4Double => {
+                four_bits::decode_row(isa, coding, row, first, count, out);
+            }
             DType::F32 => std::ptr::copy_nonoverlapping(row.add(4 * first), out.cast(), 4 * count),
             DType::Bf16 => {
                 let row = row.cast::<u16>().add(first);
@@ -73,6 +124,12 @@ pub(crate) unsafe fn decode_row(dtype: DType, row: *const u8, first: usize, coun
                 let row = row.cast::<u32>().add(first);
                 for i in 0..count {
                     *out.add(i) = row.add(i).read_unaligned() as f32;
+                }
+            }
+            DType::U8 => {
+                let row = row.add(first);
+                for i in 0..count {
+                    *out.add(i) = f32::from(row.add(i).read());
                 }
             }
             blocks => decode_blocks(blocks, row, first, count, out),
@@ -161,7 +218,7 @@ mod tests {
                 for count in 1..=32 - i {
                     let mut out = [f32::NAN; 32];
                     // SAFETY: one whole block, and numbers inside it.
-                    unsafe { decode_row(dtype, bytes.as_ptr(), i, count, out.as_mut_ptr()) };
+                    unsafe { decode_row(dtype.into(), bytes.as_ptr(), i, count, out.as_mut_ptr()) };
                     assert_eq!(out[0], expected, "{dtype} {i}");
                     assert!(out[count..].iter().all(|value| value.is_nan()));
                 }

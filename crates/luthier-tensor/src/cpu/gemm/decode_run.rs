@@ -12,7 +12,7 @@ use crate::DType;
 pub(super) const RUN: usize = 32;
 
 /// Twice the values of the codes of `MXFP4`.
-const E2M1_DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+pub(in crate::cpu) const E2M1_DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
 /// The numbers `32 run .. 32 run + 32` of a block.
 ///

@@ -115,10 +115,11 @@ unsafe fn run_as<K: MicroKernel>(
 /// Whether a piece of A can be read from where it lies as often as there are panels of B, and that is no slower.
 fn can_be_read_in_place<K: MicroKernel>(piece: &Piece, product: &Product, panels: usize) -> bool {
     let a = &product.a;
-    if !K::READS_ROWS || a.dtype != DType::Bf16 || a.layout != Layout::KContiguous || !piece.k.is_multiple_of(K::UNIT) {
+    if !K::READS_ROWS || a.dtype() != DType::Bf16 || a.layout != Layout::KContiguous || !piece.k.is_multiple_of(K::UNIT)
+    {
         return false;
     }
-    let stride = a.dtype.bytes(a.stride);
+    let stride = a.dtype().bytes(a.stride);
     let on_lines = (a.address.addr() | stride).is_multiple_of(CACHE_LINE);
     let spread = !stride.is_multiple_of(SHARED_SETS);
     panels <= FEW_PANELS || (on_lines && spread)
@@ -317,7 +318,7 @@ impl Work<'_> {
             } else {
                 let a = &self.products[piece.product].a;
                 let k = piece.first_k + (begin - piece.first_unit) * K::UNIT;
-                (a.at(place.row, k).address, a.dtype.bytes(a.stride), K::UNIT * K::ELEMENT_BYTES)
+                (a.at(place.row, k).address, a.dtype().bytes(a.stride), K::UNIT * K::ELEMENT_BYTES)
             };
             let second_half = address.wrapping_add(K::ROWS / 2 * row_step);
             sources[used] = Source { units: end - begin, address, row_step, second_half, unit_step };
@@ -332,7 +333,7 @@ impl Work<'_> {
         let Some(piece) = self.plan.pieces[block.pieces.clone()].first() else { return Fetch::NOTHING };
         let operand = &self.products[piece.product].a;
         let rows = (self.plan.strips * K::ROWS).min(self.m - row);
-        let stride_bytes = operand.dtype.bytes(operand.stride);
+        let stride_bytes = operand.dtype().bytes(operand.stride);
         if operand.layout == Layout::KStrided && stride_bytes.is_multiple_of(PAGE) {
             // All these lines would share a few sets of the cache, and drive each other out.
             return Fetch::NOTHING;
@@ -341,10 +342,10 @@ impl Work<'_> {
             Layout::KContiguous => (row, piece.first_k, rows, piece.k),
             Layout::KStrided => (piece.first_k, row, piece.k, rows),
         };
-        let block_len = operand.dtype.block_len();
-        let offset = contiguous / block_len * operand.dtype.block_bytes();
+        let block_len = operand.dtype().block_len();
+        let offset = contiguous / block_len * operand.dtype().block_bytes();
         let address = operand.address.wrapping_add(strided * stride_bytes + offset);
-        let run_bytes = operand.dtype.bytes(length.next_multiple_of(block_len));
+        let run_bytes = operand.dtype().bytes(length.next_multiple_of(block_len));
         Fetch { address, stride_bytes, run_bytes, runs, offset: 0 }
     }
 }

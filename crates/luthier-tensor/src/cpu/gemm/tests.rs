@@ -3,6 +3,7 @@
 
 use super::decode::{bf16_to_f32, decode_row, f32_to_bf16};
 use super::*;
+use crate::nested::NestedScales;
 
 /// Numbers of guard memory before and after each operand; a multiple of every block length.
 const GUARD: usize = 64;
@@ -10,10 +11,16 @@ const GUARD: usize = 64;
 /// A row-major matrix in guarded memory, and what its numbers are.
 struct Stored {
     bytes: Vec<u8>,
+    nested: Option<NestedScales>,
     dtype: DType,
     lines: usize,
     length: usize,
     stride: usize,
+}
+
+/// Every storage type of numbers.
+fn all_types() -> impl Iterator<Item = DType> + Clone {
+    [DType::F32, DType::Bf16, DType::F16].into_iter().chain(DType::BLOCKS).chain(DType::BITSANDBYTES)
 }
 
 fn random(state: &mut u64) -> f32 {
@@ -58,14 +65,26 @@ impl Stored {
                         if let Some(minimum) = minimum {
                             place[minimum..minimum + 2].copy_from_slice(&(F16_ONE - 0x1800).to_le_bytes());
                         }
-                        if dtype == DType::Mxfp4 {
-                            place[0] = 126; // 2^-1
+                        match dtype {
+                            DType::Mxfp4 => place[0] = 126, // 2^-1
+                            DType::Nf4 | DType::Fp4 => place[..4].copy_from_slice(&(value + 2.0).to_le_bytes()),
+                            DType::Nf4Double | DType::Fp4Double => place[0] = (value * 127.0) as i8 as u8,
+                            _ => {}
                         }
                     }
                 }
             }
         }
-        Self { bytes, dtype, lines, length, stride }
+        let blocks = lines * stride / block;
+        let nested = dtype.has_nested_scales().then(|| {
+            let scales: Vec<f32> = (0..blocks.div_ceil(256)).map(|_| random(&mut state) + 2.0).collect();
+            NestedScales::new(bytes[dtype.bytes(GUARD)..].as_ptr(), dtype.block_bytes(), 0.5, scales.into())
+        });
+        Self { bytes, nested, dtype, lines, length, stride }
+    }
+
+    fn coding(&self) -> Coding {
+        Coding::new(self.dtype, self.nested.as_ref())
     }
 
     fn address(&self) -> *const u8 {
@@ -73,7 +92,7 @@ impl Stored {
     }
 
     fn operand(&self, layout: Layout) -> Operand {
-        Operand { address: self.address(), dtype: self.dtype, stride: self.stride, layout }
+        Operand { address: self.address(), coding: self.coding(), stride: self.stride, layout }
     }
 
     /// The numbers as f64, without gaps; rounded to bf16 first if asked.
@@ -83,7 +102,7 @@ impl Stored {
             let mut out = vec![0.0; self.length];
             let row = self.address().wrapping_add(line * self.dtype.bytes(self.stride));
             // SAFETY: the line holds the numbers.
-            unsafe { decode_row(self.dtype, row, 0, self.length, out.as_mut_ptr()) };
+            unsafe { decode_row(self.coding(), row, 0, self.length, out.as_mut_ptr()) };
             numbers.extend(
                 out.iter().map(|&value| f64::from(if as_bf16 { bf16_to_f32(f32_to_bf16(value)) } else { value })),
             );
@@ -188,7 +207,7 @@ fn every_kernel_layout_and_size() {
 #[test]
 fn every_storage_type_on_either_side() {
     let [_, pool] = pools();
-    let dtypes = [DType::F32, DType::Bf16, DType::F16].into_iter().chain(DType::BLOCKS);
+    let dtypes = all_types();
     for (isa, compute) in sets() {
         for dtype in dtypes.clone() {
             for (la, lb) in [(LAYOUTS[0], LAYOUTS[0]), (LAYOUTS[0], LAYOUTS[1]), (LAYOUTS[1], LAYOUTS[1])] {
@@ -344,7 +363,7 @@ fn the_epilogue_scales_adds_and_rounds_once() {
                         let mut row = vec![0.0; n];
                         let line = out[out_dtype.bytes(i * stride)..].as_ptr();
                         // SAFETY: the row holds n numbers.
-                        unsafe { decode_row(out_dtype, line, 0, n, row.as_mut_ptr()) };
+                        unsafe { decode_row(out_dtype.into(), line, 0, n, row.as_mut_ptr()) };
                         for j in 0..n {
                             let mut value = 0.75 * sums[i * n + j] + bias[j];
                             if addend_dtype.is_some() {
@@ -470,7 +489,7 @@ fn scratch_memory_has_a_bound() {
 #[test]
 fn few_rows_of_any_weight() {
     let pools = pools();
-    let dtypes = [DType::F32, DType::Bf16, DType::F16].into_iter().chain(DType::BLOCKS);
+    let dtypes = all_types();
     for isa in Isa::available() {
         for dtype in dtypes.clone() {
             for (m, n, k) in [(1, 1, 1usize), (2, 33, 257), (4, 70, 300), (3, 200, 1024), (1, 257, 64)] {

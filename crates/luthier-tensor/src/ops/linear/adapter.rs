@@ -37,16 +37,6 @@ impl AdapterTerm {
     }
 }
 
-/// A vector that scales what a projection and its terms give, before bias and residual: the rows of the merged matrix.
-/// From: Liu et al. 2022 (IA3); Liu et al. 2024 (DoRA), where it is magnitude over norm.
-#[derive(Clone, Debug)]
-pub struct RowScale {
-    /// f32 `[1, out]`
-    pub vector: Weight,
-    /// The adapter that it belongs to: see [`AdapterRows`].
-    pub adapter: u32,
-}
-
 /// Rows of a batch, such as a segment's, and the adapters that apply to them. A row that none of these names gets the
 /// model alone. Its numbers are, to the byte, those of a projection that has no other adapter's parts.
 #[derive(Clone, Debug, PartialEq, Eq)]

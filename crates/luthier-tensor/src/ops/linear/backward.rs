@@ -1,8 +1,8 @@
 //! The linear layer's way back. The gradients of an adapter are sums over the rows that it applies to alone.
 
 use super::place::{DownGroup, Placed, apply_rank_scales, down_groups, drop_out, low_columns, scaled_low};
-use super::{AdapterTerm, Kept, add_product, addend, columns_of, cut, part, rows_of};
-use crate::cpu::RowNorm;
+use super::row_scale::Factors;
+use super::{AdapterTerm, InputMap, Kept, add_product, addend, columns_of, cut, part, rows_of};
 use crate::cpu::gemm::{Compute, Epilogue, Product};
 use crate::tape::{Dropout, Gradients};
 use crate::{DType, Device, Tensor};
@@ -14,6 +14,7 @@ pub(super) struct LinearBackward {
     pub(super) low: Option<Tensor>,
     /// Of each projection: what its row scale scales.
     pub(super) unscaled: Vec<Option<Tensor>>,
+    pub(super) factors: Vec<Option<Factors>>,
     pub(super) width: usize,
     pub(super) scale: f32,
     pub(super) input_slot: Option<usize>,
@@ -31,9 +32,11 @@ impl LinearBackward {
         let low_gradient = self.low.as_ref().map(|low| self.low_gradient(&device, compute, &inner, low));
         let weights_trained = self.placed.iter().any(|placed| placed.projection.weight.is_trained());
         let wants_h = weights_trained || groups.iter().any(|group| group.gradient.is_some());
-        let norm_trained = matches!(&self.kept, Kept::Normed { weight, .. } if weight.is_trained());
+        let norm_trained = matches!(&self.kept, Kept::Normed { norm, .. } if norm.weight.is_trained());
         // The way back through norm or activation makes h again in passing.
-        let h = if self.input_slot.is_some() || norm_trained {
+        let map_trained =
+            self.maps().any(|placed| placed.projection.input_map.as_ref().is_some_and(InputMap::is_trained));
+        let h = if self.input_slot.is_some() || norm_trained || map_trained {
             self.input_gradient(gradients, compute, &inner, &groups, low_gradient.as_ref(), wants_h)
         } else {
             wants_h.then(|| self.kept.make(&device, self.width))
@@ -54,9 +57,15 @@ impl LinearBackward {
                 }
             }
         }
-        drop((h, inner));
-        self.bias_gradients(&device, &upstream);
+        drop(h);
+        self.bias_gradients(&device, &upstream, &inner);
+        drop(inner);
         gradients.add(self.residual_slot, upstream);
+    }
+
+    /// Projections whose input is mapped.
+    fn maps(&self) -> impl Iterator<Item = &Placed> {
+        self.placed.iter().filter(|placed| placed.projection.input_map.is_some())
     }
 
     /// The gradient of what the row scales scale, without the factor of the residual: `upstream` itself where there are
@@ -66,16 +75,22 @@ impl LinearBackward {
             return upstream.clone();
         }
         let out = device.convert(upstream, upstream.dtype());
-        for (placed, sums) in self.placed.iter().zip(&self.unscaled) {
-            let (Some(row_scale), Some(sums)) = (&placed.projection.row_scale, sums) else { continue };
+        for ((placed, sums), factors) in self.placed.iter().zip(&self.unscaled).zip(&self.factors) {
+            let (Some(row_scale), Some(sums), Some(factors)) = (&placed.projection.row_scale, sums, factors) else {
+                continue;
+            };
+            let gradient_sums = factors.gradient_sums(device, &row_scale.vector);
             for (rows, _) in placed.stretches(upstream.rows()).into_iter().filter(|(_, is_scaled)| *is_scaled) {
                 device.run("adapter backward", |cpu| {
-                    if let Some(gradient) = &row_scale.vector.gradient {
+                    if let Some(gradient) = &gradient_sums {
                         let (a, b) = (cut(upstream, &rows), cut(sums, &rows));
                         cpu.add_column_dots((&a, placed.first), (&b, 0), self.scale, gradient);
                     }
-                    cpu.scale_columns(&cut(&out, &rows), placed.first, &row_scale.vector.value, 1.0);
+                    cpu.scale_columns(&cut(&out, &rows), placed.first, &factors.vector, 1.0);
                 });
+            }
+            if let Some(sums) = gradient_sums {
+                factors.finish(device, &sums, &row_scale.vector);
             }
         }
         out
@@ -122,6 +137,8 @@ impl LinearBackward {
     fn weight_gradients(&self, device: &Device, compute: Compute, upstream: &Tensor, h: &Tensor) {
         for placed in &self.placed {
             if let Some(gradient) = &placed.projection.weight.gradient {
+                let mapped = placed.mapped(device, h);
+                let h = mapped.as_ref().unwrap_or(h);
                 device.run("weight gradient", |cpu| {
                     let (a, b) = (columns_of(upstream, placed.first), columns_of(h, 0));
                     add_product(cpu, compute, Product { a, b, k: upstream.rows() }, gradient, self.scale);
@@ -130,8 +147,9 @@ impl LinearBackward {
         }
     }
 
-    fn bias_gradients(&self, device: &Device, upstream: &Tensor) {
+    fn bias_gradients(&self, device: &Device, upstream: &Tensor, inner: &Tensor) {
         for placed in &self.placed {
+            let upstream = if placed.projection.scaled_bias().is_some() { inner } else { upstream };
             if let Some(gradient) = placed.projection.bias.as_ref().and_then(|bias| bias.gradient.as_ref()) {
                 device.run("bias gradient", |cpu| cpu.add_column_sums(upstream, placed.first, self.scale, gradient));
             }
@@ -157,10 +175,10 @@ impl LinearBackward {
             Some((_, (target, accumulate))) => (target.clone(), *accumulate),
             None => (device.empty(upstream.dtype(), tokens, self.width), false),
         };
+        let for_maps = self.maps().next().map(|_| self.kept.make(&device, self.width));
         device.run("linear backward", |cpu| {
-            let mut products: Vec<Product> = self
-                .placed
-                .iter()
+            let unmapped = self.placed.iter().filter(|placed| placed.projection.input_map.is_none());
+            let mut products: Vec<Product> = unmapped
                 .map(|placed| {
                     let weight = &placed.projection.weight.value;
                     Product { a: rows_of(upstream, placed.first), b: columns_of(weight, 0), k: weight.rows() }
@@ -173,8 +191,26 @@ impl LinearBackward {
                 }
             }
             let epilogue = Epilogue { scale: self.scale, bias: None, addend: sum.then(|| addend(&target, 0)) };
-            cpu.multiply(compute, tokens, self.width, &products, part(&target, 0), &epilogue);
+            match products.is_empty() {
+                false => cpu.multiply(compute, tokens, self.width, &products, part(&target, 0), &epilogue),
+                true if sum => {}
+                true => cpu.fill_zero(&target),
+            }
         });
+        for placed in self.maps() {
+            let Some(h) = &for_maps else { continue };
+            let through = device.empty(upstream.dtype(), tokens, self.width);
+            device.run("linear backward", |cpu| {
+                let weight = &placed.projection.weight.value;
+                let product =
+                    Product { a: rows_of(upstream, placed.first), b: columns_of(weight, 0), k: weight.rows() };
+                let scaled = Epilogue { scale: self.scale, ..Epilogue::NONE };
+                cpu.multiply(compute, tokens, self.width, &[product], part(&through, 0), &scaled);
+            });
+            let through = placed.back_through_map(&device, h, through);
+            device.run("add", |cpu| cpu.add(&target, &through));
+        }
+        drop(for_maps);
         for group in groups {
             let (Some(dropped), Some(low)) = (group.dropout, low_gradient) else { continue };
             for run in group.runs {
@@ -197,16 +233,16 @@ impl LinearBackward {
                 }
                 wants_h.then(|| input.clone())
             }
-            Kept::Normed { input, weight, inverse_rms, epsilon } => {
-                let norm = RowNorm { input, weight: &weight.value, inverse_rms, epsilon: *epsilon };
-                if let Some(gradient) = &weight.gradient {
-                    device.run("norm backward", |cpu| cpu.rms_norm_weight_gradient(&norm, &target, gradient));
+            Kept::Normed { input, norm, inverse_rms } => {
+                let rows = norm.rows(input, inverse_rms);
+                if let Some(gradient) = &norm.weight.gradient {
+                    device.run("norm backward", |cpu| cpu.rms_norm_weight_gradient(&rows, &target, gradient));
                 }
                 let Some(slot) = self.input_slot else { return wants_h.then(|| self.kept.make(&device, self.width)) };
                 let (sums, accumulate) = gradients.target(slot, tokens, self.width);
                 let h = empty_h();
                 device.run("norm backward", |cpu| {
-                    cpu.rms_norm_backward(&norm, &target, &sums, accumulate, h.as_ref());
+                    cpu.rms_norm_backward(&rows, &target, &sums, accumulate, h.as_ref());
                 });
                 gradients.put(slot, sums);
                 h

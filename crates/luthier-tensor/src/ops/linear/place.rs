@@ -17,6 +17,8 @@ pub(super) struct Placed {
     pub(super) places: Vec<TermPlace>,
     /// Rows to which the row scale applies.
     scaled: Vec<Range<usize>>,
+    /// Rows to which the map of the input applies.
+    mapped: Vec<Range<usize>>,
 }
 
 pub(super) struct TermPlace {
@@ -31,6 +33,19 @@ impl Placed {
         self.projection.terms.iter().zip(&self.places)
     }
 
+    /// What the weight multiplies: `h`, or what the map makes of it.
+    pub(super) fn mapped(&self, device: &Device, h: &Tensor) -> Option<Tensor> {
+        self.projection.input_map.as_ref().map(|map| map.apply(device, h, &self.mapped))
+    }
+
+    /// As [`InputMap::back`](super::InputMap::back).
+    pub(super) fn back_through_map(&self, device: &Device, h: &Tensor, through: Tensor) -> Tensor {
+        match &self.projection.input_map {
+            Some(map) => map.back(device, h, through, &self.mapped),
+            None => through,
+        }
+    }
+
     /// All rows in order, and whether the row scale applies to them.
     pub(super) fn stretches(&self, tokens: usize) -> Vec<(Range<usize>, bool)> {
         stretches(&self.scaled, tokens)
@@ -42,6 +57,8 @@ pub(super) fn place(projections: &[Projection], selection: Option<&[AdapterRows]
     let mut all = Vec::with_capacity(projections.len());
     for projection in projections {
         let mut projection = projection.clone();
+        projection.weight = projection.weight.live();
+        projection.bias = projection.bias.map(|bias| bias.live());
         let mut places = Vec::with_capacity(projection.terms.len());
         projection.terms.retain(|term| {
             let runs = runs_of(selection, term.adapter, tokens);
@@ -57,8 +74,13 @@ pub(super) fn place(projections: &[Projection], selection: Option<&[AdapterRows]
         if scaled.is_empty() {
             projection.row_scale = None;
         }
+        let mapped = projection.input_map.as_ref().map(|map| runs_of(selection, map.adapter, tokens));
+        let mapped = mapped.unwrap_or_default();
+        if mapped.is_empty() {
+            projection.input_map = None;
+        }
         let rows = projection.weight.value.rows();
-        all.push(Placed { projection, first, places, scaled });
+        all.push(Placed { projection, first, places, scaled, mapped });
         first += rows;
     }
     all
