@@ -43,7 +43,7 @@ impl TrainConfig {
             notices,
             differences: None,
         };
-        check.levers_of_optimiser(&config);
+        check.levers_beside(&config);
         config.differences = differences::note(settings, config.evaluation.is_some());
         if check.problems.is_empty() { Ok(config) } else { Err(check.problems) }
     }
@@ -68,6 +68,11 @@ impl Check<'_> {
     /// Notes what is wrong with the setting of this name.
     pub(super) fn problem(&mut self, name: &str, sentence: impl AsRef<str>) {
         self.problems.push(Problem(format!("{}{}", self.settings.place(name), sentence.as_ref())));
+    }
+
+    /// Whether anything is wrong so far.
+    pub(super) fn found_any(&self) -> bool {
+        !self.problems.is_empty()
     }
 
     pub(super) fn required(&mut self, name: &str, expected: &str) -> PathBuf {

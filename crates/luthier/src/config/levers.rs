@@ -5,7 +5,7 @@ use luthier_tensor::Rounding;
 use luthier_train::OptimiserKind;
 
 use super::check::Check;
-use super::{Precision, Recomputation, TrainConfig};
+use super::{Method, Precision, Recomputation, TrainConfig};
 
 /// Noise and rounding.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -17,32 +17,34 @@ pub(crate) struct Levers {
 }
 
 impl Check<'_> {
-    pub(super) fn levers(&mut self) -> Levers {
+    pub(super) fn levers(&self) -> Levers {
         let noise_alpha = self.settings.number("neftune_noise_alpha").filter(|alpha| *alpha > 0.0);
         let rounding = match self.settings.text("pure_bf16_rounding") {
             Some("kahan") => Rounding::Kahan,
             _ => Rounding::Stochastic,
         };
         let pure_bf16 = self.is_on("pure_bf16").then_some(rounding);
-        if pure_bf16.is_some() {
-            let method = self.settings.text("finetuning_type").unwrap_or("lora").to_owned();
-            if !["lora", "full", "freeze"].contains(&method.as_str())
-                || self.is_on("use_dora")
-                || self.is_on("pissa_init")
-            {
-                self.problem(
-                    "pure_bf16",
-                    "pure_bf16 needs finetuning_type full, freeze, or lora without use_dora and pissa_init",
-                );
-            }
-        }
         Levers { noise_alpha, pure_bf16 }
     }
 
-    /// What the optimiser must be where its state is bf16, or where the scale of the loss may spoil a step.
-    pub(super) fn levers_of_optimiser(&mut self, config: &TrainConfig) {
+    /// What method and optimiser must be where their state is bf16, or where the scale of the loss may spoil a step. Said where
+    /// nothing else is wrong, since method and optimiser have rules of their own.
+    pub(super) fn levers_beside(&mut self, config: &TrainConfig) {
+        if self.found_any() {
+            return;
+        }
         let optimiser = &config.optimiser;
-        if config.levers.pure_bf16.is_some() && optimiser.kind != OptimiserKind::AdamW {
+        let is_plain = match &config.method {
+            Method::Full | Method::Freeze(_) => true,
+            Method::Lora(lora) => !lora.magnitudes && lora.pissa.is_none(),
+            _ => false,
+        };
+        if config.levers.pure_bf16.is_some() && !is_plain {
+            self.problem(
+                "pure_bf16",
+                "pure_bf16 needs finetuning_type full, freeze, or lora without use_dora and pissa_init",
+            );
+        } else if config.levers.pure_bf16.is_some() && optimiser.kind != OptimiserKind::AdamW {
             let other = optimiser.kind.describe();
             self.problem(
                 "pure_bf16",
