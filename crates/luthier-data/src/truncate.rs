@@ -116,10 +116,11 @@ fn shared<'t>(turns: &'t [Turn], options: &SftOptions) -> Vec<Kept<'t>> {
             kept[lender].end = last_token(&turns[lender]);
         }
     }
-    // Behind the last turn of which something is left.
+    // Behind the last turn of which something is left, if only the token that it lends.
     let last = kept.iter().rposition(|kept| kept.prompt + kept.reply > 0);
     if let (Some(end), Some(last)) = (row_end, last) {
-        kept[last].end = end;
+        let borrows = !kept[last].end.is_empty();
+        kept[last + usize::from(borrows)].end = end;
     }
     kept
 }
@@ -248,6 +249,7 @@ mod tests {
         };
         check(17, false, &[1, 1, 1, 1, 2, 2, 2, 2, 3, 1, 1, 1, 2, 2, 2, 2, 3], 0);
         check(13, false, &[1, 1, 1, 1, 2, 2, 2, 2, 3, 1, 2, 2, 3], 0);
+        check(10, false, &[1, 1, 1, 1, 2, 2, 2, 2, 3, 3], 0);
         check(9, false, &[1, 1, 1, 1, 2, 2, 2, 2, 3], 1);
         check(7, false, &[1, 1, 1, 2, 2, 2, 3], 1);
         check(14, true, &[1, 1, 1, 2, 2, 3, 1, 1, 1, 2, 2, 2, 2, 3], 0);
