@@ -166,7 +166,7 @@ impl Optimiser {
 
     /// One step; returns the norm of all gradients together before clipping, f32 `[1, 1]`, which is not finite when `loss`
     /// is not. Then no parameter and no state changes; the step counts all the same, unless it is
-    /// [taken back](Self::take_back). Gradients are those of `loss_scale` times the loss, and are scaled down in passing.
+    /// taken back. Gradients are those of `loss_scale` times the loss, and are scaled down in passing.
     pub fn step(
         &mut self,
         device: &Device,
