@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use luthier_tensor::{
-    AdapterRows, AttentionOptions, Device, HeadLayout, HeadNormWeights, HeadOptions, KeyRange, KeyValues, LinearInput,
-    Norm, Precision, Projection, Residual, RotaryTables, Segment, Tape, Tensor, Var, Weight,
+    AdapterRows, AttentionOptions, DType, Device, HeadLayout, HeadNormWeights, HeadOptions, KeyRange, KeyValues,
+    LinearInput, Norm, Precision, Projection, Residual, RotaryTables, Segment, Tape, Tensor, Var, Weight,
 };
 
 use crate::adapter::{Adapter, Chosen, EMBEDDINGS, FileTensor, Loaded, is_chosen};
@@ -70,6 +70,22 @@ pub struct Inputs {
     tables: RotaryTables,
 }
 
+/// What keeps only its input and runs again in backward: the first layers, or their feed-forward networks, which keep
+/// more than half of what a layer keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recomputed {
+    /// So many layers, from the first.
+    pub layers: usize,
+    /// Of them the feed-forward network alone.
+    pub feed_forward_only: bool,
+}
+
+impl From<usize> for Recomputed {
+    fn from(layers: usize) -> Self {
+        Self { layers, feed_forward_only: false }
+    }
+}
+
 impl Decoder {
     /// Makes the weights of a checkpoint ready on `device`: frozen matrices stay where they are, in the storage that they
     /// have. An adapter's values replace those that tuning would start from.
@@ -97,6 +113,21 @@ impl Decoder {
         tuning: &Tuning,
         loaded: &[Loaded<'_>],
     ) -> Result<Self, Error> {
+        Self::with_storage(device, checkpoint, tuning, loaded, DType::F32)
+    }
+
+    /// As [`with_adapters`](Self::with_adapters), with trained matrices in `storage`, f32 or bf16; the latter only of the
+    /// model itself and of LoRA. Vectors are f32 always.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_storage(
+        device: &Device,
+        checkpoint: &Checkpoint,
+        tuning: &Tuning,
+        loaded: &[Loaded<'_>],
+        storage: DType,
+    ) -> Result<Self, Error> {
         let (config, names) = (checkpoint.model.decoder.clone(), &checkpoint.model.names);
         if config.query_key_norm != QueryKeyNorm::None && config.head_dim > MOST_NORMALISED {
             return Err(Error::Unsupported {
@@ -107,6 +138,7 @@ impl Decoder {
             });
         }
         let mut build = Builder::new(device, checkpoint, tuning, loaded)?;
+        build.storage = storage;
         let embedding = build.table(names.embedding)?;
         let layout = HeadLayout {
             heads: config.heads,
@@ -278,8 +310,9 @@ impl Decoder {
     }
 
     /// The residual stream after the last layer, before the final norm: `[tokens, hidden]`, and below it the rows of a
-    /// learned prompt. The first `recomputed` layers keep only their input and run again in backward.
-    pub fn hidden<'a>(&'a self, tape: &mut Tape<'a>, inputs: &Inputs, recomputed: usize) -> Var {
+    /// learned prompt. What is recomputed keeps only its input and runs again in backward.
+    pub fn hidden<'a>(&'a self, tape: &mut Tape<'a>, inputs: &Inputs, recomputed: impl Into<Recomputed>) -> Var {
+        let recomputed = recomputed.into();
         let mut hidden = tape.embedding(&self.embedding, &inputs.ids, self.config.embedding_scale);
         let mut prefix = Vec::new();
         if let Some(prompt) = self.prompt(&inputs.chosen) {
@@ -292,7 +325,8 @@ impl Decoder {
         }
         for (number, layer) in self.layers.iter().enumerate() {
             let others = prefix.get(number..=number).unwrap_or(&[]);
-            if number < recomputed {
+            let again = number < recomputed.layers;
+            if again && !recomputed.feed_forward_only {
                 let inputs = inputs.clone();
                 let vars: Vec<&Var> = std::iter::once(&hidden)
                     .chain(others.iter().flat_map(|other| [&other.keys, &other.values]))
@@ -303,6 +337,11 @@ impl Decoder {
                         pairs.map(|[keys, values]| KeyValues { keys: keys.clone(), values: values.clone() }).collect();
                     self.layer(tape, layer, &vars[0], &inputs, &others, |_| ())
                 });
+            } else if again {
+                let attended = self.attend(tape, layer, &hidden, inputs, others, |_| ());
+                let chosen = inputs.chosen.clone();
+                hidden =
+                    tape.checkpoint(&attended, move |tape, attended| self.feed_forward(tape, layer, attended, &chosen));
             } else {
                 hidden = self.layer(tape, layer, &hidden, inputs, others, |_| ());
             }
@@ -399,6 +438,20 @@ impl Decoder {
         others: &[KeyValues],
         store: impl Fn(&Var),
     ) -> Var {
+        let attended = self.attend(tape, layer, hidden, inputs, others, store);
+        self.feed_forward(tape, layer, &attended, &inputs.chosen)
+    }
+
+    /// The residual stream with what attention adds to it.
+    fn attend<'a>(
+        &'a self,
+        tape: &mut Tape<'a>,
+        layer: &'a Layer,
+        hidden: &Var,
+        inputs: &Inputs,
+        others: &[KeyValues],
+        store: impl Fn(&Var),
+    ) -> Var {
         let config = &self.config;
         let normed = LinearInput::Normed { input: hidden, norm: &layer.attention_norm };
         let mut heads = tape.linear(normed, &layer.query_key_value, None);
@@ -414,15 +467,20 @@ impl Decoder {
             segments: Arc::clone(&inputs.segments),
         };
         let attended = tape.attention(&heads, others, &options);
-        let hidden = self.join(tape, (layer, Block::Attention), hidden, LinearInput::Plain(&attended), inputs);
-        let normed = LinearInput::Normed { input: &hidden, norm: &layer.feed_forward_norm };
+        self.join(tape, (layer, Block::Attention), hidden, LinearInput::Plain(&attended), &inputs.chosen)
+    }
+
+    /// The residual stream with what the feed-forward network adds to it.
+    fn feed_forward<'a>(&'a self, tape: &mut Tape<'a>, layer: &'a Layer, hidden: &Var, chosen: &Chosen) -> Var {
+        let config = &self.config;
+        let normed = LinearInput::Normed { input: hidden, norm: &layer.feed_forward_norm };
         let wide = tape.linear(normed, &layer.gate_up, None);
         let (activation, gated) = match config.feed_forward {
             FeedForward::Gated(activation) => (activation, true),
             FeedForward::Plain(activation) => (activation, false),
         };
         let activated = LinearInput::Activated { input: &wide, activation, gated };
-        self.join(tape, (layer, Block::FeedForward), &hidden, activated, inputs)
+        self.join(tape, (layer, Block::FeedForward), hidden, activated, chosen)
     }
 
     /// Adds a block's last projection, and the bottleneck adapters that follow it, to the residual stream.
@@ -432,7 +490,7 @@ impl Decoder {
         (layer, block): (&Layer, Block),
         stream: &Var,
         input: LinearInput,
-        inputs: &Inputs,
+        chosen: &Chosen,
     ) -> Var {
         let (projection, adapters, norm) = match block {
             Block::Attention => {
@@ -441,9 +499,13 @@ impl Decoder {
             Block::FeedForward => (&layer.down, &layer.feed_forward_adapters, layer.down_norm.as_ref()),
         };
         let scale = self.config.residual_scale;
-        let adapter = adapters.iter().find(|adapter| is_chosen(&inputs.chosen, adapter.number));
+        let adapter = adapters.iter().find(|adapter| is_chosen(chosen, adapter.number));
         if adapter.is_none() && norm.is_none() {
-            return tape.linear(input, projection, Some(Residual { base: stream, scale }));
+            let residual = Some(Residual { base: stream, scale });
+            return match block {
+                Block::Attention => tape.linear(input, projection, residual),
+                Block::FeedForward => tape.last_linear(input, projection, residual),
+            };
         }
         let mut result = tape.linear(input, projection, None);
         if let Some(adapter) = adapter {

@@ -21,7 +21,7 @@ mod rotary;
 mod sampler;
 mod tuning;
 
-pub use decoder::{Decoder, Inputs};
+pub use decoder::{Decoder, Inputs, Recomputed};
 pub use generate::{Generator, most_likely};
 pub use merge::Merged;
 pub use parameters::{Parameter, Parameters};

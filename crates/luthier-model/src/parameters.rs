@@ -8,7 +8,7 @@ use luthier_tensor::{DType, Device, Tensor, Weight};
 pub struct Parameter {
     /// Its name in the file that training writes.
     pub name: String,
-    /// f32
+    /// f32 or bf16
     pub value: Tensor,
     /// f32, of the same shape; backward adds to it. It has memory from the first step on.
     pub gradient: Tensor,
@@ -31,7 +31,7 @@ impl FromIterator<Parameter> for Parameters {
 }
 
 impl Parameters {
-    /// Registers a tensor and returns it as a trained weight. `value` is f32 and the device's own.
+    /// Registers a tensor and returns it as a trained weight. `value` is f32 or bf16, and the device's own.
     pub(crate) fn add(&mut self, device: &Device, name: String, dims: Vec<usize>, value: Tensor) -> Weight {
         let gradient = device.deferred(DType::F32, value.rows(), value.columns());
         self.add_with_gradient(name, dims, value, gradient)

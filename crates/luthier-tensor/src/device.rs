@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::cpu::{Cpu, Isa};
-use crate::memory::{Arena, Memory, Usage};
+use crate::memory::{Arena, Memory, OutOfMemory, Usage};
 use crate::{DType, HeadLayout, Precision, Tensor};
 
 /// Sees every operation begin and end. The caller brings one that has a clock.
@@ -95,6 +95,27 @@ impl Device {
         self.0.arena.usage()
     }
 
+    /// Asks `guard` whether the system has so many bytes more before the tensors of an [`attempt`](Self::attempt) take them.
+    pub fn guard_memory(&self, guard: impl Fn(usize) -> bool + Send + Sync + 'static) {
+        self.0.arena.set_guard(Box::new(guard));
+    }
+
+    /// Does `work`, which may run out of memory: then everything that it had allocated is free again, and what it had
+    /// written into older tensors is half done.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`]. Outside of an attempt a lack of memory ends the program.
+    pub fn attempt<R>(&self, work: impl FnOnce() -> R) -> Result<R, OutOfMemory> {
+        let before = self.0.arena.set_attempting(true);
+        // The caller is told what is half done; nothing else is shared with the work.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        self.0.arena.set_attempting(before);
+        result.map_err(|thrown| match thrown.downcast_ref::<OutOfMemory>() {
+            Some(lack) => *lack,
+            None => std::panic::resume_unwind(thrown),
+        })
+    }
+
     /// Starts a new count of allocations and a new peak.
     pub fn reset_usage(&self) {
         self.0.arena.reset_usage();
@@ -156,6 +177,19 @@ impl Device {
     pub fn write_f32(&self, target: &Tensor, values: &[f32]) {
         assert_eq!(target.dtype(), DType::F32, "numbers for {target:?}");
         self.write_bytes(target, bytes_of_f32(values));
+    }
+
+    /// As [`write_f32`](Self::write_f32), for a target in f32, bf16 or f16: rounded to the nearest.
+    ///
+    /// # Panics
+    /// When their count differs.
+    pub fn write_numbers(&self, target: &Tensor, values: &[f32]) {
+        let bytes: Vec<u8> = match target.dtype() {
+            DType::Bf16 => values.iter().flat_map(|&value| crate::bf16_bits(value).to_le_bytes()).collect(),
+            DType::F16 => values.iter().flat_map(|&value| crate::f16_bits(value).to_le_bytes()).collect(),
+            _ => return self.write_f32(target, values),
+        };
+        self.write_bytes(target, &bytes);
     }
 
     /// Overwrites `target`, which is `F32`, `Bf16` or `F16`, with the numbers of `source`, of one shape in any storage type.

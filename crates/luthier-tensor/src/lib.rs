@@ -19,12 +19,12 @@ mod tape;
 mod tensor;
 
 pub use activation::Activation;
-pub use adamw::AdamW;
+pub use adamw::{AdamW, Bf16State, Rounding};
 pub use cpu::{Isa, QuantiseError, Quantised, bf16_bits, encode_blocks, f16_bits, quantise};
 pub use device::{CpuOptions, Device, DeviceError, Observer};
 pub use dtype::DType;
 pub use layout::{HeadLayout, HeadOrder};
-pub use memory::Usage;
+pub use memory::{OutOfMemory, Usage};
 pub use nested::NestedScales;
 pub use ops::{
     AdapterRows, AdapterTerm, AttentionOptions, HeadNormWeights, HeadOptions, HeadOutputs, HeadRequest, InputMap,
@@ -36,5 +36,5 @@ pub use optimisers::{
     ProjectionSource, ScheduleFree, Sgd, Side, SquareMeans, dynamic_map,
 };
 pub use segment::{KeyRange, Segment};
-pub use tape::{Dropout, Precision, Tape, Var, Weight};
+pub use tape::{Dropout, EmbeddingNoise, Precision, Tape, Var, Weight};
 pub use tensor::{SharedBytes, SizeError, Tensor};

@@ -4,7 +4,8 @@
 //! are touched: in the steady state of training the operating system is never asked.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use memmap2::{MmapMut, MmapOptions};
 
@@ -25,6 +26,21 @@ pub struct Usage {
     pub allocations: usize,
 }
 
+/// A device could not give memory within [`Device::attempt`](crate::Device::attempt).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory {
+    /// What was asked for.
+    pub bytes: usize,
+    /// What all tensors would have taken.
+    pub needed_bytes: usize,
+}
+
+/// Whether the system has memory for so many bytes more.
+pub(crate) type Guard = Box<dyn Fn(usize) -> bool + Send + Sync>;
+
+/// Growth of the arena that is worth asking the guard about; it is asked for so much at least.
+const GUARDED_STEP: usize = 64 << 20;
+
 /// Addresses in use and free.
 #[derive(Debug, Default)]
 struct Book {
@@ -34,6 +50,8 @@ struct Book {
     end: usize,
     /// Everything from here on has never been used: its pages are zero.
     untouched: usize,
+    /// Up to here the guard has said yes.
+    granted: usize,
     usage: Usage,
 }
 
@@ -82,6 +100,9 @@ pub(crate) struct Arena {
     base: *mut u8,
     capacity: usize,
     poison: bool,
+    /// Whether somebody catches what [`Arena::allocate`] throws.
+    attempting: AtomicBool,
+    guard: OnceLock<Guard>,
     /// Keeps the addresses from `base` on mapped; `None` on the device without data.
     _pages: Option<MmapMut>,
 }
@@ -99,7 +120,15 @@ impl Arena {
         #[cfg(target_os = "linux")]
         let _ = pages.advise(memmap2::Advice::HugePage); // a kernel without huge pages refuses, and nothing is lost
         let base = pages.as_mut_ptr();
-        Ok(Arc::new(Self { book: Mutex::default(), base, capacity, poison, _pages: Some(pages) }))
+        Ok(Arc::new(Self {
+            book: Mutex::default(),
+            base,
+            capacity,
+            poison,
+            attempting: AtomicBool::new(false),
+            guard: OnceLock::new(),
+            _pages: Some(pages),
+        }))
     }
 
     /// An arena that counts and has no memory.
@@ -109,6 +138,8 @@ impl Arena {
             base: std::ptr::null_mut(),
             capacity: usize::MAX / 2,
             poison: false,
+            attempting: AtomicBool::new(false),
+            guard: OnceLock::new(),
             _pages: None,
         })
     }
@@ -117,17 +148,38 @@ impl Arena {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Asks `guard` before the arena takes more of the system's memory; only the first guard counts.
+    pub(crate) fn set_guard(&self, guard: Guard) {
+        drop(self.guard.set(guard));
+    }
+
+    /// From now on a lack of memory is thrown as [`OutOfMemory`] instead of ending the program; returns what was before.
+    pub(crate) fn set_attempting(&self, attempting: bool) -> bool {
+        self.attempting.swap(attempting, Ordering::Relaxed)
+    }
+
     /// # Panics
-    /// When the address space that the device was given is used up: the caller compared the plan with it before.
+    /// When the address space that the device was given is used up: the caller compared the plan with it before. Within an
+    /// attempt it throws [`OutOfMemory`] instead, then too when the guard says that the system has no more.
     pub(crate) fn allocate(self: &Arc<Self>, bytes: usize) -> Block {
         assert!(bytes <= self.capacity, "the device's memory of {} bytes is used up", self.capacity);
         let bytes = bytes.max(1).next_multiple_of(ALIGNMENT);
         let mut book = self.book();
-        let untouched = book.untouched;
+        let (untouched, peak) = (book.untouched, book.usage.peak_bytes);
         let offset = book.take(bytes);
         let end = book.end;
+        let attempting = self.attempting.load(Ordering::Relaxed);
+        let fits = end <= self.capacity && (!attempting || self.is_granted(&mut book));
+        if !fits {
+            book.give_back(offset, bytes);
+            // What was not given was never used.
+            book.usage.peak_bytes = peak;
+            book.untouched = untouched;
+            drop(book);
+            assert!(attempting, "the device's memory of {} bytes is used up", self.capacity);
+            std::panic::resume_unwind(Box::new(OutOfMemory { bytes, needed_bytes: end }));
+        }
         drop(book);
-        assert!(end <= self.capacity, "the device's memory of {} bytes is used up", self.capacity);
         let is_zero = offset >= untouched && !self.poison;
         let block = Block { arena: Arc::clone(self), offset, bytes, is_zero };
         if self.poison {
@@ -135,6 +187,19 @@ impl Arena {
             unsafe { block.address().write_bytes(0xff, bytes) };
         }
         block
+    }
+
+    fn is_granted(&self, book: &mut Book) -> bool {
+        let Some(guard) = self.guard.get() else { return true };
+        if book.end <= book.granted {
+            return true;
+        }
+        let more = (book.end - book.granted).max(GUARDED_STEP);
+        let granted = guard(more);
+        if granted {
+            book.granted += more;
+        }
+        granted
     }
 
     pub(crate) fn usage(&self) -> Usage {
@@ -216,6 +281,29 @@ mod tests {
         assert_eq!(arena.usage(), Usage { live_bytes: 0, peak_bytes: 1024, allocations: 5 });
         assert_eq!(arena.book().end, 0);
         assert!(arena.book().free.is_empty());
+    }
+
+    #[test]
+    fn a_guard_is_asked_in_large_steps_and_only_within_attempts() {
+        static ASKED: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+        let arena = Arena::counting();
+        arena.set_guard(Box::new(|bytes| {
+            ASKED.lock().unwrap().push(bytes);
+            ASKED.lock().unwrap().len() < 3
+        }));
+        drop(arena.allocate(1 << 30));
+        assert!(ASKED.lock().unwrap().is_empty());
+        arena.set_attempting(true);
+        let blocks: Vec<_> = (0..4).map(|_| arena.allocate(GUARDED_STEP / 4)).collect();
+        let larger = arena.allocate(2 * GUARDED_STEP);
+        assert_eq!(*ASKED.lock().unwrap(), [GUARDED_STEP, 2 * GUARDED_STEP]);
+        let before = arena.usage();
+        let thrown = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(arena.allocate(256)))).unwrap_err();
+        let expected = OutOfMemory { bytes: 256, needed_bytes: 3 * GUARDED_STEP + 256 };
+        assert_eq!(thrown.downcast_ref(), Some(&expected));
+        assert_eq!(arena.usage(), Usage { allocations: before.allocations + 1, ..before });
+        drop((blocks, larger));
+        assert!(!arena.book().free.is_empty() || arena.book().end == 0);
     }
 
     #[test]

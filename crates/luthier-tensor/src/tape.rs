@@ -149,7 +149,10 @@ pub struct Tape<'a> {
     /// What all operations so far would add to: of a layer that will run again.
     noted: Option<Additions>,
     dropout: Option<Dropout>,
+    noise: Option<EmbeddingNoise>,
     adapters: Option<Arc<[AdapterRows]>>,
+    /// A layer that runs again: what its last operation gives is known to nobody but the tape.
+    again: bool,
 }
 
 /// What random masks are a function of, so that recomputation, threads and resuming do not change them.
@@ -159,6 +162,17 @@ pub struct Dropout {
     pub seed: u64,
     /// u32 `[1, tokens]`: a number for each token that does not depend on what else is in the batch.
     pub tokens: Tensor,
+}
+
+/// Noise on the embeddings of training rows, uniform in `+-magnitude`. From: Jain et al. 2023 (NEFTune), algorithm 1.
+#[derive(Clone, Debug)]
+pub struct EmbeddingNoise {
+    /// Mixed from the run's seed and the step.
+    pub seed: u64,
+    /// u32 `[1, tokens]`: as [`Dropout::tokens`].
+    pub tokens: Tensor,
+    /// f32 `[1, tokens]`: the largest noise of each token, before the embedding's scale.
+    pub magnitudes: Tensor,
 }
 
 impl<'a> Tape<'a> {
@@ -173,7 +187,9 @@ impl<'a> Tape<'a> {
             exact: true,
             noted: None,
             dropout: None,
+            noise: None,
             adapters: None,
+            again: false,
         }
     }
 
@@ -190,6 +206,20 @@ impl<'a> Tape<'a> {
     /// Turns dropout on for what follows.
     pub fn set_dropout(&mut self, dropout: Option<Dropout>) {
         self.dropout = dropout;
+    }
+
+    /// Turns noise on embeddings on for what follows.
+    pub fn set_noise(&mut self, noise: Option<EmbeddingNoise>) {
+        self.noise = noise;
+    }
+
+    pub(crate) fn noise(&self) -> Option<&EmbeddingNoise> {
+        self.noise.as_ref()
+    }
+
+    /// Whether the last operation of a layer need not be computed: backward reads what went in, never what came out.
+    pub(crate) fn runs_again(&self) -> bool {
+        self.again
     }
 
     /// Chooses, for what follows, which adapters apply to which rows; `None`: all to all.
@@ -286,7 +316,8 @@ impl<'a> Tape<'a> {
         wanted.iter().map(|var| var.slot.and_then(|slot| gradients.take(slot))).collect()
     }
 
-    /// Runs `layer` on `input` and keeps only the input: backward runs it a second time. From: Chen et al. 2016.
+    /// Runs `layer` on `input` and keeps only the input: backward runs it a second time. Its last operation may be a
+    /// [`last_linear`](Self::last_linear). From: Chen et al. 2016.
     pub fn checkpoint(&mut self, input: &Var, layer: impl Fn(&mut Tape<'a>, &Var) -> Var + 'a) -> Var {
         self.checkpoint_all(&[input], move |tape, inputs| layer(tape, &inputs[0]))
     }
@@ -313,7 +344,7 @@ impl<'a> Tape<'a> {
         self.record(additions, move |gradients| {
             let Some(gradient) = gradients.take(slot) else { return };
             let mut inner = Tape::new(&device, precision);
-            (inner.dropout, inner.adapters) = (dropout, adapters);
+            (inner.dropout, inner.adapters, inner.again) = (dropout, adapters, true);
             let slots: Vec<Option<usize>> = inputs.iter().map(|input| input.slot).collect();
             let start = |input: Var| match input.slot {
                 Some(_) => inner.input(input.value),

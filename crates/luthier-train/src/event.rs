@@ -13,6 +13,8 @@ pub enum Event {
     Step(StepEvent),
     /// The model was evaluated.
     Evaluation(EvaluationEvent),
+    /// A gradient was too large for f16, so a step changed nothing; its [`StepEvent`] follows.
+    Overflow(OverflowEvent),
     /// Something that the user should know, with what to do about it.
     Warning {
         /// A fixed name, such as `nonfinite`.
@@ -70,6 +72,21 @@ pub struct EvaluationEvent {
     pub scored_tokens: usize,
     /// Whether none before it was better.
     pub is_best: bool,
+}
+
+/// A step that the loss's scale has spoilt.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OverflowEvent {
+    /// Its number, from 1.
+    pub step: usize,
+    /// Steps of the whole run.
+    pub total_steps: usize,
+    /// The scale that was too large.
+    pub loss_scale: f64,
+    /// The scale of the next step.
+    pub next_loss_scale: f64,
+    /// Overflows so far, this one included.
+    pub overflows: usize,
 }
 
 impl StepEvent {

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::{EvaluationEvent, Event, StepEvent, memory_warning};
+use crate::{EvaluationEvent, Event, OverflowEvent, StepEvent, memory_warning};
 
 /// Least movement of the smoothed loss that counts.
 const MOVEMENT: f64 = 0.1;
@@ -22,6 +22,10 @@ const RISING: usize = 3;
 /// How far the evaluation's loss must rise: by this share, and by this much, for near nothing every share is small.
 const OVERFITTING: f64 = 0.005;
 const OVERFITTING_RISE: f64 = 0.01;
+
+/// So many falls of the loss's scale within so many steps are a trouble: a run that begins needs a few to find its scale.
+const FALLS: usize = 8;
+const FALLS_WITHIN: usize = 200;
 
 /// Watches a run.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +46,8 @@ pub struct Monitor {
     evaluations: VecDeque<(f64, f64)>,
     is_overfitting: bool,
     was_memory_short: bool,
+    /// Steps of the last falls of the loss's scale.
+    falls: VecDeque<usize>,
 }
 
 impl Monitor {
@@ -50,6 +56,7 @@ impl Monitor {
         match event {
             Event::Step(step) => self.step(step),
             Event::Evaluation(evaluation) => self.evaluation(evaluation).into_iter().collect(),
+            Event::Overflow(overflow) => self.overflow(overflow).into_iter().collect(),
             Event::Warning { .. } => Vec::new(),
         }
     }
@@ -80,6 +87,24 @@ impl Monitor {
         // Standard error of a window's mean.
         let noise = (median(self.variances.make_contiguous()) / window.len() as f64).sqrt();
         [self.fluctuation(event.step, noise), self.rising(event.step, noise)].into_iter().flatten().collect()
+    }
+
+    /// The scale of the loss keeps falling. After a warning the count begins anew.
+    fn overflow(&mut self, event: &OverflowEvent) -> Option<Event> {
+        self.falls.push_back(event.step);
+        self.falls.retain(|step| step + FALLS_WITHIN > event.step);
+        if self.falls.len() < FALLS {
+            return None;
+        }
+        self.falls.clear();
+        Some(warning(
+            "loss_scale_falling",
+            format!(
+                "step {}: the scale of the loss has fallen {FALLS} times within {FALLS_WITHIN} steps, to {}: gradients keep \
+                 outgrowing fp16; lower learning_rate or max_grad_norm, or use precision: bf16 or fp32",
+                event.step, event.next_loss_scale
+            ),
+        ))
     }
 
     /// The loss goes down and up again, or up and down, within the last windows.
@@ -352,6 +377,21 @@ mod tests {
         check_evaluations(&[(2.0, 2.0), (2.1, 2.1), (2.2, 2.2)], &[]);
         check_evaluations(&[(2.0, 2.0), (1.8, 2.0001), (1.6, 2.0002)], &[]);
         check_evaluations(&[(2.0, 2.0), (1.8, f64::NAN), (1.6, 2.2)], &[]);
+    }
+
+    #[test]
+    fn a_scale_that_keeps_falling_is_said() {
+        let mut monitor = Monitor::default();
+        let fall = |step| {
+            let numbers = (2f64.powi(-(step as i32)), 2f64.powi(-(step as i32) - 1));
+            let (loss_scale, next_loss_scale) = numbers;
+            Event::Overflow(OverflowEvent { step, total_steps: 4000, loss_scale, next_loss_scale, overflows: step })
+        };
+        let said: Vec<usize> = (1..=16).filter(|&step| !monitor.event(&fall(step)).is_empty()).collect();
+        assert_eq!(said, [FALLS, 2 * FALLS]);
+        // A scale that grows again now and then falls again now and then.
+        let rarely = (1..40).map(|index| 100 + index * 40).filter(|&step| !monitor.event(&fall(step)).is_empty());
+        assert_eq!(rarely.count(), 0);
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub fn plan_memory<'s>(
     evaluation: &[MicroBatch],
 ) -> Result<MemoryPlan, Error> {
     let device = Device::meta();
-    let decoder = Decoder::with_adapters(&device, checkpoint, tuning, adapters)?;
+    let decoder = Decoder::with_storage(&device, checkpoint, tuning, adapters, optimiser.storage())?;
     let mut optimiser = Optimiser::new(&device, decoder.parameters(), optimiser.clone());
     let resident_bytes = device.usage().live_bytes;
     let gradient_bytes = decoder.parameters().gradient_bytes();

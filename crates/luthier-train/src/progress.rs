@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Metric, Scores, StepEvent};
+use crate::{LossScale, Metric, Scores, StepEvent};
 
 /// What a checkpoint keeps besides tensors.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -22,8 +22,11 @@ pub struct Progress {
     pub weight_beyond: f64,
     /// Steps whose loss or gradient was not finite; they changed nothing.
     pub skipped_steps: usize,
-    /// Those among them that nothing finite has followed.
+    /// Those among them that nothing finite has followed, but for those that the loss's scale has spoilt.
     pub skipped_in_a_row: usize,
+    /// The scale of the loss; `None` where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<LossScale>,
     /// The step after which the model was last evaluated.
     pub evaluated_step: Option<usize>,
     /// The best evaluation.
@@ -52,7 +55,13 @@ impl Progress {
         self.loss_sum / (self.trained_tokens as f64 + self.weight_beyond)
     }
 
-    pub(crate) fn add(&mut self, event: &StepEvent) {
+    /// Steps that the optimiser has counted: all but those that the loss's scale has spoilt.
+    pub fn optimiser_steps(&self) -> usize {
+        self.step - self.loss_scale.map_or(0, |scale| scale.overflows)
+    }
+
+    /// Takes a step; `is_overflow` when the loss's scale has spoilt it.
+    pub(crate) fn add(&mut self, event: &StepEvent, is_overflow: bool) {
         self.step = event.step;
         self.epoch = event.epoch;
         self.tokens += event.tokens;
@@ -63,7 +72,7 @@ impl Progress {
             self.skipped_in_a_row = 0;
         } else {
             self.skipped_steps += 1;
-            self.skipped_in_a_row += 1;
+            self.skipped_in_a_row += usize::from(!is_overflow);
         }
     }
 

@@ -2,8 +2,8 @@
 //! mean over all trained tokens of the step, each by its weight: sum(w * l) / sum(w), whatever the parts. Nothing is read from
 //! the device before the step has ended.
 
-use luthier_model::Decoder;
-use luthier_tensor::{DType, Device, Dropout, OUTPUTS, Precision, Tape, Tensor};
+use luthier_model::{Decoder, Recomputed};
+use luthier_tensor::{DType, Device, Dropout, EmbeddingNoise, OUTPUTS, OutOfMemory, Precision, Tape, Tensor};
 
 use crate::{MicroBatch, Optimiser};
 
@@ -15,12 +15,39 @@ const COEFFICIENTS: usize = 4;
 pub struct Step {
     /// Storage and products of activations.
     pub precision: Precision,
-    /// Layers, from the first, that keep their input only and run again in backward.
-    pub recomputed_layers: usize,
+    /// What keeps its input only and runs again in backward.
+    pub recomputed: Recomputed,
     /// Mixed from the run's seed and the step; `None` where nothing is dropped.
     pub dropout_seed: Option<u64>,
     /// The rate of this step.
     pub learning_rate: f64,
+    /// Factor of the loss in backward, so that small gradients are not lost in f16; the optimiser takes it out again.
+    pub loss_scale: f32,
+    /// Noise on embeddings; `None` for none.
+    pub noise: Option<Noise>,
+}
+
+/// Noise on the embeddings of training rows: uniform in `+-alpha / sqrt(L d)` for a row of L tokens and embeddings of d
+/// numbers. From: Jain et al. 2023 (NEFTune), algorithm 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Noise {
+    /// Its strength.
+    pub alpha: f64,
+    /// Mixed from the run's seed and the step.
+    pub seed: u64,
+}
+
+impl Default for Step {
+    fn default() -> Self {
+        Self {
+            precision: Precision::F32,
+            recomputed: Recomputed::default(),
+            dropout_seed: None,
+            learning_rate: 0.0,
+            loss_scale: 1.0,
+            noise: None,
+        }
+    }
 }
 
 /// What a step has left on the device.
@@ -56,24 +83,73 @@ pub fn run_step(
     parts: &[MicroBatch],
     step: &Step,
 ) -> StepResult {
-    let parameters = decoder.parameters();
-    optimiser.prepare(device, parameters);
-    if !optimiser.steps_in_backward() {
-        let loss = accumulate(device, decoder, parts, step);
-        let gradient_norm = optimiser.step(device, parameters, &loss, step.learning_rate);
-        return StepResult { loss, gradient_norm };
+    optimiser.prepare(device, decoder.parameters());
+    if optimiser.steps_in_backward() {
+        return step_in_backward(device, decoder, optimiser, parts, step);
     }
-    let mut norms = Vec::new();
-    optimiser.begin(step.learning_rate);
-    let loss = accumulate_freeing(device, decoder, parts, step, &mut |index, loss| {
-        norms.extend(optimiser.step_final(device, parameters, index, loss, step.learning_rate));
-    });
-    // Of the norms of all parameters: not finite where any is not.
-    let gradient_norm = device.gradient_norm(&norms, &loss);
+    let loss = accumulate(device, decoder, parts, step);
+    finish_step(device, decoder, optimiser, loss, step)
+}
+
+/// As [`run_step`].
+///
+/// # Errors
+/// When memory runs out. Then nothing but gradients has changed, and the step can be taken again in smaller parts; but
+/// where [parameters are stepped on the way back](Optimiser::steps_in_backward) some are stepped and others are not.
+pub fn try_step(
+    device: &Device,
+    decoder: &Decoder,
+    optimiser: &mut Optimiser,
+    parts: &[MicroBatch],
+    step: &Step,
+) -> Result<StepResult, OutOfMemory> {
+    optimiser.prepare(device, decoder.parameters());
+    if optimiser.steps_in_backward() {
+        return device.attempt(|| step_in_backward(device, decoder, optimiser, parts, step));
+    }
+    let loss = device.attempt(|| accumulate(device, decoder, parts, step))?;
+    Ok(finish_step(device, decoder, optimiser, loss, step))
+}
+
+fn finish_step(device: &Device, decoder: &Decoder, optimiser: &mut Optimiser, loss: Tensor, step: &Step) -> StepResult {
+    let gradient_norm = optimiser.step(device, decoder.parameters(), &loss, step.learning_rate, step.loss_scale);
     StepResult { loss, gradient_norm }
 }
 
-/// Forward and backward over all parts: sets the parameters' gradients and returns the loss, f32 `[1, 1]`.
+fn step_in_backward(
+    device: &Device,
+    decoder: &Decoder,
+    optimiser: &mut Optimiser,
+    parts: &[MicroBatch],
+    step: &Step,
+) -> StepResult {
+    let parameters = decoder.parameters();
+    let mut norms = Vec::new();
+    optimiser.begin(step.learning_rate);
+    let loss = accumulate_freeing(device, decoder, parts, step, &mut |index, loss| {
+        norms.extend(optimiser.step_final(device, parameters, index, loss, (step.learning_rate, step.loss_scale)));
+    });
+    // Of the norms of all parameters: not finite where any is not.
+    let gradient_norm = device.gradient_norm(&norms, &loss, 1.0);
+    StepResult { loss, gradient_norm }
+}
+
+fn embedding_noise(device: &Device, decoder: &Decoder, part: &MicroBatch, noise: &Noise) -> EmbeddingNoise {
+    let width = decoder.config().hidden_size as f64;
+    let mut magnitudes = vec![0.0; part.ids.len()];
+    for segment in &part.segments {
+        let length = segment.rows.len() as f64;
+        magnitudes[segment.rows.clone()].fill((noise.alpha / (length * width).sqrt()) as f32);
+    }
+    EmbeddingNoise {
+        seed: noise.seed,
+        tokens: device.upload_ids(&part.token_numbers),
+        magnitudes: device.upload(&magnitudes, 1, magnitudes.len()),
+    }
+}
+
+/// Forward and backward over all parts: sets the parameters' gradients, of the scaled loss, and returns the loss itself,
+/// f32 `[1, 1]`.
 pub fn accumulate(device: &Device, decoder: &Decoder, parts: &[MicroBatch], step: &Step) -> Tensor {
     accumulate_announcing(device, decoder, parts, step, &mut |_| ())
 }
@@ -123,16 +199,19 @@ fn run_parts(
         if let Some(seed) = step.dropout_seed {
             tape.set_dropout(Some(Dropout { seed, tokens: device.upload_ids(&part.token_numbers) }));
         }
+        if let Some(noise) = &step.noise {
+            tape.set_noise(Some(embedding_noise(device, decoder, part, noise)));
+        }
         let count = part.targets.len();
         let inputs = decoder.inputs(device, &part.ids, part.segments.clone());
-        let hidden = decoder.hidden(&mut tape, &inputs, step.recomputed_layers);
+        let hidden = decoder.hidden(&mut tape, &inputs, step.recomputed);
         let (positions, targets) = (device.upload_ids(&part.positions), device.upload_ids(&part.targets));
         let head = tape.head(&hidden, &decoder.head_options(false), &positions, &targets);
         let shares: Vec<f32> = (0..count).map(|target| -part.weight(target) / all as f32).collect();
         tape.add_weighted(head.values.value(), 0, &device.upload(&shares, 1, count), &loss);
         let mut coefficients = vec![0.0; count * COEFFICIENTS];
         for (by_log_probability, share) in coefficients.iter_mut().step_by(COEFFICIENTS).zip(&shares) {
-            *by_log_probability = *share;
+            *by_log_probability = *share * step.loss_scale;
         }
         let coefficients = device.upload(&coefficients, count, COEFFICIENTS);
         drop(hidden);

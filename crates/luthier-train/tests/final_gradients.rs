@@ -81,7 +81,8 @@ fn each_gradient_is_announced_once_and_is_then_final() {
         for precision in [Precision::F32, Precision::Bf16] {
             let mut orders = Vec::new();
             for (recomputed_layers, count) in [(0, 1), (0, 4), (2, 1), (2, 4), (1, 4)] {
-                let step = Step { precision, recomputed_layers, dropout_seed: Some(3), learning_rate: 0.0 };
+                let step =
+                    Step { precision, recomputed: recomputed_layers.into(), dropout_seed: Some(3), ..Step::default() };
                 orders.push(announced(&device, model, &tuning, &step, &parts(count)));
             }
             assert!(orders[0] == orders[1] && orders[2] == orders[3], "parts do not change the order");
@@ -104,7 +105,7 @@ fn a_step_without_trained_tokens_announces_all() {
     let device = Device::meta();
     let checkpoint = checkpoint("llama");
     let decoder = Decoder::new(&device, &checkpoint, &lora(&[]), None).unwrap();
-    let step = Step { precision: Precision::F32, recomputed_layers: 0, dropout_seed: None, learning_rate: 0.0 };
+    let step = Step::default();
     let mut order = Vec::new();
     accumulate_announcing(&device, &decoder, &parts(4)[3..], &step, &mut |number| order.push(number));
     assert_eq!(order, (0..decoder.parameters().iter().len()).collect::<Vec<_>>());

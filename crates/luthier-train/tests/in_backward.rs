@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use luthier_model::{Decoder, FreezeSettings, TrainedLayers, Tuning};
+use luthier_model::{Decoder, FreezeSettings, Recomputed, TrainedLayers, Tuning};
 use luthier_tensor::{Device, Precision, Usage};
 use luthier_train::{
     BadamSettings, BlockOrder, Clipping, MicroBatch, MuonSettings, Optimiser, OptimiserKind, OptimiserSettings, Row,
@@ -20,7 +20,14 @@ fn parts() -> Vec<MicroBatch> {
     vec![MicroBatch::of(&[Row::new(&ids, &trained, 0), Row::new(&ids[..12], &trained[..12], 1)])]
 }
 
-const STEP: Step = Step { precision: Precision::F32, recomputed_layers: 0, dropout_seed: None, learning_rate: 1e-3 };
+const STEP: Step = Step {
+    precision: Precision::F32,
+    recomputed: Recomputed { layers: 0, feed_forward_only: false },
+    dropout_seed: None,
+    learning_rate: 1e-3,
+    loss_scale: 1.0,
+    noise: None,
+};
 
 /// The tensors of the last layer of `llama-bias`.
 fn last_layer() -> BTreeSet<String> {
@@ -66,7 +73,7 @@ fn steps_on_the_way_back_are_the_same_steps() {
                 ..OptimiserSettings::adamw(0.9, 0.999, 1e-8)
             };
             let back = OptimiserSettings { in_backward: true, ..after.clone() };
-            let step = Step { recomputed_layers, ..STEP };
+            let step = Step { recomputed: recomputed_layers.into(), ..STEP };
             let after = ran(&device(), model, &tuning, &after, &step, 3);
             let found = ran(&device(), model, &tuning, &back, &step, 3);
             assert!(found.values == after.values, "{model}: other parameters");

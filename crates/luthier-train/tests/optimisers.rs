@@ -149,7 +149,7 @@ fn run(device: &Device, parameters: &Parameters, optimiser: &mut Optimiser, high
         for parameter in parameters.iter() {
             device.write_f32(&parameter.gradient, &gradient(&parameter.name, step, parameter.value.len()));
         }
-        optimiser.step(device, parameters, &loss, highest * rate(step));
+        optimiser.step(device, parameters, &loss, highest * rate(step), 1.0);
     }
 }
 
@@ -287,7 +287,7 @@ fn what_is_not_finite_changes_nothing_and_meta_counts_what_the_processor_takes()
                 device.write_f32(&first.gradient, &vec![f32::NAN; first.gradient.len()]);
                 // BAdam steps no embedding, and does not look at its gradient.
                 let loss = if case == "badam" { device.upload(&[f32::INFINITY], 1, 1) } else { loss };
-                let norm = optimiser.step(&device, &parameters, &loss, highest);
+                let norm = optimiser.step(&device, &parameters, &loss, highest, 1.0);
                 assert!(!device.has_data() || device.download(&norm)[0].is_nan(), "{case}");
                 assert!((values(&device, &parameters), state(&optimiser)) == before, "{case}: something changed");
                 device.usage()
@@ -303,7 +303,7 @@ fn a_broken_first_step_does_not_leave_a_projection_of_nothing() {
     let parameters = parameters(&device);
     let galore = GaloreSettings { low_rank: low_rank(4, 1.0), side: ProjectedSide::Shorter };
     let mut optimiser = Optimiser::new(&device, &parameters, settings(OptimiserKind::Galore(galore)));
-    optimiser.step(&device, &parameters, &device.upload(&[f32::NAN], 1, 1), 1e-2);
+    optimiser.step(&device, &parameters, &device.upload(&[f32::NAN], 1, 1), 1e-2, 1.0);
     run(&device, &parameters, &mut optimiser, 1e-2, [2, 2]);
     let state = optimiser.state(&parameters);
     let projections = state.iter().filter(|(name, _)| name.ends_with(".projection"));

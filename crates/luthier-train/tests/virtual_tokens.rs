@@ -5,13 +5,13 @@
 mod support;
 
 use luthier_model::adapter::{BottleneckConfig, Placement, PromptKind, PromptStart};
-use luthier_model::{BottleneckSettings, Checkpoint, Decoder, PromptSettings, Tuning};
+use luthier_model::{BottleneckSettings, Checkpoint, Decoder, PromptSettings, Recomputed, Tuning};
 use luthier_tensor::{Activation, Precision};
 use luthier_train::{MicroBatch, Optimiser, OptimiserSettings, Row, Step, accumulate, evaluate, plan_memory, run_step};
 use support::{checkpoint, device};
 
-fn step(precision: Precision, recomputed_layers: usize) -> Step {
-    Step { precision, recomputed_layers, dropout_seed: None, learning_rate: 1e-2 }
+fn step(precision: Precision, recomputed: impl Into<Recomputed>) -> Step {
+    Step { precision, recomputed: recomputed.into(), learning_rate: 1e-2, ..Step::default() }
 }
 
 /// Every method of this file, for a model.
@@ -73,9 +73,10 @@ fn layers_that_run_again_give_the_same_gradients_and_memory_is_counted() {
     let part = batch(&rows(&[9, 30, 3]));
     let settings = OptimiserSettings::adamw(0.9, 0.999, 1e-8);
     for (name, tuning) in methods(&checkpoint) {
-        for precision in [Precision::F32, Precision::Bf16] {
+        for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
             let mut found = Vec::new();
-            for recomputed in [0, 1, 2] {
+            let feed_forward = Recomputed { layers: 2, feed_forward_only: true };
+            for recomputed in [0.into(), 1.into(), 2.into(), feed_forward] {
                 let device = device();
                 let decoder = Decoder::new(&device, &checkpoint, &tuning, None).unwrap();
                 let step = step(precision, recomputed);
@@ -104,9 +105,9 @@ fn layers_that_run_again_give_the_same_gradients_and_memory_is_counted() {
                 .unwrap();
                 let usage = device.usage();
                 let counted = (usage.peak_bytes, usage.allocations - before);
-                assert_eq!((plan.peak_bytes, plan.allocations), counted, "{name}, {precision:?}, {recomputed}");
+                assert_eq!((plan.peak_bytes, plan.allocations), counted, "{name}, {precision:?}, {recomputed:?}");
             }
-            assert!(found[0] == found[1] && found[1] == found[2], "{name}, {precision:?}");
+            assert!(found.iter().all(|other| *other == found[0]), "{name}, {precision:?}");
         }
     }
 }

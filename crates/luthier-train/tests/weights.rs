@@ -4,12 +4,19 @@
 
 mod support;
 
-use luthier_model::{Checkpoint, Decoder, Tuning};
+use luthier_model::{Checkpoint, Decoder, Recomputed, Tuning};
 use luthier_tensor::{Device, OUTPUTS, Precision};
 use luthier_train::{Control, MicroBatch, Row, Step, accumulate, evaluate, evaluate_all};
 use support::{checkpoint, device, lora};
 
-const STEP: Step = Step { precision: Precision::F32, recomputed_layers: 0, dropout_seed: None, learning_rate: 0.0 };
+const STEP: Step = Step {
+    precision: Precision::F32,
+    recomputed: Recomputed { layers: 0, feed_forward_only: false },
+    dropout_seed: None,
+    learning_rate: 0.0,
+    loss_scale: 1.0,
+    noise: None,
+};
 
 /// Loss, and all gradients one after another.
 fn loss_and_gradients(checkpoint: &Checkpoint, tuning: &Tuning, parts: &[MicroBatch]) -> (f32, Vec<f32>) {

@@ -1,14 +1,14 @@
 //! The checkpoints of a run: `checkpoint-STEP` in the output folder, each a sealed folder with the adapter or model as it
-//! is saved at the end, and what the next step depends on besides: masters and the optimiser's state, the progress, the journal,
-//! and how the run was laid out (token budget, recomputed layers, instruction set), so that a run that goes on gives the
-//! same bytes as one that was never left.
+//! is saved at the end, and what the next step depends on besides: masters and the optimiser's state as they are, the
+//! progress, the journal, and how the run was laid out (token budget, recomputed layers, instruction set), so that a run
+//! that goes on gives the same bytes as one that was never left.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use luthier_model::Parameters;
 use luthier_model::checkpoint::{Shard, StoredTensor, TensorSpec, read_state, write_shard};
+use luthier_model::{Parameters, Recomputed};
 use luthier_tensor::{DType, Device, Tensor};
 use luthier_train::{Optimiser, Progress};
 use serde::{Deserialize, Serialize};
@@ -39,14 +39,26 @@ pub(crate) struct Layout {
     /// Tokens of one part.
     pub(crate) token_budget: usize,
     pub(crate) recomputed_layers: usize,
+    /// Of them the feed-forward network alone.
+    #[serde(default)]
+    pub(crate) feed_forward_only: bool,
+    /// Rows of a batch.
+    #[serde(default)]
+    pub(crate) batch_rows: Option<usize>,
     /// The instruction set: another adds in another order.
     pub(crate) cpu: String,
-    /// `bf16` or `fp32`.
+    /// `bf16`, `fp16` or `fp32`.
     pub(crate) precision: String,
     /// Of the rows and their order.
     pub(crate) data: String,
     /// Method, optimiser and schedule, for comparison.
     pub(crate) settings: BTreeMap<String, String>,
+}
+
+impl Layout {
+    pub(crate) fn recomputed(&self) -> Recomputed {
+        Recomputed { layers: self.recomputed_layers, feed_forward_only: self.feed_forward_only }
+    }
 }
 
 /// The checkpoints of an output folder.
@@ -248,7 +260,7 @@ fn write_tensors(
     luthier_files::write_atomically(path, |writer| {
         write_shard(&shard, writer, &mut |spec, writer| match by_name.get(&spec.name) {
             Some(tensor) if tensor.dtype() == DType::U8 => writer.write_all(&device.download_bytes(tensor)),
-            Some(tensor) => save::write_numbers(device, tensor, DType::F32, writer),
+            Some(tensor) => save::write_numbers(device, tensor, tensor.dtype(), writer),
             None => Err(std::io::Error::other(format!("no tensor {}", spec.name))),
         })
     })

@@ -6,10 +6,12 @@ mod check;
 mod files;
 mod freeze;
 mod ia3;
+mod levers;
 mod lora;
 mod method;
 mod oft;
 mod optimiser;
+mod precision;
 mod prompt;
 mod quantisation;
 mod schedule;
@@ -18,6 +20,7 @@ mod vera;
 use std::path::PathBuf;
 
 use luthier_data::{Interleave, RoleWeights, Truncation};
+use luthier_train::LossScaling;
 
 use luthier_model::checkpoint::Quantisation;
 
@@ -26,6 +29,7 @@ use crate::settings::Settings;
 pub(crate) use bottleneck::{BottleneckSettings, BottleneckSize};
 pub(crate) use files::{check_adapter, check_model, describe, gguf_files};
 pub(crate) use ia3::Ia3Settings;
+pub(crate) use levers::Levers;
 pub(crate) use lora::{LoraSettings, Rounds, Targets};
 pub(crate) use method::Method;
 pub(crate) use oft::OftSettings;
@@ -48,6 +52,7 @@ pub(crate) struct TrainConfig {
     pub(crate) optimiser: OptimiserSettings,
     pub(crate) schedule: ScheduleSettings,
     pub(crate) machine: MachineSettings,
+    pub(crate) levers: Levers,
     pub(crate) output: OutputSettings,
     /// `None`: nothing is set aside or given to evaluate on.
     pub(crate) evaluation: Option<EvaluationSettings>,
@@ -171,8 +176,8 @@ pub(crate) enum Scored {
 /// How much is seen, and in what portions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct BatchSettings {
-    /// Rows of a batch, 1 or more.
-    pub(crate) rows: usize,
+    /// Rows of a batch, 1 or more; `None`: as many as memory holds.
+    pub(crate) rows: Option<usize>,
     /// Batches of an optimiser step, 1 or more.
     pub(crate) accumulation: usize,
     pub(crate) length: RunLength,
@@ -208,9 +213,11 @@ impl Span {
 }
 
 /// How the machine is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct MachineSettings {
     pub(crate) precision: Precision,
+    /// Only with [`Precision::F16`].
+    pub(crate) loss_scaling: LossScaling,
     /// `None`: one for each core.
     pub(crate) threads: Option<usize>,
     pub(crate) seed: u64,
@@ -224,14 +231,18 @@ pub(crate) enum Precision {
     Auto,
     F32,
     Bf16,
+    /// Activations in f16, multiplied in f32.
+    F16,
 }
 
 /// Whether a layer's activations are computed again in backward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recomputation {
-    /// When memory is short.
+    /// Of so many layers as memory demands.
     Auto,
     Always,
+    /// Of the feed-forward networks alone.
+    FeedForward,
     Never,
 }
 

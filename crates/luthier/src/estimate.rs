@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use luthier_tensor::Tensor;
+use luthier_tensor::{DType, Tensor};
 use luthier_train::{MicroBatch, Step, Steps, accumulate_freeing};
 
 use crate::run::Run;
@@ -35,9 +35,10 @@ pub(crate) fn estimate(run: &Run, first: usize, evaluations: usize) -> Estimate 
     let trial = shorten(run, parts.into_iter().max_by_key(|part| part.ids.len()).unwrap_or_default());
     let step = Step {
         precision: run.trainer.precision,
-        recomputed_layers: run.trainer.recomputed_layers,
+        recomputed: run.trainer.recomputed,
+        noise: run.trainer.noise,
         dropout_seed: run.trainer.dropout_seed,
-        learning_rate: 0.0,
+        ..Step::default()
     };
     let parts = [trial];
     // The first pass touches weights and memory for the first time; the second is what all others are like.
@@ -55,9 +56,10 @@ pub(crate) fn estimate(run: &Run, first: usize, evaluations: usize) -> Estimate 
     }
     let loss = run.device.upload(&[0.0], 1, 1);
     let start = Instant::now();
-    // Parameters are as large as their gradients.
-    let values: Vec<Tensor> = run.decoder.parameters().iter().map(|parameter| parameter.value.clone()).collect();
-    run.device.download(&run.device.gradient_norm(&values, &loss));
+    // Parameters are as large as their gradients, which may have no memory now.
+    let values = run.decoder.parameters().iter().map(|parameter| &parameter.value);
+    let values: Vec<Tensor> = values.filter(|value| value.dtype() == DType::F32).cloned().collect();
+    run.device.download(&run.device.gradient_norm(&values, &loss, 1.0));
     let update = start.elapsed().as_secs_f64() * OPTIMISER_TRAFFIC;
 
     let seconds_per_work = seconds / multiply_adds(run, &parts).max(1.0);

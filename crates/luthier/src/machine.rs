@@ -47,6 +47,9 @@ fn kibibytes(text: &str, name: &str) -> Option<u64> {
     Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
 }
 
+/// Memory that a run leaves to the system when it takes more.
+const LEFT_FOR_OTHERS: u64 = 256 << 20;
+
 /// The processor as a run uses it.
 pub(crate) struct Processor {
     pub(crate) isa: Isa,
@@ -69,7 +72,10 @@ impl Processor {
         const WITHOUT_KNOWLEDGE: u64 = 1 << 40;
         let memory_bytes = available_bytes().unwrap_or(WITHOUT_KNOWLEDGE) as usize;
         let options = CpuOptions { threads: self.threads, isa: self.isa, memory_bytes, poison: false };
-        Device::cpu(options, observer).context("the processor cannot be used")
+        let device = Device::cpu(options, observer).context("the processor cannot be used")?;
+        // What a plan cannot know: another program that took the memory since.
+        device.guard_memory(|more| available_bytes().is_none_or(|left| left > more as u64 + LEFT_FOR_OTHERS));
+        Ok(device)
     }
 
     /// What is multiplied, and why.
@@ -80,6 +86,10 @@ impl Processor {
             (config::Precision::Bf16, false) => {
                 (Precision::Bf16, "as set; this processor does not multiply bf16, so it saves memory but no time")
             }
+            (config::Precision::F16, true) => {
+                (Precision::F16, "as set; it is multiplied in fp32: bf16 is faster on this processor")
+            }
+            (config::Precision::F16, false) => (Precision::F16, "as set; it is multiplied in fp32"),
             (config::Precision::Auto, true) => (Precision::Bf16, "the processor multiplies bf16"),
             (config::Precision::Auto, false) => (Precision::F32, "the processor does not multiply bf16"),
         }

@@ -57,7 +57,7 @@ pub(crate) fn write_results(
             RunLength::Epochs(epochs) => epochs,
             RunLength::Steps(steps) => steps as f64 / run.steps.per_epoch() as f64,
         },
-        batch_rows: config.batch.rows,
+        batch_rows: run.batch_rows,
         trained_rows: run.steps.rows_until(progress.step),
         metric: evaluation.map_or(config::Metric::Loss, |evaluation| evaluation.metric),
         best_checkpoint: best.as_deref().filter(|path| path.exists()),

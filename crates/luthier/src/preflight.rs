@@ -4,7 +4,7 @@
 use luthier_data::{Example, Tokenizer};
 use luthier_model::Tuning;
 use luthier_model::adapter::Placement;
-use luthier_train::{Event, OptimiserKind, Steps, Trained, memory_warning, rate_warning};
+use luthier_train::{Event, MemoryPlan, OptimiserKind, Steps, Trained, memory_warning, rate_warning};
 
 use crate::config::{Stage, TrainConfig, When};
 use crate::estimate::{Estimate, estimate};
@@ -58,8 +58,8 @@ impl Plan {
         Self {
             memory: memory(run),
             steps: run.steps.total,
-            token_budget: run.steps.token_budget,
-            recomputed_layers: run.trainer.recomputed_layers,
+            token_budget: run.steps.token_budget(),
+            recomputed_layers: run.trainer.recomputed.layers,
             step_seconds,
             seconds,
             disk_bytes,
@@ -73,10 +73,13 @@ impl Plan {
         let free = |bytes: Option<u64>| bytes.map_or_else(String::new, |bytes| format!(" ({} free)", size(bytes)));
         let recomputed = match self.recomputed_layers {
             0 => String::new(),
+            layers if run.trainer.recomputed.feed_forward_only => {
+                format!(", the feed-forward networks of {layers} layers computed again on the way back")
+            }
             layers => format!(", {layers} layers computed again on the way back"),
         };
         let (_, files) = disk(config, run);
-        vec![
+        let mut lines = vec![
             format!(
                 "steps: {} of {} rows, in parts of at most {} tokens{recomputed}",
                 self.steps,
@@ -86,7 +89,18 @@ impl Plan {
             format!("memory: {}{}: {}", size(memory.total_bytes), free(memory.available_bytes), memory.parts()),
             format!("time: about {}, {:.2} s a step", duration(self.seconds), self.step_seconds),
             format!("disk: {}{}: {files}", size(self.disk_bytes), free(self.free_disk_bytes)),
-        ]
+        ];
+        if let Some(other) = &run.facts.in_fp32 {
+            let activations = |plan: &MemoryPlan| plan.peak_bytes.saturating_sub(plan.resident_bytes) as f64;
+            let (here, there) = (activations(&run.facts.plan), activations(other));
+            lines.push(format!(
+                "fp16: activations take {} where fp32 would take {}, {:.0} % less",
+                size(here as u64),
+                size(there as u64),
+                100.0 * (1.0 - here / there.max(1.0))
+            ));
+        }
+        lines
     }
 }
 
@@ -286,17 +300,17 @@ fn shown(row: &Example, tokenizer: &Tokenizer) -> String {
 }
 
 fn memory(run: &Run) -> Memory {
-    let parameters = 4 * run.decoder.parameters().count() as u64;
+    let trained_bytes: u64 = run.decoder.parameters().iter().map(|parameter| parameter.value.bytes() as u64).sum();
     let weight_bytes: u64 = run.model.checkpoint.tensors.values().map(|tensor| tensor.memory_bytes() as u64).sum();
     let peak = run.facts.plan.peak_bytes as u64;
     let total_bytes = run.predicted_bytes.unwrap_or(peak + weight_bytes + run.facts.scratch_bytes + PROGRAM);
     let plan = &run.facts.plan;
     let (gradient_bytes, moment_bytes) = (plan.gradient_bytes as u64, plan.state_bytes as u64);
-    let activation_bytes = peak.saturating_sub(parameters + gradient_bytes + moment_bytes);
+    let activation_bytes = peak.saturating_sub(trained_bytes + gradient_bytes + moment_bytes);
     Memory {
         total_bytes,
         weight_bytes,
-        trained_bytes: parameters,
+        trained_bytes,
         gradient_bytes,
         moment_bytes,
         activation_bytes,

@@ -2,7 +2,7 @@
 //! rate, and names one that should do. Nothing of the model is kept, and no file of a training is touched.
 //! From: Smith 2017, "Cyclical learning rates for training neural networks", section 3.3.
 
-use luthier_train::{Optimiser, Step, Steps, run_step};
+use luthier_train::{LossScale, Noise, Optimiser, Step, Steps, run_step};
 
 use crate::chart::range::{self, RangePoint};
 use crate::config::{RunLength, TrainConfig};
@@ -63,15 +63,28 @@ fn measure(run: &Run, count: usize) -> Vec<RangePoint> {
     let mut optimiser = Optimiser::new(&run.device, run.decoder.parameters(), run.trainer.optimiser.clone());
     let mut points: Vec<RangePoint> = Vec::new();
     let (mut mean, mut lowest) = (0.0, f64::INFINITY);
+    let mut scale = run.trainer.loss_scaling.map(|scaling| (LossScale::new(&scaling), scaling));
     for index in 0..count {
         let (parts, _) = run.steps.step(index);
-        let step = Step {
+        let mut step = Step {
             precision: run.trainer.precision,
-            recomputed_layers: run.trainer.recomputed_layers,
+            recomputed: run.trainer.recomputed,
             dropout_seed: run.trainer.dropout_seed.map(|seed| seed.wrapping_add(index as u64)),
             learning_rate: rate(index, count),
+            loss_scale: scale.map_or(1.0, |(scale, _)| scale.scale as f32),
+            noise: run.trainer.noise.map(|noise| Noise { seed: noise.seed.wrapping_add(index as u64), ..noise }),
         };
-        let numbers = run_step(&run.device, &run.decoder, &mut optimiser, &parts, &step).read(&run.device);
+        let numbers = loop {
+            let numbers = run_step(&run.device, &run.decoder, &mut optimiser, &parts, &step).read(&run.device);
+            // A scale that was too large changed nothing.
+            match &mut scale {
+                Some((scale, scaling)) if scale.is_overflow(scaling, numbers.loss, numbers.gradient_norm) => {
+                    scale.fall(scaling);
+                    step.loss_scale = scale.scale as f32;
+                }
+                _ => break numbers,
+            }
+        };
         if !numbers.loss.is_finite() || !numbers.gradient_norm.is_finite() {
             break;
         }

@@ -161,6 +161,7 @@ fn short_kind(kind: Kind) -> String {
     match kind {
         Kind::Switch => "true|false".to_owned(),
         Kind::Whole(..) => "whole number".to_owned(),
+        Kind::WholeOrAuto(..) => "whole number or auto".to_owned(),
         Kind::Number(..) => "number".to_owned(),
         Kind::Choice(names, _) if names.len() > MOST_IN_LINE => "name".to_owned(),
         Kind::Choice(names, _) => names.join("|"),

@@ -170,7 +170,7 @@ impl Results<'_> {
                 fields.insert("step".to_owned(), json!(event.step));
                 Some(fields)
             }
-            Event::Warning { .. } => None,
+            Event::Overflow(_) | Event::Warning { .. } => None,
         };
         self.entries.iter().filter_map(line).map(Value::Object).collect()
     }

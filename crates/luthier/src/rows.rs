@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use luthier_data::{
@@ -201,7 +202,9 @@ pub(crate) struct RowSteps {
     seed: u64,
     order: RowOrder,
     kept_order: Mutex<Option<(usize, Arc<[usize]>)>>,
-    pub(crate) token_budget: usize,
+    accumulation: usize,
+    length: RunLength,
+    token_budget: AtomicUsize,
     pub(crate) total: usize,
 }
 
@@ -229,26 +232,49 @@ impl RowSteps {
         });
         let rows = bins.as_ref().map_or(examples.len(), Bins::len);
         let batch = order.batch;
-        let rows_per_step = batch.rows.saturating_mul(batch.accumulation).clamp(1, rows.max(1));
-        let per_epoch = rows.div_ceil(rows_per_step);
-        let total = match batch.length {
-            RunLength::Steps(steps) => steps,
-            RunLength::Epochs(epochs) => ((epochs * per_epoch as f64).ceil() as usize).max(1),
-        };
-        Self {
+        let mut steps = Self {
             examples,
             origins,
             datasets: datasets.to_vec(),
             evaluation,
             bins,
             room: order.pack,
-            rows_per_step,
+            rows_per_step: 1,
             seed: order.seed,
             order: order.order,
             kept_order: Mutex::default(),
-            token_budget: usize::MAX,
-            total,
-        }
+            accumulation: batch.accumulation,
+            length: batch.length,
+            token_budget: AtomicUsize::new(usize::MAX),
+            total: 1,
+        };
+        steps.set_batch_rows(batch.rows.unwrap_or(1).min(rows.max(1)));
+        steps
+    }
+
+    /// Makes batches of so many rows.
+    pub(crate) fn set_batch_rows(&mut self, rows: usize) {
+        self.rows_per_step = rows.saturating_mul(self.accumulation).clamp(1, self.rows().max(1));
+        let per_epoch = self.rows().div_ceil(self.rows_per_step);
+        self.total = match self.length {
+            RunLength::Steps(steps) => steps,
+            RunLength::Epochs(epochs) => ((epochs * per_epoch as f64).ceil() as usize).max(1),
+        };
+        *self.kept_order.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The most rows of a batch that leave so many steps to an epoch.
+    pub(crate) fn most_batch_rows(&self, steps: usize) -> usize {
+        (self.rows() / (steps * self.accumulation).max(1)).max(1)
+    }
+
+    /// Tokens of a part.
+    pub(crate) fn token_budget(&self) -> usize {
+        self.token_budget.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_token_budget(&self, tokens: usize) {
+        self.token_budget.store(tokens, Ordering::Relaxed);
     }
 
     /// A hash of all that the rows of each step depend on: a run can only be continued where it is the same.
@@ -372,7 +398,7 @@ impl RowSteps {
         for step in 0..looked_at {
             let examples = self.examples_of(step);
             let lengths: Vec<usize> = examples.iter().map(|&example| sizes[example].0).collect();
-            for part in MicroBatch::cuts(&lengths, self.token_budget) {
+            for part in MicroBatch::cuts(&lengths, self.token_budget()) {
                 let part = &examples[part];
                 let trained = part.iter().map(|&example| sizes[example].1).sum();
                 let tokens = part.iter().map(|&example| sizes[example].0).sum();
@@ -397,13 +423,13 @@ impl RowSteps {
     }
 
     /// A part that no step exceeds: the longest row as often as the budget and a step allow, all of it trained.
-    fn fullest(&self) -> MicroBatch {
+    pub(crate) fn fullest(&self) -> MicroBatch {
         let Some(longest) = self.examples.iter().max_by_key(|example| example.ids.len()) else {
             return MicroBatch::default();
         };
         let length = longest.ids.len().max(1);
         let most = self.rows_per_step.saturating_mul(self.room.unwrap_or(0).div_ceil(length).max(1));
-        let count = (self.token_budget / length).clamp(1, most);
+        let count = (self.token_budget() / length).clamp(1, most);
         let trained = vec![true; longest.ids.len()];
         MicroBatch::of(&vec![Row::new(&longest.ids, &trained, 0); count])
     }
@@ -445,7 +471,7 @@ impl Steps for RowSteps {
             .map(|&row| row_of(&self.examples[row], (epoch * self.examples.len() + row) as u64))
             .collect();
         let passed = (step % self.per_epoch() + 1) as f64 / self.per_epoch() as f64;
-        (MicroBatch::split(&rows, self.token_budget), epoch as f64 + passed)
+        (MicroBatch::split(&rows, self.token_budget()), epoch as f64 + passed)
     }
 
     fn per_epoch(&self) -> usize {
@@ -454,7 +480,18 @@ impl Steps for RowSteps {
 
     fn evaluation(&self) -> Vec<MicroBatch> {
         let rows: Vec<Row> = self.evaluation.iter().map(|example| row_of(example, 0)).collect();
-        MicroBatch::split(&rows, self.token_budget)
+        MicroBatch::split(&rows, self.token_budget())
+    }
+
+    fn halve_budget(&self) -> Option<usize> {
+        // The largest part may be smaller than the budget allows.
+        let largest = self.fullest().ids.len().min(self.token_budget());
+        let longest = self.longest_row();
+        let halved = (largest / 2).max(longest);
+        (halved < largest).then(|| {
+            self.set_token_budget(halved);
+            halved
+        })
     }
 
     fn names(&self, step: usize) -> String {

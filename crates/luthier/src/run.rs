@@ -8,22 +8,27 @@ use anyhow::Context;
 use luthier_data::{BrokenRecord, Report, Tokenized, Tokenizer};
 use luthier_model::adapter::Loaded;
 use luthier_model::checkpoint::StoredTensor;
-use luthier_model::{Decoder, Tuning};
+use luthier_model::{Decoder, Recomputed, Tuning};
 use luthier_tensor::{Device, Isa, Observer, Precision};
 use luthier_train::{
-    Due, Evaluating, MemoryPlan, Metric, Nonfinite, OptimiserKind, OptimiserSettings, Schedule, TrainerSettings,
+    Due, Evaluating, MemoryPlan, Metric, Noise, Nonfinite, OptimiserKind, OptimiserSettings, PureBf16, Schedule, Step,
+    Steps, TrainerSettings, accumulate_freeing,
 };
 
 use crate::checkpoint::Layout;
 use crate::config::{self, DataSettings, EvaluationSettings, EvaluationSource, Mix, Stage, TrainConfig, When};
 use crate::datasets;
-use crate::fit::{Restored, fit, predict};
+use crate::fit::{Fitted, Planner, Restored, predict};
 use crate::machine::{ProcessMemory, Processor};
 use crate::method::{check_blocks, check_saved_modules, check_targets, tuning};
 use crate::model::Model;
 use crate::rate::{self, ChosenRate};
 use crate::rows::{self, Order, RowSteps, Rows, UsedTemplate, Wanted};
 use crate::{Environment, eprint_line};
+
+/// Keep the random numbers of different purposes apart.
+const NOISE: u64 = 0x6e65_6674;
+const ROUNDING: u64 = 0x72_6f75_6e64;
 
 /// Everything that a run needs.
 pub(crate) struct Run {
@@ -37,6 +42,8 @@ pub(crate) struct Run {
     /// What the process will hold at its peak; `None` where the system does not tell what it holds now.
     pub(crate) predicted_bytes: Option<u64>,
     pub(crate) facts: Facts,
+    /// Rows of a batch.
+    pub(crate) batch_rows: usize,
     /// Of the rows and their order.
     data: String,
     /// What decides the result besides the rows, as text.
@@ -48,6 +55,8 @@ pub(crate) struct Facts {
     pub(crate) threads: usize,
     pub(crate) precision_reason: &'static str,
     pub(crate) plan: MemoryPlan,
+    /// The same run in fp32, where that is of interest.
+    pub(crate) in_fp32: Option<MemoryPlan>,
     pub(crate) rate: ChosenRate,
     pub(crate) scratch_bytes: u64,
     /// What happened to the rows that are trained.
@@ -81,6 +90,7 @@ impl Run {
         }
         let (precision, reason) = match (config.machine.precision, resumed.map(|layout| layout.precision.as_str())) {
             (config::Precision::Auto, Some("bf16")) => (Precision::Bf16, "as in the checkpoint"),
+            (config::Precision::Auto, Some("fp16")) => (Precision::F16, "as in the checkpoint"),
             (config::Precision::Auto, Some(_)) => (Precision::F32, "as in the checkpoint"),
             (wanted, _) => processor.precision(wanted),
         };
@@ -108,9 +118,6 @@ impl Run {
         let order = Order { batch: &config.batch, seed: config.machine.seed, order: data.order, pack };
         let mut steps = RowSteps::new(tokenized, &data.datasets, evaluation.examples, &order);
         let settings = deciding(config);
-        if let Some(layout) = resumed {
-            check_layout(&steps, &settings, layout)?;
-        }
         let rate = rate::choose(config, &model);
         if let Some(floor) = config.schedule.floor.filter(|floor| *floor >= rate.value) {
             anyhow::bail!(
@@ -118,23 +125,38 @@ impl Run {
                 rate.value
             );
         }
-        let schedule = schedule(config, rate.value, steps.total);
+        let optimiser = optimiser(config, &model);
         let drops = tuning.dropout() > 0.0;
-        let mut trainer = TrainerSettings {
+        let planner = Planner { model: &model, tuning: &tuning, adapters: &loaded };
+        let settings_of = |steps: &RowSteps| TrainerSettings {
             precision,
-            schedule,
-            optimiser: optimiser(config, &model),
-            recomputed_layers: 0,
+            schedule: schedule(config, rate.value, steps.total),
+            optimiser: optimiser.clone(),
+            recomputed: Recomputed::default(),
+            noise: config.levers.noise_alpha.map(|alpha| Noise { alpha, seed: config.machine.seed ^ NOISE }),
             dropout_seed: drops.then_some(config.machine.seed),
             evaluating: config.evaluation.as_ref().map(|evaluation| evaluating(evaluation, steps.total)),
             saving: due(config.saving.when, steps.total),
             keeps_best: config.saving.best,
+            loss_scaling: (precision == Precision::F16).then_some(config.machine.loss_scaling),
             nonfinite: match config.saving.nonfinite {
                 config::Nonfinite::Skip => Nonfinite::Skip,
                 config::Nonfinite::Stop => Nonfinite::Stop,
             },
         };
-        let plan = fit(config, &model, &tuning, &loaded, &mut steps, &mut trainer, resumed)?;
+        match (config.batch.rows, resumed.and_then(|layout| layout.batch_rows)) {
+            (Some(_), _) => {}
+            (None, Some(rows)) => steps.set_batch_rows(rows),
+            (None, None) => {
+                let mut trainer = settings_of(&steps);
+                planner.fill_batch(config, &mut steps, &mut trainer)?;
+            }
+        }
+        if let Some(layout) = resumed {
+            check_layout(&steps, &settings, layout)?;
+        }
+        let mut trainer = settings_of(&steps);
+        let Fitted { plan, in_fp32 } = planner.fit(config, &steps, &mut trainer, resumed)?;
         // Weights that were drawn or quantised lie in memory already; they too are counted with the model.
         let made = |tensor: &&StoredTensor| config.model.from_scratch || tensor.was_quantised();
         let tensors = model.checkpoint.tensors.values().filter(made);
@@ -146,7 +168,10 @@ impl Run {
         });
         let device = processor.device(observer)?;
         let scratch_bytes = device.scratch_bytes(precision, &model.layout()) as u64;
-        let decoder = Decoder::with_adapters(&device, &model.checkpoint, &tuning, &loaded)?;
+        let decoder = Decoder::with_storage(&device, &model.checkpoint, &tuning, &loaded, optimiser.storage())?;
+        if config.batch.rows.is_none() && resumed.is_none() && !optimiser.in_backward {
+            confirm(&device, &decoder, &steps, &trainer);
+        }
         warn_long_rows(&model, &steps, decoder.prompt_rows());
         check_targets(&tuning, &decoder)?;
         check_saved_modules(&tuning, &decoder)?;
@@ -157,7 +182,7 @@ impl Run {
                 trainer.optimiser.kind.describe()
             );
         }
-        let trained = decoder.parameters().count() as u64;
+        let trained: u64 = decoder.parameters().iter().map(|parameter| parameter.value.bytes() as u64).sum();
         let restored = match (resumed, config.evaluation.as_ref().is_some_and(|evaluation| evaluation.keeps_best)) {
             (Some(_), _) => Restored::Everything { trained },
             (None, true) => Restored::Best { trained },
@@ -177,6 +202,7 @@ impl Run {
                 threads: processor.threads,
                 precision_reason: reason,
                 plan,
+                in_fp32,
                 rate,
                 scratch_bytes,
                 report,
@@ -187,6 +213,7 @@ impl Run {
                 broken,
             },
             data: steps.fingerprint(),
+            batch_rows: config.batch.rows.unwrap_or(steps.rows_per_step().div_ceil(config.batch.accumulation)),
             steps,
             settings,
         })
@@ -195,8 +222,10 @@ impl Run {
     /// What every sitting of this run must have in common.
     pub(crate) fn layout(&self) -> Layout {
         Layout {
-            token_budget: self.steps.token_budget,
-            recomputed_layers: self.trainer.recomputed_layers,
+            token_budget: self.steps.token_budget(),
+            recomputed_layers: self.trainer.recomputed.layers,
+            feed_forward_only: self.trainer.recomputed.feed_forward_only,
+            batch_rows: Some(self.batch_rows),
             cpu: self.isa.name().to_owned(),
             precision: precision_name(self.trainer.precision).to_owned(),
             data: self.data.clone(),
@@ -217,7 +246,7 @@ fn say_beside(config: &TrainConfig) {
     ));
 }
 
-/// `bf16` or `fp32`.
+/// `bf16`, `fp16` or `fp32`.
 pub(crate) fn precision_name(precision: Precision) -> &'static str {
     match precision {
         Precision::F32 => "fp32",
@@ -316,6 +345,7 @@ fn deciding(config: &TrainConfig) -> BTreeMap<String, String> {
         ("the schedule", format!("{:?}", config.schedule)),
         ("the length", format!("{:?}", config.batch.length)),
         ("the seed", config.machine.seed.to_string()),
+        ("the rounding or the noise", format!("{:?}", config.levers)),
     ];
     named.into_iter().map(|(name, text)| (name.to_owned(), text)).collect()
 }
@@ -354,6 +384,7 @@ fn optimiser(config: &TrainConfig, model: &Model) -> OptimiserSettings {
         },
         weight_decay: settings.weight_decay,
         max_gradient_norm: settings.max_grad_norm,
+        pure_bf16: config.levers.pure_bf16.map(|rounding| PureBf16 { rounding, seed: config.machine.seed ^ ROUNDING }),
         clipping: settings.clipping,
         layer_decay: settings.layer_decay,
         in_backward: settings.in_backward,
@@ -370,6 +401,36 @@ fn check_ids(tokenized: &luthier_data::Tokenized, vocabulary: usize) -> anyhow::
         "row {} has token {largest}, but the model knows {vocabulary} tokens; the tokenizer belongs to another model",
         row + 1
     )
+}
+
+/// Makes sure that the longest rows fit before the first step, and takes smaller parts where they do not.
+fn confirm(device: &Device, decoder: &Decoder, steps: &RowSteps, trainer: &TrainerSettings) {
+    let step = Step {
+        precision: trainer.precision,
+        recomputed: trainer.recomputed,
+        dropout_seed: trainer.dropout_seed,
+        noise: trainer.noise,
+        ..Step::default()
+    };
+    let parameters = decoder.parameters();
+    let release = || parameters.iter().for_each(|parameter| device.release(&parameter.gradient));
+    let by_block = matches!(trainer.optimiser.kind, OptimiserKind::Badam(_));
+    let tried = || {
+        if !by_block {
+            parameters.allocate_gradients(device);
+        }
+        accumulate_freeing(device, decoder, &[steps.fullest()], &step, &mut |index, _| {
+            if let Some(parameter) = parameters.get(index).filter(|_| by_block) {
+                device.release(&parameter.gradient);
+            }
+        });
+    };
+    while device.attempt(tried).is_err() {
+        release();
+        let Some(budget) = steps.halve_budget() else { break };
+        eprint_line(&format!("note: the longest rows do not fit at once: parts have at most {budget} tokens"));
+    }
+    release();
 }
 
 fn warn_long_rows(model: &Model, steps: &RowSteps, prompt_rows: usize) {

@@ -156,7 +156,7 @@ impl Scalars {
                 ];
                 (event.step, scalars)
             }
-            Event::Warning { .. } => return None,
+            Event::Overflow(_) | Event::Warning { .. } => return None,
         };
         let finite: Vec<(&str, f32)> = scalars
             .into_iter()

@@ -3,7 +3,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use luthier_train::{EvaluationEvent, Event, StepEvent};
+use luthier_train::{EvaluationEvent, Event, OverflowEvent, StepEvent};
 
 use crate::journal::Entry;
 use crate::progress::{LogLine, Window};
@@ -33,7 +33,7 @@ impl<Output: Write> Terminal<Output> {
             match &entry.event {
                 Event::Step(step) => drop(self.window.push(step, entry.elapsed_seconds)),
                 Event::Evaluation(evaluation) => _ = self.window.evaluate(evaluation, entry.elapsed_seconds),
-                Event::Warning { .. } => {}
+                Event::Overflow(_) | Event::Warning { .. } => {}
             }
         }
         self.window.begin_sitting();
@@ -47,6 +47,7 @@ impl<Output: Write> Terminal<Output> {
                 self.window.evaluate(evaluation, entry.elapsed_seconds);
                 self.say(&show_evaluation(evaluation));
             }
+            Event::Overflow(overflow) => self.say(&show_overflow(overflow)),
             Event::Warning { name, message } => self.say(&format!("warning: {name}: {message}")),
         }
     }
@@ -97,6 +98,13 @@ fn show(line: &LogLine) -> String {
         line.tokens_per_second,
         line.peak_bytes as f64 / 1e9,
         duration(line.totals.remaining_seconds),
+    )
+}
+
+fn show_overflow(event: &OverflowEvent) -> String {
+    format!(
+        "overflow: step {} changed nothing, since a gradient outgrew fp16; the scale of the loss falls from {} to {}",
+        event.step, event.loss_scale, event.next_loss_scale
     )
 }
 

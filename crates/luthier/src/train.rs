@@ -146,6 +146,17 @@ fn drive(
                 count(progress.skipped_in_a_row, "step")
             );
         }
+        End::OutOfMemory => {
+            let newest = sitting.newest.as_deref().map_or_else(
+                || "there is no checkpoint".to_owned(),
+                |path| format!("go on from {} with {resume}", path.display()),
+            );
+            bail!(
+                "memory ran out in step {}, and its parts cannot be smaller; close other programs, lower cutoff_len, or set \
+                 gradient_checkpointing: on; {newest}",
+                progress.step + 1
+            );
+        }
         End::EarlyStopped => sitting.say(&format!(
             "note: the run ends early: {} were no better than the best (early_stopping_steps)",
             count(progress.evaluations_without_better, "evaluation")

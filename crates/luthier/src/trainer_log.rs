@@ -1,12 +1,12 @@
 //! `trainer_log.jsonl`: one object a line with the fields that LLaMA-Factory writes, so that what reads its logs reads
-//! ours; an evaluation's accuracy and perplexity are added. Times are texts as Python prints them; `throughput` is tokens
-//! a second. What is not a finite number is left out, since JSON has none.
+//! ours; an evaluation's accuracy and perplexity, and the overflows of fp16, are added. Times are texts as Python prints
+//! them; `throughput` is tokens a second. What is not a finite number is left out, since JSON has none.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-use luthier_train::{EvaluationEvent, Event};
+use luthier_train::{EvaluationEvent, Event, OverflowEvent};
 use serde_json::{Value, json};
 
 use crate::journal::Entry;
@@ -61,12 +61,24 @@ fn line(window: &mut Window, entry: &Entry) -> Option<String> {
             let totals = window.evaluate(evaluation, entry.elapsed_seconds);
             of_evaluation(evaluation, &totals)
         }
+        Event::Overflow(overflow) => of_overflow(overflow),
         Event::Warning { .. } => return None,
     };
     if let Value::Object(fields) = &mut object {
         fields.retain(|_, value| !value.is_null());
     }
     Some(format!("{object}\n"))
+}
+
+fn of_overflow(event: &OverflowEvent) -> Value {
+    json!({
+        "current_steps": event.step,
+        "total_steps": event.total_steps,
+        "overflows": event.overflows,
+        "loss_scale": event.loss_scale,
+        "next_loss_scale": event.next_loss_scale,
+        "percentage": percentage(event.step, event.total_steps),
+    })
 }
 
 fn of_steps(line: &LogLine) -> Value {

@@ -57,9 +57,9 @@ fn an_unknown_key_names_the_nearest() {
 #[test]
 fn a_refused_key_says_why() {
     train(
-        "\nfp16: true\nsplit_special_tokens: true\nrope_scaling: {a: [b]}\n",
+        "\nfp8: true\nsplit_special_tokens: true\nrope_scaling: {a: [b]}\n",
         &["shift_attn=true"],
-        "error: train.yaml, line 5: fp16 is refused: fp16 needs a loss scale and is not there yet; use precision: auto\n\
+        "error: train.yaml, line 5: fp8 is refused: Luthier does not have it yet, and without it the result would differ\n\
          error: train.yaml, line 6: split_special_tokens is refused: Luthier does not have it yet, and without it the result \
          would differ\n\
          error: train.yaml, line 7: rope_scaling is refused: the scaling of the model's own config.json is used; another is \

@@ -97,7 +97,12 @@ const METHODS: &[Choice] = &[
 
 const STAGES: &[Choice] = &[of("sft", &["stage=sft"]), of("pt", &["stage=pt"])];
 
-const PRECISIONS: &[Choice] = &[of("fp32", &["precision=fp32"]), of("bf16", &["precision=bf16"])];
+const PRECISIONS: &[Choice] = &[
+    of("fp32", &["precision=fp32"]),
+    of("bf16", &["precision=bf16"]),
+    of("fp16", &["precision=fp16"]),
+    of("pure bf16", &["pure_bf16=true"]),
+];
 
 const OPTIMISERS: &[Choice] = &[
     of("AdamW", &["optim=adamw_torch"]),

@@ -91,7 +91,7 @@ fn packed_rows_have_the_losses_of_rows_alone() {
         }
     }
     let decoder = Decoder::new(&device, &checkpoint, &Tuning::Full, None).unwrap();
-    let step = Step { precision: Precision::F32, recomputed_layers: 0, dropout_seed: None, learning_rate: 0.0 };
+    let step = Step::default();
     for parts in [&packed, &alone] {
         let loss = f64::from(device.download(&accumulate(&device, &decoder, parts, &step))[0]);
         assert!((loss - sum / weight).abs() < 1e-6 * loss, "{loss} and {}", sum / weight);

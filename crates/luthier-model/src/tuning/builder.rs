@@ -30,6 +30,8 @@ pub(crate) struct Builder<'c> {
     /// VeRA's random matrices, from their first use on.
     pub(crate) vera: Option<Shared>,
     sites: u64,
+    /// Of trained matrices.
+    pub(crate) storage: DType,
 }
 
 impl<'c> Builder<'c> {
@@ -54,6 +56,7 @@ impl<'c> Builder<'c> {
             starts: Vec::new(),
             vera: None,
             sites: 0,
+            storage: DType::F32,
         };
         builder.check_beside()?;
         Ok(builder)
@@ -155,12 +158,12 @@ impl<'c> Builder<'c> {
         if self.tuning.is_adapter() { format!("base_model.model.{name}") } else { name.to_owned() }
     }
 
-    /// A matrix: mapped when frozen, an f32 copy when trained or replaced by the adapter's own.
+    /// A matrix: mapped when frozen, a copy when trained or replaced by the adapter's own.
     fn matrix(&mut self, name: &str, module: &str) -> Result<Weight, Error> {
         let stored = self.stored(name)?;
         let source = self.source(name, stored)?;
         if self.trains(name, module) {
-            let value = self.device.convert(source, DType::F32);
+            let value = self.device.convert(source, self.storage);
             let file_name = self.file_name(name);
             return Ok(self.parameters.add(&self.device, file_name, stored.dims().to_vec(), value));
         }

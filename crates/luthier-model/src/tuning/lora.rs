@@ -89,14 +89,16 @@ impl<'c> Builder<'c> {
         if rank == 0 {
             return Ok(());
         }
-        let downs = self.device.empty(DType::F32, rank, width);
+        // What is loaded and stays as it is is not rounded.
+        let storage = if lora.is_some() { self.storage } else { DType::F32 };
+        let downs = self.device.empty(storage, rank, width);
         let gradients = lora.map(|_| self.device.zeros(DType::F32, rank, width));
         let mut first = 0;
         for ((module, projection), planned) in modules.iter().zip(projections).zip(planned) {
             let Some(planned) = planned else { continue };
             let (rank, out) = (planned.rank, projection.weight.value.rows());
             let down = downs.slice_rows(first, rank);
-            let up = self.device.zeros(DType::F32, out, rank);
+            let up = self.device.zeros(storage, out, rank);
             self.start_lora(lora, module, projection, &planned, (&down, &up))?;
             let (down, up) = match &gradients {
                 Some(gradients) => {
@@ -148,7 +150,7 @@ impl<'c> Builder<'c> {
         }
         let Some(lora) = lora else { return Ok(()) };
         let Some(pissa) = &lora.pissa else {
-            self.device.write_f32(down, &uniform(lora.seed, module, (width as f64).sqrt().recip(), rank * width));
+            self.device.write_numbers(down, &uniform(lora.seed, module, (width as f64).sqrt().recip(), rank * width));
             return Ok(());
         };
         let weight = &projection.weight.value;

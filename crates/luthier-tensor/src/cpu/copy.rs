@@ -228,13 +228,43 @@ impl Cpu {
                 for row in range {
                     // SAFETY: rows are there by the tensors' shapes; each row belongs to one task.
                     let (input, out) = unsafe { (rows.row(row), out.row_mut(row)) };
-                    let start = mix(mix(seed as u32) ^ mix((seed >> 32) as u32 ^ 0x9e37_79b9) ^ mix(tokens[row]));
+                    let start = row_stream(seed, tokens[row]);
                     self.isa.run(
                         #[inline(always)]
                         || {
                             for (index, (out, input)) in out.iter_mut().zip(input).enumerate() {
-                                let random = mix(start.wrapping_add((index as u32).wrapping_mul(0x85eb_ca6b)));
+                                let random = counted(start, index as u32);
                                 *out = E::store(if random < limit { 0.0 } else { input.load() * keep });
+                            }
+                        },
+                    );
+                }
+            });
+        });
+    }
+
+    /// `values[t][i] += scale * magnitudes[t] * u`, with u uniform in +-1 by a number that is a function of
+    /// `(seed, tokens[t], i)` alone. tokens u32 `[1, rows]`, magnitudes f32 `[1, rows]`.
+    pub(crate) fn add_noise(&self, values: &Tensor, tokens: &Tensor, magnitudes: &Tensor, seed: u64, scale: f32) {
+        // SAFETY: one u32 for each row.
+        let tokens = unsafe { std::slice::from_raw_parts(tokens.address().cast::<u32>(), values.rows()) };
+        // SAFETY: one f32 for each row, which nothing writes now.
+        let magnitudes = unsafe { Rows::<f32>::of(magnitudes).row(0) };
+        with_element!(values.dtype(), E, {
+            let rows = Rows::<E>::of_mut(values);
+            self.pool.run_rows(values.rows(), GRAIN, |range| {
+                for row in range {
+                    // SAFETY: rows are there by the tensor's shape; each row belongs to one task.
+                    let values = unsafe { rows.row_mut(row) };
+                    let start = row_stream(seed, tokens[row]);
+                    let factor = magnitudes[row] * scale;
+                    self.isa.run(
+                        #[inline(always)]
+                        || {
+                            for (index, value) in values.iter_mut().enumerate() {
+                                let random = counted(start, index as u32) >> 8;
+                                let uniform = random as f32 * (2.0 / 16_777_215.0) - 1.0;
+                                *value = E::store(value.load() + factor * uniform);
                             }
                         },
                     );
@@ -273,6 +303,18 @@ impl Cpu {
             });
         });
     }
+}
+
+/// Where the random numbers of a row begin.
+#[inline(always)]
+pub(super) fn row_stream(seed: u64, row: u32) -> u32 {
+    mix(mix(seed as u32) ^ mix((seed >> 32) as u32 ^ 0x9e37_79b9) ^ mix(row))
+}
+
+/// Random number `index` of a stream.
+#[inline(always)]
+pub(super) fn counted(stream: u32, index: u32) -> u32 {
+    mix(stream.wrapping_add(index.wrapping_mul(0x85eb_ca6b)))
 }
 
 /// A bijection of 32 bits in which every bit depends on every other. From: Wellons 2018, "lowbias32".

@@ -45,14 +45,14 @@ impl Cpu {
         });
     }
 
-    /// The root of the sum of f32 `[n, 1]`, added in order; NaN where `loss` is not finite.
-    pub(crate) fn root_of_sum(&self, partial: &Tensor, loss: &Tensor, out: &Tensor) {
+    /// `scale` times the root of the sum of f32 `[n, 1]`, added in order; NaN where `loss` is not finite.
+    pub(crate) fn root_of_sum(&self, partial: &Tensor, loss: &Tensor, scale: f32, out: &Tensor) {
         let (sums, out) = (Rows::<f32>::of(&partial.reshape(1, partial.len())), Rows::<f32>::of_mut(out));
         // SAFETY: both rows are there, and nothing else runs.
         let (sums, out) = unsafe { (sums.row(0), out.row_mut(0)) };
         // SAFETY: as above.
         let loss = unsafe { Rows::<f32>::of(loss).row(0) }[0];
-        let norm = sums.iter().map(|&sum| f64::from(sum)).sum::<f64>().sqrt() as f32;
+        let norm = (sums.iter().map(|&sum| f64::from(sum)).sum::<f64>().sqrt() * f64::from(scale)) as f32;
         out[0] = if loss.is_finite() { norm } else { f32::NAN };
     }
 

@@ -131,6 +131,23 @@ impl Kept {
 impl<'a> Tape<'a> {
     /// `[tokens, sum of out]`: all projections of one input.
     pub fn linear(&mut self, input: LinearInput, projections: &[Projection], residual: Option<Residual>) -> Var {
+        self.linear_or_shape(input, projections, residual, true)
+    }
+
+    /// As [`linear`](Self::linear), for what ends a layer: when the layer runs again in backward, the product is left out,
+    /// since nobody reads it, and the numbers are undefined.
+    pub fn last_linear(&mut self, input: LinearInput, projections: &[Projection], residual: Option<Residual>) -> Var {
+        let computed = !self.runs_again();
+        self.linear_or_shape(input, projections, residual, computed)
+    }
+
+    fn linear_or_shape(
+        &mut self,
+        input: LinearInput,
+        projections: &[Projection],
+        residual: Option<Residual>,
+        computed: bool,
+    ) -> Var {
         let (device, precision) = (self.device().clone(), self.precision());
         let (compute, storage) = (precision.compute(), precision.storage());
         let width = projections[0].weight.value.columns();
@@ -144,9 +161,14 @@ impl<'a> Tape<'a> {
                 (input, Kept::Activated { input: input.value().clone(), how: Activated { activation, gated } })
             }
         };
-        let h = kept.make(&device, width);
-        let tokens = h.rows();
+        let tokens = source.value().rows();
         let placed = place(projections, self.adapters(), tokens);
+        // A norm's factors, the low-rank side and unscaled sums are kept; else nobody needs h where nothing is computed.
+        let reads = |projection: &Projection| projection.row_scale.is_some() || projection.input_map.is_some();
+        let is_read = computed
+            || kept.weight().is_some()
+            || placed.iter().any(|placed| placed.terms().next().is_some() || reads(&placed.projection));
+        let h = if is_read { kept.make(&device, width) } else { source.value().clone() };
         let out_columns = projections.iter().map(|projection| projection.weight.value.rows()).sum();
         let dropout = self.dropout().cloned();
         let multiply = if self.is_exact() { Cpu::multiply } else { Cpu::multiply_few };
@@ -169,7 +191,9 @@ impl<'a> Tape<'a> {
             let h = mapped.as_ref().unwrap_or(&h);
             let inner_bias = placed.projection.scaled_bias().map(|bias| &bias.value);
             let sums = factors.as_ref().map(|_| device.empty(storage, tokens, weight.rows()));
-            for (rows, is_scaled) in placed.stretches(tokens) {
+            // Backward of a row scale needs the unscaled sums.
+            let stretches = if computed || sums.is_some() { placed.stretches(tokens) } else { Vec::new() };
+            for (rows, is_scaled) in stretches {
                 // To the sums where a row scale follows, else to the output.
                 let sums = sums.as_ref().filter(|_| is_scaled).map(|sums| cut(sums, &rows));
                 let (output, base) = (cut(&output, &rows), base.map(|base| cut(base, &rows)));

@@ -25,4 +25,6 @@ pub struct Gate<'a> {
     pub norm: &'a Tensor,
     /// Gradients are scaled down to this norm.
     pub max_norm: Option<f32>,
+    /// Factor of the gradients before all else, which the norm has already: 1 / the scale of the loss.
+    pub gradient_scale: f32,
 }

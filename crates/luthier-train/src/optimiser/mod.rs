@@ -20,7 +20,8 @@ use luthier_tensor::{Device, Gate, Tensor};
 
 pub use settings::{
     AdafactorSettings, ApolloSettings, BadamSettings, BlockOrder, Clipping, GaloreSettings, LowRankSettings, Moments,
-    MuonSettings, OptimiserKind, OptimiserSettings, ProjectedSide, ScheduleFreeSettings, SgdSettings, Targets,
+    MuonSettings, OptimiserKind, OptimiserSettings, ProjectedSide, PureBf16, ScheduleFreeSettings, SgdSettings,
+    Targets,
 };
 
 /// What is kept for one parameter, and how it is stepped.
@@ -35,6 +36,8 @@ trait Rule: std::fmt::Debug {
 #[derive(Clone, Copy, Debug)]
 struct Now<'n> {
     gate: Gate<'n>,
+    /// The parameter's number.
+    index: usize,
     /// This parameter's rate.
     learning_rate: f64,
     /// This parameter's decay.
@@ -78,7 +81,7 @@ impl Optimiser {
 
     fn rule(&self, device: &Device, parameter: &Parameter) -> Box<dyn Rule> {
         let (settings, moments) = (&self.settings, self.settings.moments);
-        let adamw = || Box::new(adamw::AdamWState::new(device, parameter, moments));
+        let adamw = || Box::new(adamw::AdamWState::new(device, parameter, moments, settings.pure_bf16));
         match &settings.kind {
             OptimiserKind::AdamW | OptimiserKind::Badam(_) => adamw(),
             OptimiserKind::AdamMini { head_dim } => match adam_mini::blocks(parameter, *head_dim) {
@@ -162,8 +165,17 @@ impl Optimiser {
     }
 
     /// One step; returns the norm of all gradients together before clipping, f32 `[1, 1]`, which is not finite when `loss`
-    /// is not. Then no parameter and no state changes; the step counts all the same.
-    pub fn step(&mut self, device: &Device, parameters: &Parameters, loss: &Tensor, learning_rate: f64) -> Tensor {
+    /// is not. Then no parameter and no state changes; the step counts all the same, unless it is
+    /// taken back. Gradients are those of `loss_scale` times the loss, and are scaled down in passing.
+    pub fn step(
+        &mut self,
+        device: &Device,
+        parameters: &Parameters,
+        loss: &Tensor,
+        learning_rate: f64,
+        loss_scale: f32,
+    ) -> Tensor {
+        let gradient_scale = 1.0 / loss_scale;
         self.begin(learning_rate);
         let stepped: Vec<Tensor> = parameters
             .iter()
@@ -171,18 +183,24 @@ impl Optimiser {
             .filter(|(_, rule)| rule.is_some())
             .map(|(parameter, _)| parameter.gradient.clone())
             .collect();
-        let norm = device.gradient_norm(&stepped, loss);
+        let norm = device.gradient_norm(&stepped, loss, gradient_scale);
         for (index, parameter) in parameters.iter().enumerate() {
             match self.settings.clipping {
                 Clipping::PerTensor if self.settings.max_gradient_norm.is_some() && self.rules[index].is_some() => {
                     // The norm of all is not finite where any is not, so it decides for each.
-                    let own = device.gradient_norm(std::slice::from_ref(&parameter.gradient), &norm);
-                    self.step_one(device, parameter, index, &own, learning_rate);
+                    let own = device.gradient_norm(std::slice::from_ref(&parameter.gradient), &norm, gradient_scale);
+                    self.step_one(device, parameter, index, (&own, gradient_scale), learning_rate);
                 }
-                _ => self.step_one(device, parameter, index, &norm, learning_rate),
+                _ => self.step_one(device, parameter, index, (&norm, gradient_scale), learning_rate),
             }
         }
         norm
+    }
+
+    /// The last step changed nothing and does not count: the loss's scale had spoilt it. Only where no average is kept, as
+    /// an average counts rates.
+    pub(crate) fn take_back(&mut self) {
+        self.steps -= 1;
     }
 
     /// The next step begins; [`step_final`](Self::step_final) follows for each parameter.
@@ -199,18 +217,26 @@ impl Optimiser {
         parameters: &Parameters,
         index: usize,
         loss: &Tensor,
-        learning_rate: f64,
+        (learning_rate, loss_scale): (f64, f32),
     ) -> Option<Tensor> {
         let parameter = parameters.get(index).filter(|_| self.rules[index].is_some())?;
         // Nothing was added where the loss does not depend on it.
         device.allocate(&parameter.gradient);
-        let norm = device.gradient_norm(std::slice::from_ref(&parameter.gradient), loss);
-        self.step_one(device, parameter, index, &norm, learning_rate);
+        let gradient_scale = 1.0 / loss_scale;
+        let norm = device.gradient_norm(std::slice::from_ref(&parameter.gradient), loss, gradient_scale);
+        self.step_one(device, parameter, index, (&norm, gradient_scale), learning_rate);
         device.release(&parameter.gradient);
         Some(norm)
     }
 
-    fn step_one(&mut self, device: &Device, parameter: &Parameter, index: usize, norm: &Tensor, learning_rate: f64) {
+    fn step_one(
+        &mut self,
+        device: &Device,
+        parameter: &Parameter,
+        index: usize,
+        (norm, gradient_scale): (&Tensor, f32),
+        learning_rate: f64,
+    ) {
         let (settings, step) = (&self.settings, self.steps);
         let step = match settings.kind {
             OptimiserKind::Badam(chosen) => badam::step_in_block(&chosen, step),
@@ -218,7 +244,8 @@ impl Optimiser {
         };
         let Some(rule) = &mut self.rules[index] else { return };
         let now = Now {
-            gate: Gate { norm, max_norm: settings.max_gradient_norm.map(|limit| limit as f32) },
+            gate: Gate { norm, max_norm: settings.max_gradient_norm.map(|limit| limit as f32), gradient_scale },
+            index,
             learning_rate: learning_rate * self.factors[index],
             weight_decay: if parameter.decays { settings.weight_decay } else { 0.0 },
             step,

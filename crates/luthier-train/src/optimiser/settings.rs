@@ -1,6 +1,7 @@
 //! Which optimiser, and its numbers.
 
 use luthier_model::{Parameter, Parameters};
+use luthier_tensor::{DType, Rounding};
 
 use super::names;
 
@@ -21,7 +22,18 @@ pub struct OptimiserSettings {
     pub layer_decay: Option<f64>,
     /// Parameters are stepped on the way back, and gradients forgotten. Then [`Clipping::Together`] has no limit.
     pub in_backward: bool,
+    /// Trained matrices and their moments are kept in bf16; `None`: everything in f32. Only with [`OptimiserKind::AdamW`].
+    pub pure_bf16: Option<PureBf16>,
     /// Of random projections and orders.
+    pub seed: u64,
+}
+
+/// How a state in bf16 is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PureBf16 {
+    /// How it is rounded.
+    pub rounding: Rounding,
+    /// Where the random numbers of rounding come from.
     pub seed: u64,
 }
 
@@ -120,8 +132,14 @@ impl OptimiserSettings {
             clipping: Clipping::Together,
             layer_decay: None,
             in_backward: false,
+            pure_bf16: None,
             seed: 0,
         }
+    }
+
+    /// What trained matrices are kept in; vectors are f32 always.
+    pub fn storage(&self) -> DType {
+        if self.pure_bf16.is_some() { DType::Bf16 } else { DType::F32 }
     }
 }
 

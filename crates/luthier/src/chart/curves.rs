@@ -47,7 +47,7 @@ impl Curves {
                         curves.best = if event.is_best { Some(point) } else { curves.best };
                     }
                 }
-                Event::Warning { .. } => {}
+                Event::Overflow(_) | Event::Warning { .. } => {}
             }
         }
         curves.last_step = steps.iter().map(|point| point.step).fold(curves.last_step, usize::max);

@@ -35,6 +35,7 @@ impl TrainConfig {
             optimiser: check.optimiser(),
             schedule: check.schedule(&mut notices),
             machine: check.machine(),
+            levers: check.levers(),
             output: check.output(&mut notices),
             saving: check.saving(),
             evaluation: check.evaluation(&mut notices),
@@ -42,6 +43,7 @@ impl TrainConfig {
             notices,
             differences: None,
         };
+        check.levers_beside(&config);
         config.differences = differences::note(settings, config.evaluation.is_some());
         if check.problems.is_empty() { Ok(config) } else { Err(check.problems) }
     }
@@ -66,6 +68,11 @@ impl Check<'_> {
     /// Notes what is wrong with the setting of this name.
     pub(super) fn problem(&mut self, name: &str, sentence: impl AsRef<str>) {
         self.problems.push(Problem(format!("{}{}", self.settings.place(name), sentence.as_ref())));
+    }
+
+    /// Whether anything is wrong so far.
+    pub(super) fn found_any(&self) -> bool {
+        !self.problems.is_empty()
     }
 
     pub(super) fn required(&mut self, name: &str, expected: &str) -> PathBuf {
@@ -284,7 +291,7 @@ impl Check<'_> {
             self.problem("num_train_epochs", "num_train_epochs is 0, so nothing would be trained; expected more");
         }
         BatchSettings {
-            rows: self.count("per_device_train_batch_size"),
+            rows: self.batch_rows(),
             accumulation: self.count("gradient_accumulation_steps"),
             length: if steps > 0 { RunLength::Steps(steps) } else { RunLength::Epochs(epochs) },
             token_budget: self.optional_count("token_budget"),
@@ -292,44 +299,13 @@ impl Check<'_> {
     }
 
     fn machine(&mut self) -> MachineSettings {
-        let precision = match self.settings.text("precision") {
-            Some("fp32") => Precision::F32,
-            Some("bf16") => Precision::Bf16,
-            _ => Precision::Auto,
-        };
-        let precision = match (self.settings.switch("bf16"), precision) {
-            (None, precision) => precision,
-            (Some(true), Precision::Auto | Precision::Bf16) => Precision::Bf16,
-            (Some(false), Precision::Auto | Precision::F32) => Precision::F32,
-            (Some(bf16), other) => {
-                let given = self.settings.text("precision").unwrap_or_default().to_owned();
-                self.problem(
-                    "bf16",
-                    format!("bf16: {bf16} and precision: {given} exclude one another; expected one of them"),
-                );
-                other
-            }
-        };
-        let recomputation = match (
-            self.settings.switch("gradient_checkpointing"),
-            self.is_on("disable_gradient_checkpointing"),
-        ) {
-            (Some(true), true) => {
-                self.problem(
-                        "gradient_checkpointing",
-                        "gradient_checkpointing and disable_gradient_checkpointing exclude one another; expected one of them",
-                    );
-                Recomputation::Auto
-            }
-            (Some(true), false) => Recomputation::Always,
-            (Some(false), _) | (None, true) => Recomputation::Never,
-            (None, false) => Recomputation::Auto,
-        };
+        let (precision, loss_scaling) = self.precision();
         MachineSettings {
             precision,
+            loss_scaling,
             threads: self.optional_count("threads"),
             seed: self.settings.whole("seed").and_then(|seed| u64::try_from(seed).ok()).unwrap_or_default(),
-            recomputation,
+            recomputation: self.recomputation(),
         }
     }
 
@@ -502,7 +478,7 @@ const TRACKERS: [&str; 16] = [
 const OURS: [&str; 3] = ["none", "tensorboard", "all"];
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use luthier_model::TrainedLayers;
     use luthier_train::{Clipping, OptimiserKind, ScheduleKind};
 
@@ -510,7 +486,7 @@ mod tests {
 
     const LEAST: &str = "model_name_or_path: m\ndataset: d\noutput_dir: o\n";
 
-    fn read(text: &str) -> Result<TrainConfig, Vec<String>> {
+    pub(in crate::config) fn read(text: &str) -> Result<TrainConfig, Vec<String>> {
         Settings::read("a.yaml", &format!("{LEAST}{text}"), &[])
             .and_then(|settings| TrainConfig::from_settings(&settings))
             .map_err(|problems| problems.into_iter().map(|problem| problem.0).collect())
@@ -565,7 +541,7 @@ mod tests {
                 packing: false,
                 order: RowOrder::Shuffled,
             },
-            batch: BatchSettings { rows: 8, accumulation: 1, length: RunLength::Epochs(3.0), token_budget: None },
+            batch: BatchSettings { rows: Some(8), accumulation: 1, length: RunLength::Epochs(3.0), token_budget: None },
             optimiser: OptimiserSettings {
                 learning_rate: None,
                 weight_decay: 0.0,
@@ -581,10 +557,12 @@ mod tests {
             schedule: ScheduleSettings { kind: ScheduleKind::Linear, warmup: Span::Share(0.0), floor: None },
             machine: MachineSettings {
                 precision: Precision::Auto,
+                loss_scaling: luthier_train::LossScaling::default(),
                 threads: None,
                 seed: 42,
                 recomputation: Recomputation::Auto,
             },
+            levers: Levers::default(),
             output: OutputSettings {
                 folder: "o".into(),
                 guessed: false,
@@ -626,7 +604,7 @@ mod tests {
         let config = read("lora_alpha: 12\nlora_target: q_proj, v_proj\nbatch_size: 2\nbf16: true").expect("valid");
         let Method::Lora(lora) = config.method else { panic!("lora is the default") };
         assert_eq!((lora.alpha, lora.targets), (12.0, Targets::Named(vec!["q_proj".into(), "v_proj".into()])));
-        assert_eq!((config.batch.rows, config.machine.precision), (2, Precision::Bf16));
+        assert_eq!((config.batch.rows, config.machine.precision), (Some(2), Precision::Bf16));
 
         let warmup = |text| read(text).expect("valid").schedule.warmup.steps(45);
         assert_eq!(warmup("warmup_ratio: 0.1"), 5);

@@ -72,6 +72,7 @@ fn default(setting: &Setting) -> Value {
 fn accepted(kind: Kind) -> Map<String, Value> {
     let schema = match kind {
         Kind::Switch => json!({ "type": ["boolean", "null"] }),
+        Kind::WholeOrAuto(least, _) => json!({ "type": ["integer", "string", "null"], "minimum": least }),
         Kind::Whole(least, i64::MAX) => json!({ "type": ["integer", "string", "null"], "minimum": least }),
         Kind::Whole(least, most) => {
             json!({ "type": ["integer", "string", "null"], "minimum": least, "maximum": most })

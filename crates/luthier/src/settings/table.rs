@@ -3,7 +3,7 @@
 use super::differences::{Difference, Told};
 use super::{Group, Kind, Setting, Status};
 use Group::{Batch, Data, Evaluation, Hub, Lora, Machine, Method, Model, Optimiser, Output};
-use Kind::{Anything, Choice, Names, Number, Options, Switch, Text, Weights, Whole};
+use Kind::{Anything, Choice, Names, Number, Options, Switch, Text, Weights, Whole, WholeOrAuto};
 
 /// Every key that Luthier knows, in the order of the reference page.
 pub(crate) const SETTINGS: &[Setting] = &[
@@ -190,7 +190,18 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(Method, "asft_alpha", Number(0.0, f64::MAX), "0.1", "Its weight.").no_effect("it only matters with use_asft_loss"),
     row(Method, "use_eaft_loss", Switch, "false", "EAFT loss.").refused(NOT_YET),
     row(Method, "eaft_alpha", Number(0.0, f64::MAX), "1.0", "Its weight.").no_effect("it only matters with use_eaft_loss"),
-    row(Method, "neftune_noise_alpha", Number(0.0, f64::MAX), "", "Noise on the embeddings.").refused(NOT_YET),
+    row(
+        Method,
+        "neftune_noise_alpha",
+        Number(0.0, f64::MAX),
+        "",
+        "Strength of the noise on the embeddings of training rows (NEFTune); 5 to 15 are usual.",
+    )
+    .differs_quietly(
+        "the noise shrinks with the length of the row",
+        "the noise shrinks with the length of the batch, padding included",
+        "A row's numbers depend on the row alone.",
+    ),
     row(Method, "label_smoothing_factor", Number(0.0, 1.0), "0.0", "Smooths the targets.").refused(NOT_YET),
     row(Method, "pref_beta", Number(0.0, f64::MAX), "0.1", "Strength of a preference loss.").no_effect(PREFERENCE),
     row(Method, "pref_ftx", Number(0.0, f64::MAX), "0.0", "Share of plain training in it.").no_effect(PREFERENCE),
@@ -465,7 +476,8 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "A record that sees its neighbour learns from an accident, and nothing is dropped without a word.",
     ),
     row(Batch, "neat_packing", Switch, "false", "The same as packing.").only("stage: sft"),
-    row(Batch, "per_device_train_batch_size", Whole(1, i64::MAX), "8", "Rows of a batch.").also(&["batch_size"]),
+    row(Batch, "per_device_train_batch_size", WholeOrAuto(1, i64::MAX), "8", "Rows of a batch; auto: as many as three quarters of the free memory hold.")
+        .also(&["batch_size"]),
     row(
         Batch,
         "gradient_accumulation_steps",
@@ -644,9 +656,9 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(
         Machine,
         "precision",
-        Choice(&["auto", "bf16", "fp32"], &[]),
+        Choice(&["auto", "bf16", "fp16", "fp32"], &[]),
         "auto",
-        "What is multiplied; auto: bf16 where the processor multiplies it, else fp32.",
+        "What is kept and multiplied; auto: bf16 where the processor multiplies it, else fp32.",
     )
     .ours(),
     row(Machine, "bf16", Switch, "", "true is precision: bf16, false is precision: fp32.").differs(
@@ -670,11 +682,12 @@ pub(crate) const SETTINGS: &[Setting] = &[
     row(
         Machine,
         "gradient_checkpointing",
-        Switch,
-        "",
-        "Compute layers again instead of keeping them. Default: when memory is short.",
+        Choice(&["auto", "on", "off", "selective"], &[]),
+        "auto",
+        "Compute layers again: auto as memory demands, selective feed-forward networks only; true is on.",
     )
-    .differs_quietly("when memory is short", "false, but layers are always computed again", "It takes time and changes no result."),
+    .alone("on")
+    .differs_quietly("as many layers as memory demands", "false, but layers are always computed again", "It takes time and changes no result."),
     row(Machine, "disable_gradient_checkpointing", Switch, "false", "Never compute layers again.").differs_quietly(
         "layers are computed again when memory is short",
         "layers are always computed again",
@@ -684,10 +697,40 @@ pub(crate) const SETTINGS: &[Setting] = &[
         .no_effect("there is one way"),
     row(Machine, "use_reentrant_gc", Switch, "true", "How layers are computed again.").no_effect("there is one way"),
     row(Machine, "use_unsloth_gc", Switch, "false", "How layers are computed again.").no_effect("there is one way"),
-    row(Machine, "fp16", Switch, "false", "Multiply fp16.")
-        .refused("fp16 needs a loss scale and is not there yet; use precision: auto"),
-    row(Machine, "pure_bf16", Switch, "false", "Keep trained weights in bf16.")
-        .refused("trained weights are kept in fp32, since bf16 loses small updates; use bf16: true"),
+    row(Machine, "fp16", Switch, "false", "true is precision: fp16, kept in 16 bits and multiplied in fp32.").differs_quietly(
+        "f16 activations and gradients, multiplied in fp32",
+        "f16 products of a GPU",
+        "Processors multiply bf16 or fp32; what fp16 saves here is memory.",
+    ),
+    row(Machine, "loss_scale", Number(0.0, f64::MAX), "65536", "Factor of the loss at the beginning.")
+        .ours()
+        .only("precision: fp16"),
+    row(Machine, "loss_scale_growth", Number(1.0, f64::MAX), "2", "Its growth after steps without overflow.")
+        .ours()
+        .only("precision: fp16"),
+    row(Machine, "loss_scale_growth_steps", Whole(1, i64::MAX), "2000", "So many steps without overflow.")
+        .ours()
+        .only("precision: fp16"),
+    row(Machine, "loss_scale_backoff", Number(0.0, 1.0), "0.5", "Its factor after an overflow.")
+        .ours()
+        .only("precision: fp16"),
+    row(Machine, "loss_scale_floor", Number(0.0, f64::MAX), "1", "The least that it falls to.")
+        .ours()
+        .only("precision: fp16"),
+    row(Machine, "pure_bf16", Switch, "false", "Keep trained matrices and AdamW's moments in bf16.").differs_quietly(
+        "rounded at random, which loses no update on the average; gradients are fp32",
+        "rounded to the nearest, which loses small updates",
+        "A step of AdamW is often smaller than the distance of two bf16 numbers.",
+    ),
+    row(
+        Machine,
+        "pure_bf16_rounding",
+        Choice(&["stochastic", "kahan"], &[]),
+        "stochastic",
+        "At random, or to the nearest with what is lost kept.",
+    )
+    .ours()
+    .only("pure_bf16: true"),
     row(Machine, "fp8", Switch, "false", "Multiply fp8.").refused(NOT_YET),
     row(Machine, "fp8_backend", Text, "auto", "How.").no_effect("it only matters with fp8"),
     row(Machine, "fp8_enable_fsdp_float8_all_gather", Switch, "false", "Send fp8.").no_effect("it only matters with fp8"),

@@ -10,6 +10,8 @@ pub(crate) enum Kind {
     Switch,
     /// A whole number within bounds.
     Whole(i64, i64),
+    /// A whole number within bounds, or `auto`.
+    WholeOrAuto(i64, i64),
     /// A number within bounds.
     Number(f64, f64),
     /// One of the first names; the second ones are known, but not there yet.
@@ -76,7 +78,8 @@ impl Setting {
         }
         let value = match self.kind {
             Kind::Switch => switch(text).map(Value::Switch),
-            Kind::Whole(least, most) => match number(text) {
+            Kind::WholeOrAuto(..) if text == "auto" => Some(Value::Text(text.to_owned())),
+            Kind::Whole(least, most) | Kind::WholeOrAuto(least, most) => match number(text) {
                 Some(value) if value.abs() >= i64::MAX as f64 => return Err(too_large(self.kind)),
                 Some(value) if value.fract() == 0.0 => {
                     let exact = text.replace('_', "").parse().unwrap_or(value as i64);
@@ -94,6 +97,11 @@ impl Setting {
                 }
                 // YAML 1.1 and Python read a bare `no` as false.
                 let text = if text.eq_ignore_ascii_case("false") && now.contains(&"no") { "no" } else { text };
+                // What was a switch once is still one.
+                let text = match switch(text) {
+                    Some(on) if now.contains(&"on") => ["off", "on"][usize::from(on)],
+                    _ => text,
+                };
                 now.contains(&text).then(|| Value::Text(text.to_owned()))
             }
             Kind::Names => Some(Value::Names(clean(text.split(',')))),
@@ -169,6 +177,7 @@ impl Kind {
     pub(crate) fn expected(self) -> String {
         match self {
             Self::Switch => "true or false".to_owned(),
+            Self::WholeOrAuto(least, _) => format!("a whole number of {least} or more, or auto"),
             Self::Whole(least, i64::MAX) => format!("a whole number of {least} or more"),
             Self::Whole(least, most) => format!("a whole number from {least} to {most}"),
             Self::Number(f64::MIN, f64::MAX) => "a number".to_owned(),

@@ -24,7 +24,8 @@ impl Cpu {
     pub(crate) fn clip(&self, gate: Gate) -> Option<f32> {
         // SAFETY: the norm is there, and nothing writes it now.
         let norm = unsafe { Rows::<f32>::of(gate.norm).row(0) }[0];
-        norm.is_finite().then(|| gate.max_norm.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0)))
+        let clip = gate.max_norm.map_or(1.0, |limit| (limit / (norm + 1e-6)).min(1.0)) * gate.gradient_scale;
+        norm.is_finite().then_some(clip)
     }
 
     /// Calls `body` on pieces of `read` and, at the same place, of each of `written`: all f32, of as many numbers.
